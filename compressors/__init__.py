@@ -1,0 +1,21 @@
+"""Compression of split-learning activations: one method, one module, pure PyTorch.
+
+`build` turns a name and options into a `Compressor`; a new method is a new module beside the others (or
+anywhere, under its dotted path) that defines one subclass.
+
+Example:
+    >>> import torch
+    >>> from compressors import BatchShape, build
+    >>> adc = build("adc", ratio=0.1)
+    >>> z, y = torch.randn(8, 17, 4), torch.arange(8) % 3
+    >>> s = torch.rand(8, 17).softmax(1)
+    >>> payload = adc.compress(z, y, s, generator=torch.Generator().manual_seed(0))
+    >>> received, targets = adc.decompress(payload, BatchShape(batch=8, tokens=17, width=4, classes=3))
+    >>> tuple(received.shape), tuple(targets.shape)
+    ((2, 5, 4), (2, 3))
+"""
+
+from compressors.interface import BatchShape, Compressor, Layout, Payload, bits_for
+from compressors.registry import available, build
+
+__all__ = ["BatchShape", "Compressor", "Layout", "Payload", "available", "bits_for", "build"]

@@ -1,0 +1,187 @@
+"""What every compressor is: two halves that meet in a payload, and the exact price of that payload.
+
+Legend of shapes: B samples, N tokens (prefix tokens included), D embedding width, L labels, T targets.
+The paper's D (features per sample) is N * D here.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from math import prod
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor, nn
+
+FLOAT_BITS = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchShape:
+    """Shape of one batch of smashed activations.
+
+    Attributes:
+        batch: B, samples.
+        tokens: N, tokens per sample, prefix tokens included.
+        width: D, numbers per token.
+        classes: L, labels of the data set.
+    """
+
+    batch: int
+    tokens: int
+    width: int
+    classes: int
+
+
+@dataclass(frozen=True, eq=False)
+class Payload:
+    """What crosses from the client to the server in one step.
+
+    Attributes:
+        floats: fp32 tensors, perhaps with an autograd graph behind them; a gradient of the same shape comes
+            back for each.
+        integers: int64 tensors, the labels (B,) first.
+    """
+
+    floats: tuple[Tensor, ...]
+    integers: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What one step sends, known from shapes alone.
+
+    Attributes:
+        floats: shapes, in the order of `Payload.floats`.
+        integers: (count, bits each), in the order of `Payload.integers`.
+    """
+
+    floats: tuple[tuple[int, ...], ...]
+    integers: tuple[tuple[int, int], ...]
+
+    @property
+    def uplink_bits(self) -> int:
+        """Bits from the client to the server: all floats and integers."""
+        return self.downlink_bits + sum(count * bits for count, bits in self.integers)
+
+    @property
+    def downlink_bits(self) -> int:
+        """Bits from the server to the client: one gradient per float received."""
+        return FLOAT_BITS * sum(prod(shape) for shape in self.floats)
+
+
+def bits_for(n: int) -> int:
+    """Bits that tell `n` values apart: log2(n) rounded up, computed in integers (0 for a single value)."""
+    assert n >= 1, n
+    return (n - 1).bit_length()
+
+
+def outside_autocast(tensor: Tensor) -> torch.autocast:
+    """Context in which operations on the tensor's device keep fp32, whatever autocast is active around it."""
+    return torch.autocast(tensor.device.type, enabled=False)
+
+
+def draw_device(generator: torch.Generator | None) -> torch.device:
+    """Device on which `generator` draws: the CPU for none, so that all devices see the same numbers."""
+    return torch.device("cpu") if generator is None else generator.device
+
+
+class Compressor(ABC):
+    """A client half (`compress`), a server half (`decompress`) and a price (`layout`).
+
+    The only link between the halves is the payload: the platform detaches its floats, hands them to the
+    server half, and feeds their gradients back into the client half's graph. A subclass sits alone in its
+    module, takes keyword-only options with plain types, and implements `compress`, `decompress`, `layout` and
+    `nominal_ratios`; the rest has defaults that suit methods without parameters.
+
+    Attributes:
+        name: last part of the module that defines the class.
+        needs_scores: whether `compress` reads the CLS attention; otherwise `s` may be None.
+        at_eval: whether evaluation runs through the compressor.
+        group_size: larger batches are cut to a multiple of it before compression.
+        prefix_tokens: leading tokens (CLS first) that are always kept.
+        client_half: parameters that live, travel and are averaged with the client-side model.
+        server_half: parameters that live with the server-side model.
+    """
+
+    name: ClassVar[str]
+    needs_scores: ClassVar[bool] = True
+    at_eval: bool = False
+    group_size: int = 1
+    prefix_tokens: int = 1
+    client_half: nn.Module | None = None
+    server_half: nn.Module | None = None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.name = cls.__module__.rpartition(".")[2]
+
+    def __init__(self, *, at_eval: bool = False) -> None:
+        self.at_eval = at_eval
+
+    def bind(
+        self,
+        *,
+        tokens: int,
+        width: int,
+        prefix_tokens: int = 1,
+        generator: torch.Generator | None = None,
+    ) -> Self:
+        """Create what depends on the model; methods without such state work unbound.
+
+        Args:
+            tokens: N, prefix tokens included.
+            width: D.
+            prefix_tokens: leading tokens that are always kept.
+            generator: source of every random choice made here; the global one if None.
+
+        Returns:
+            The compressor itself.
+        """
+        self.prefix_tokens = prefix_tokens
+        return self
+
+    def check(self, *, batch_size: int, tokens: int | None = None, width: int | None = None) -> None:
+        """Refuse options that cannot work with these sizes, before any work starts.
+
+        Raises:
+            ValueError: in one line that names the option.
+        """
+        return None
+
+    @abstractmethod
+    def compress(
+        self, z: Tensor, y: Tensor, s: Tensor | None, *, generator: torch.Generator | None = None
+    ) -> Payload:
+        """Client half: what is sent for one batch.
+
+        Args:
+            z: activations (B, N, D), with their graph.
+            y: hard labels (B,), int64.
+            s: attention of CLS to every token in the last client block (B, N), mean over heads, detached.
+            generator: source of every random choice made here; the global one if None. Methods with random
+                parts also take the draws themselves, each under a keyword of its own.
+        """
+
+    @abstractmethod
+    def decompress(self, payload: Payload, shape: BatchShape) -> tuple[Tensor, Tensor]:
+        """Server half: what the server-side model is trained on.
+
+        Args:
+            payload: as received; the result is differentiable with respect to its floats.
+            shape: of the batch that was compressed.
+
+        Returns:
+            Activations, and targets: hard labels (B,) int64 or soft labels (T, L) float, one per activation.
+        """
+
+    @abstractmethod
+    def layout(self, shape: BatchShape) -> Layout:
+        """What `compress` sends for a batch of this shape, to the bit."""
+
+    @abstractmethod
+    def nominal_ratios(self, shape: BatchShape) -> tuple[float, float]:
+        """Uplink and downlink price over that of no compression (Table 1), with the ratio as requested."""
+
+    def expand(self, logits: Tensor, payload: Payload) -> Tensor:
+        """With `at_eval`: one row of logits per original sample (B, L)."""
+        return logits

@@ -1,0 +1,176 @@
+"""Builds the moving parts of one experiment, the same in every process that takes part in it."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from compressors import Compressor
+from flsplit.clients import training_rows
+from flsplit.config import Config
+from flsplit.data import Dataset, Pipeline
+from flsplit.ledger import PriceList
+from flsplit.split.host import ServerHost
+from flsplit.split.model import build, cut
+from flsplit.split.side import Side, SideState
+from flsplit.streams import torch_stream
+from flsplit.typed import read
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A checked configuration and what has been found out for it; it travels to every worker as JSON.
+
+    Attributes:
+        config: what the user asked for.
+        data: folder of the dataset's tables on this machine.
+        clients: file with every client's sample indices (`flsplit.data.save_clients`).
+        device: `cpu` or `cuda`.
+        image_size: side of the model's input, pixels.
+    """
+
+    config: Config
+    data: str
+    clients: str
+    device: str
+    image_size: int
+
+    def to_json(self) -> str:
+        """Text from which `from_json` makes the same plan."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @staticmethod
+    def from_json(text: str) -> Plan:
+        """The inverse of `to_json`."""
+        return read(Plan, json.loads(text))
+
+
+class Assembly:
+    """Data, models and sides of one plan. Building blocks are made once, sides as often as they are asked for."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.config = plan.config
+        self.device = torch.device(plan.device)
+        self.dataset = Dataset.open(Path(plan.data))
+        self.classes = len(self.dataset.classes)
+
+    @cached_property
+    def parts(self) -> tuple[nn.Module, nn.Module]:
+        """Freshly initialised client-side and server-side model, to be copied."""
+        return cut(self._vit, self.config.model.split_point)
+
+    @cached_property
+    def _vit(self) -> nn.Module:
+        model = self.config.model
+        return build(
+            model.name, classes=self.classes, image_size=self.plan.image_size, pretrained=model.pretrained,
+            seed=self.config.seed,
+        )  # fmt: skip
+
+    @cached_property
+    def activations(self) -> tuple[int, int]:
+        """(N, D): tokens and width of a sample's smashed activations."""
+        client, size = self.parts[0].eval(), self.plan.image_size
+        with torch.no_grad():
+            z, _ = client(torch.zeros(1, 3, size, size))
+        return z.shape[1], z.shape[2]
+
+    @cached_property
+    def pipeline(self) -> Pipeline:
+        """From tables to batches on the device."""
+        cfg = getattr(self._vit, "pretrained_cfg", None) or {}
+        half = (0.5, 0.5, 0.5)
+        return Pipeline(
+            image_size=self.plan.image_size, augment=self.config.augment, mean=tuple(cfg.get("mean", half)),
+            std=tuple(cfg.get("std", half)), device=self.device, seed=self.config.seed,
+        )  # fmt: skip
+
+    @cached_property
+    def prices(self) -> PriceList:
+        """What a step costs."""
+        return PriceList(self._compressor())
+
+    @cached_property
+    def group_size(self) -> int:
+        """Samples that are compressed together."""
+        return self.config.compressor_instance().group_size
+
+    @property
+    def client_rows(self) -> tuple[np.ndarray, ...]:
+        """Rows of the training table that each client trains on."""
+        return training_rows(self.plan.clients)
+
+    def client_side(self) -> Side:
+        """A new client side with the initial weights."""
+        return self._side(self.parts[0], "client_half")
+
+    def server_side(self) -> Side:
+        """A new server side with the initial weights."""
+        return self._side(self.parts[1], "server_half")
+
+    def host(self) -> ServerHost:
+        """A new host for server-side models."""
+        return ServerHost(self.server_side, autocast=self.autocast)
+
+    def initial(self) -> tuple[SideState, SideState]:
+        """Weights that the experiment starts from, client side and server side."""
+        return self.client_side().state(), self.server_side().state()
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """Context of forward passes: bf16 where asked for."""
+        if self.config.precision == "bf16":
+            return torch.autocast(self.device.type, dtype=torch.bfloat16)
+        return nullcontext()
+
+    def stream(self, client: int, round: int) -> Callable[[int], torch.Generator]:
+        """The random streams of a client's compressor in a round, by step."""
+        return partial(torch_stream, self.config.seed, "compressor", client, round)
+
+    def _side(self, model: nn.Module, half: str) -> Side:
+        compressor = self._compressor()
+        return Side(
+            copy.deepcopy(model).train(), compressor, getattr(compressor, half), lr=self.config.lr, device=self.device
+        )
+
+    def _compressor(self) -> Compressor:
+        tokens, width = self.activations
+        prefix = getattr(self._vit, "num_prefix_tokens", 1)
+        generator = torch_stream(self.config.seed, "compressor")
+        return self.config.compressor_instance().bind(
+            tokens=tokens, width=width, prefix_tokens=prefix, generator=generator
+        )
+
+
+def use_threads(config: Config) -> None:
+    """Give this process the torch threads of a client (`engine.cpus_per_client`); bits on the CPU depend on them."""
+    torch.set_num_threads(config.engine.threads)
+
+
+def host_from_json(plan: str) -> ServerHost:
+    """Build the central host in a process of its own."""
+    assembly = Assembly(Plan.from_json(plan))
+    use_threads(assembly.config)
+    return assembly.host()
+
+
+_cache: dict[str, Any] = {}
+"""The per-process cache: the `Assembly` of the plan at hand, so that a worker builds once and serves many clients."""
+
+
+def assembly_for(plan: str) -> Assembly:
+    """The assembly of a plan (as JSON), from this process's cache."""
+    if plan not in _cache:
+        _cache.clear()
+        _cache[plan] = Assembly(Plan.from_json(plan))
+    return _cache[plan]

@@ -1,0 +1,85 @@
+"""Enough to continue a run after a kill at any moment: what the next round starts from.
+
+`checkpoint/state.json` is replaced in one move and names all other files it needs; those of an earlier state are
+removed only afterwards.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from flsplit.split.side import SideState
+
+
+@dataclass(frozen=True, kw_only=True)
+class State:
+    """Between two rounds.
+
+    Attributes:
+        round: the last one finished, 0 before the first.
+        client_model: client-side model.
+        server_model: server-side model with its optimizer moments.
+        moments: files of the clients' optimizer moments.
+        totals: plain values to go on counting from.
+    """
+
+    round: int
+    client_model: SideState
+    server_model: SideState
+    moments: dict[int, str]
+    totals: dict[str, Any]
+
+
+class Checkpoints:
+    """The checkpoint folder of a run."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.moments = folder / "clients"
+
+    def create(self) -> None:
+        """Make the folders."""
+        self.moments.mkdir(parents=True, exist_ok=True)
+
+    def save(self, state: State) -> None:
+        """Replace the last checkpoint by `state`."""
+        tensors = {"client.weights": state.client_model.weights, "server.weights": state.server_model.weights}
+        if state.server_model.moments is not None:
+            tensors["server.moments"] = state.server_model.moments
+        models = f"models-{state.round}.safetensors"
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, self.folder / models)
+        moments = {str(client): Path(path).name for client, path in state.moments.items()}
+        values = {"round": state.round, "models": models, "moments": moments, "totals": state.totals}
+        part = self.folder / "state.part"
+        part.write_text(json.dumps(values))
+        part.replace(self.folder / "state.json")
+        self._tidy({models}, set(moments.values()))
+
+    def load(self) -> State | None:
+        """The last checkpoint, or None if no round was finished."""
+        path = self.folder / "state.json"
+        if not path.exists():
+            return None
+        values = json.loads(path.read_text())
+        tensors: dict[str, torch.Tensor] = load_file(self.folder / values["models"])
+        return State(
+            round=values["round"],
+            client_model=SideState(tensors["client.weights"]),
+            server_model=SideState(tensors["server.weights"], tensors.get("server.moments")),
+            moments={int(client): str(self.moments / name) for client, name in values["moments"].items()},
+            totals=values["totals"],
+        )
+
+    def _tidy(self, models: set[str], moments: set[str]) -> None:
+        for path in self.folder.glob("models-*.safetensors"):
+            if path.name not in models:
+                path.unlink()
+        for path in self.moments.iterdir():
+            if path.name not in moments:
+                path.unlink()

@@ -1,0 +1,61 @@
+"""`flsplit [key=value ...]`: the command line, a Hydra application."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from flsplit.errors import RunFailed, UserError
+
+
+@hydra.main(version_base="1.3", config_path="pkg://conf", config_name="config")
+def _job(cfg: DictConfig) -> None:
+    from flsplit.compose import plain, resolve
+    from flsplit.run import execute
+
+    settings = HydraConfig.get()
+    config = resolve(plain(cfg), list(settings.overrides.task))
+    if settings.mode == RunMode.MULTIRUN:  # one folder per job, below `out` if it is given
+        base = Path(config.out) if config.out else Path(settings.sweep.dir)
+        config = replace(config, out=str(base / str(settings.job.num)))
+    execute(config)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Returns:
+        0, 1 for a run that failed, 2 for a mistake of the user's.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors on instead of printing and leaving
+    before, sys.argv = sys.argv, ["flsplit", *arguments]
+    from flsplit.compose import in_one_line
+
+    try:
+        with in_one_line(arguments):
+            _job()
+    except UserError as error:
+        print(f"flsplit: {error}", file=sys.stderr)
+        return 2
+    except RunFailed as error:
+        print(f"flsplit: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("flsplit: interrupted; continue with resume=FOLDER", file=sys.stderr)
+        return 130
+    finally:
+        sys.argv = before
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,39 @@
+"""Who has which samples: every client's rows of the training table, worked out once and kept in a file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+Rows = tuple[np.ndarray, ...]
+
+
+def save_clients(path: Path, train: Sequence[np.ndarray], held: Sequence[np.ndarray]) -> None:
+    """Write the rows that each client trains on and those that it keeps for its own test."""
+    np.savez(path, train=np.concatenate(train), train_bounds=_bounds(train), held=np.concatenate(held),
+             held_bounds=_bounds(held))  # fmt: skip
+
+
+@lru_cache(maxsize=4)
+def training_rows(path: str) -> Rows:
+    """Rows that each client trains on."""
+    return _load(path, "train")
+
+
+@lru_cache(maxsize=4)
+def held_out_rows(path: str) -> Rows:
+    """Rows that each client keeps for its own test (`partition.holdout`)."""
+    return _load(path, "held")
+
+
+def _bounds(parts: Sequence[np.ndarray]) -> np.ndarray:
+    return np.cumsum([0, *(len(part) for part in parts)])
+
+
+def _load(path: str, name: str) -> Rows:
+    with np.load(path) as stored:
+        rows, bounds = stored[name], stored[f"{name}_bounds"]
+    return tuple(rows[a:b] for a, b in zip(bounds[:-1], bounds[1:]))

@@ -1,0 +1,54 @@
+"""Streams the images of a source into a table."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from flsplit.data import images
+from flsplit.data.errors import DataError
+from flsplit.data.reader import Split
+from flsplit.data.table import TableWriter
+from flsplit.data.threads import ordered_map
+
+_AHEAD = 64  # images in memory at once
+
+
+def write_table(folder: Path, name: str, split: Split, rows: np.ndarray, max_side: int | None) -> None:
+    """Writes the `rows` of `split` as the table `name` in `folder`.
+
+    Every image is decoded once, so that a broken one shows before training starts.
+
+    Args:
+        folder: An existing folder.
+        name: `train` or `test`.
+        split: Where labels and images come from.
+        rows: Ascending row numbers.
+        max_side: Longest side in pixels; larger images are shrunk.
+
+    Raises:
+        DataError: An image cannot be read; the line names it.
+    """
+
+    def prepare(item: tuple[int, bytes | np.ndarray]) -> tuple[bytes, np.ndarray]:
+        row, image = item
+        if isinstance(image, np.ndarray):
+            return b"", image
+        try:
+            decoded = images.decode(image)
+            if max_side is not None:
+                image, decoded = images.shrink(image, decoded, max_side)
+        except Exception as error:  # Pillow has no common exception for broken files
+            raise DataError(f"{split.where(row)} cannot be read as an image ({error})") from error
+        return image, np.asarray(decoded)
+
+    writer = TableWriter(folder, name, split.labels[rows])
+    threads = min(
+        8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
+    stream = zip((int(row) for row in rows), split.read(rows))
+    for encoded, pixels in ordered_map(prepare, stream, threads=threads, ahead=_AHEAD):
+        writer.add(encoded, pixels)
+    writer.close()

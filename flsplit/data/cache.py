@@ -1,0 +1,77 @@
+"""Where tables are kept, how they are named, and how one is built without ever being half-written."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+from flsplit.data.errors import DataError
+
+_STALE_SECONDS = 24 * 3600
+
+
+def root() -> Path:
+    """`$FLSPLIT_CACHE`, or `flsplit` in the user's cache folder."""
+    if own := os.environ.get("FLSPLIT_CACHE"):
+        return Path(own).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").expanduser() / "flsplit"
+
+
+def fingerprint(**content: object) -> str:
+    """A short name for `content` (anything that JSON can hold): equal for equal content only."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:20]
+
+
+def listing(files: list[Path], base: Path) -> list[tuple[str, int, int]]:
+    """(name relative to `base`, bytes, time of change in ns) of every file."""
+    stats = [file.stat() for file in files]
+    return [
+        (file.relative_to(base).as_posix(), stat.st_size, stat.st_mtime_ns)
+        for file, stat in zip(files, stats)
+    ]
+
+
+def build_once(final: Path, write: Callable[[Path], None]) -> None:
+    """Makes the folder `final` with ``write(folder)``, unless it is there.
+
+    It is written under a hidden name beside and renamed when complete; of several processes that build at
+    once the first to finish wins, and all see the same content.
+
+    Raises:
+        DataError: The cache cannot be written.
+    """
+    if final.is_dir():
+        return
+    temporary = final.parent / f".{final.name}.{uuid.uuid4().hex}"
+    try:
+        temporary.mkdir(parents=True)
+    except OSError as error:
+        raise DataError(
+            f"the cache folder {final.parent} cannot be written ({error.strerror}); name another one "
+            "with the environment variable FLSPLIT_CACHE"
+        ) from error
+    _remove_stale(final)
+    try:
+        write(temporary)
+        try:
+            temporary.rename(final)
+        except OSError:
+            if not final.is_dir():  # otherwise another process was faster
+                raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _remove_stale(final: Path) -> None:
+    """Removes what builders that were killed left behind."""
+    for folder in final.parent.glob(f".{final.name}.*"):
+        with contextlib.suppress(OSError):
+            if time.time() - folder.stat().st_mtime > _STALE_SECONDS:
+                shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,5 @@
+"""The one exception that this package raises for a user's mistake."""
+
+
+class DataError(ValueError):
+    """A mistake in the configuration or the data: one line that names the key and what would be right."""

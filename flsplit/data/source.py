@@ -1,0 +1,147 @@
+"""From a configuration to a data set on disk: check it, build its table once, map it from then on."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from flsplit.data import cache, digits, folder, hub, parquet
+from flsplit.data.build import write_table
+from flsplit.data.config import DatasetConfig
+from flsplit.data.errors import DataError
+from flsplit.data.reader import Source, Split
+from flsplit.data.subset import stratified
+from flsplit.data.table import Table
+from flsplit.streams import numpy_stream
+
+_FORMAT = 1  # of the files in the cache; raise it when they change
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Two memory-mapped tables and the names of the classes.
+
+    Attributes:
+        train: The training samples.
+        test: The test samples.
+        classes: Name of every label.
+        path: The folder in the cache; `Dataset.open` maps it again, in another process too.
+    """
+
+    train: Table
+    test: Table
+    classes: tuple[str, ...]
+    path: Path
+
+    @classmethod
+    def open(cls, path: Path | str) -> Dataset:
+        """Maps the data set in `path`, which `load` has built."""
+        path = Path(path)
+        classes = json.loads((path / "classes.json").read_text(encoding="utf-8"))
+        return cls(Table.open(path, "train"), Table.open(path, "test"), tuple(classes), path)
+
+
+def check(config: DatasetConfig, *, seed: int = 0, cache_dir: Path | None = None) -> None:
+    """Finds the mistakes that can be found quickly; reads no images and writes nothing.
+
+    Args:
+        config: What to check.
+        seed: The run's seed; with it a table that is in the cache already needs no Hub.
+        cache_dir: The cache; by default the user's.
+
+    Raises:
+        DataError: One line about the first mistake.
+    """
+    for key in ("train_limit", "test_limit", "max_side"):
+        value = getattr(config, key)
+        if value is not None and value < 1:
+            raise DataError(f"dataset.{key}={value}: must be 1 or more, or null")
+    path = _local(config)
+    if path is not None:
+        files = parquet.find(path, config)
+        if files is not None:
+            parquet.check(files, config)
+        else:
+            folder.source(path, config)
+    elif config.hub is not None and not _place(config, seed, cache_dir).is_dir():
+        hub.check(config)
+
+
+def load(config: DatasetConfig, *, seed: int, cache_dir: Path | None = None) -> Dataset:
+    """Builds the data set's tables in the cache if they are not there, and maps them.
+
+    Args:
+        config: Which data set.
+        seed: Chooses the samples when there is a limit.
+        cache_dir: The cache; by default `$FLSPLIT_CACHE`, or `flsplit` in the user's cache folder.
+
+    Raises:
+        DataError: The data cannot be found or read.
+    """
+    place = _place(config, seed, cache_dir)
+    cache.build_once(place, lambda temporary: _write(config, seed, temporary))
+    return Dataset.open(place)
+
+
+def _local(config: DatasetConfig) -> Path | None:
+    """The local copy that the configuration names; None for the digits and the Hub."""
+    if config.name == "digits":
+        if config.path is not None:
+            raise DataError(
+                "dataset.path: the digits come with scikit-learn; leave it null or choose dataset=folder"
+            )
+        return None
+    if config.path is None:
+        if config.hub is None:
+            raise DataError(
+                f"dataset={config.name} needs dataset.path=FOLDER with class folders of images "
+                "(train/CLASS/*, test/CLASS/*)"
+            )
+        return None
+    path = Path(config.path).expanduser()
+    if not path.is_dir():
+        raise DataError(
+            f"dataset.path: {'not a folder' if path.exists() else 'no such folder'}: {config.path}"
+        )
+    return path
+
+
+def _source(config: DatasetConfig) -> Source:
+    if config.name == "digits":
+        return digits.source()
+    path = _local(config)
+    if path is None:
+        return hub.source(config)
+    files = parquet.find(path, config)
+    return folder.source(path, config) if files is None else parquet.source(files, config)
+
+
+def _place(config: DatasetConfig, seed: int, cache_dir: Path | None) -> Path:
+    """The folder in the cache; its name changes with everything that determines the content."""
+    content: dict[str, object] = {**asdict(config), "format": _FORMAT}
+    del content["augment"]
+    if config.train_limit is not None or config.test_limit is not None:
+        content["seed"] = seed
+    path = _local(config)
+    if path is not None:
+        files = parquet.find(path, config)
+        found = folder.files(path, config) if files is None else files["train"] + files["test"]
+        content["path"] = cache.listing(found, path)
+    return (cache_dir or cache.root()) / f"{config.name}-{cache.fingerprint(**content)}"
+
+
+def _write(config: DatasetConfig, seed: int, place: Path) -> None:
+    source = _source(config)
+    splits = {"train": (source.train, config.train_limit), "test": (source.test, config.test_limit)}
+    for name, (split, limit) in splits.items():
+        write_table(place, name, split, _rows(split, limit, seed, name), config.max_side)
+    (place / "classes.json").write_text(json.dumps(source.classes), encoding="utf-8")
+
+
+def _rows(split: Split, limit: int | None, seed: int, name: str) -> np.ndarray:
+    if limit is None:
+        return np.arange(len(split.labels))
+    return stratified(split.labels, limit, numpy_stream(seed, "subset", name))

@@ -1,0 +1,33 @@
+"""A map over threads that keeps the order, runs a few items ahead and cleans up behind itself."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def ordered_map(
+    function: Callable[[Item], Result], items: Iterable[Item], *, threads: int, ahead: int
+) -> Iterator[Result]:
+    """Yields ``function(item)`` in the order of `items`, computed by `threads` threads.
+
+    While the consumer works on one result, at most `ahead` further items are taken. An exception surfaces
+    in the consumer, at the item that caused it. The threads end with the iterator, also when it is closed
+    early.
+    """
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="flsplit-data")
+    pending: deque[Future[Result]] = deque()
+    try:
+        for item in items:
+            pending.append(pool.submit(function, item))
+            if len(pending) > ahead:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)

@@ -1,0 +1,171 @@
+"""Where clients run: Flower's simulation engine on Ray, or this process."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable
+from uuid import uuid4
+
+import torch
+from flwr.app import Context, Error, Message, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.common.constant import SUPERLINK_NODE_ID
+from flwr.serverapp import Grid, ServerApp
+from flwr.supercore.task_identity import TaskIdentity
+
+from flsplit.assembly import use_threads
+from flsplit.config import Config
+from flsplit.hub import Hub, LocalHub, RayHub
+
+ServerMain = Callable[[Grid, Hub], None]
+_ERROR = 1  # Flower's code for a client that raised
+
+
+def run(config: Config, client_app: ClientApp, main: ServerMain, *, workers_hint: int, cuda: bool) -> None:
+    """Run `main` as the server of an experiment, with a grid of `config.clients` nodes that run `client_app`."""
+    _quiet()
+    if config.engine.name == "inline":
+        _run_inline(config, client_app, main)
+    else:
+        _run_ray(config, client_app, main, workers_hint, cuda)
+
+
+class InlineGrid(Grid):
+    """A Flower grid in one process: a node's reply is worked out when it is pulled, one at a time, in order."""
+
+    def __init__(self, client_app: ClientApp, nodes: int) -> None:
+        self._app = client_app
+        self._contexts = {
+            node: Context(
+                run_id=TaskIdentity.run_id, node_id=node, node_config={"partition-id": client},
+                state=RecordDict(), run_config={},
+            )
+            for client, node in enumerate(range(SUPERLINK_NODE_ID + 1, SUPERLINK_NODE_ID + 1 + nodes))
+        }  # fmt: skip
+        self._queue: deque[Message] = deque()
+
+    def set_run(self, run: object) -> None:
+        """Nothing to set: there is one run."""
+
+    @property
+    def run(self) -> object:
+        """No record is kept of the run."""
+        return None
+
+    def create_message(self, *args: object, **kwargs: object) -> Message:
+        """Superseded by `Message(...)` in Flower itself."""
+        return Message(*args, **kwargs)
+
+    def get_node_ids(self) -> Iterable[int]:
+        """All nodes."""
+        return list(self._contexts)
+
+    def get_nodes(self) -> Iterable[object]:
+        """Nodes have no further information."""
+        return []
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Queue messages; returns their ids."""
+        ids = []
+        for message in messages:
+            message.metadata.__dict__["_message_id"] = str(uuid4())
+            self._queue.append(message)
+            ids.append(message.metadata.message_id)
+        return ids
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """Work out the next reply."""
+        if not self._queue:
+            return []
+        message = self._queue.popleft()
+        try:
+            return [self._app(message, self._contexts[message.metadata.dst_node_id])]
+        except Exception as error:
+            return [Message(Error(_ERROR, f"{type(error).__name__}: {error}"), reply_to=message)]
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
+        """Push, then pull until all replies are there."""
+        ids = list(self.push_messages(messages))
+        return [reply for _ in ids for reply in self.pull_messages(ids)]
+
+
+def _run_inline(config: Config, client_app: ClientApp, main: ServerMain) -> None:
+    threads, hub = torch.get_num_threads(), LocalHub()
+    try:
+        use_threads(config)
+        # Flower makes no message in a process that is no task of its own.
+        TaskIdentity.run_id, TaskIdentity.task_id, TaskIdentity.node_id = 1, 1, SUPERLINK_NODE_ID
+        main(InlineGrid(client_app, config.clients), hub)
+    finally:
+        hub.close()
+        torch.set_num_threads(threads)
+
+
+def _run_ray(config: Config, client_app: ClientApp, main: ServerMain, workers: int, cuda: bool) -> None:
+    import ray
+    from flwr.simulation import run_simulation
+
+    start_ray()
+    threads = torch.get_num_threads()
+    server = ServerApp()
+
+    @server.main()
+    def _main(grid: Grid, context: Context) -> None:
+        hub = RayHub(f"flsplit-{uuid4().hex[:12]}", create=True)
+        try:
+            use_threads(config)
+            main(grid, hub)
+        finally:
+            hub.close()
+
+    resources = {
+        "num_cpus": config.engine.cpus_per_client,
+        "num_gpus": gpu_share(config, ray.cluster_resources(), workers) if cuda else 0.0,
+        "max_restarts": -1,  # else a killed worker stays in Flower's pool and fails one client after another
+    }
+    try:
+        # The one place that names Flower's entry into a simulation, which it has announced to replace.
+        run_simulation(server, client_app, config.clients, backend_config={"client_resources": resources})
+    finally:
+        torch.set_num_threads(threads)
+        ray.shutdown()
+
+
+def start_ray() -> None:
+    """Start Ray on this machine unless it runs already; its workers find modules where this process finds them."""
+    import ray
+
+    if ray.is_initialized():
+        return
+    folders = [str(p) for p in sys.path if p] + [os.getcwd()]  # noqa: PTH109
+    os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(folders))
+    ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+
+
+def gpu_share(config: Config, cluster: dict[str, float], workers: int) -> float:
+    """GPUs per client: what the user says, or (`auto`) an equal share for as many clients as run at a time."""
+    share = config.engine.gpus_per_client
+    if not isinstance(share, str):
+        return float(share)
+    gpus = cluster.get("GPU", 0.0)
+    return 0.0 if not gpus else int(10_000 * min(1.0, gpus / workers)) / 10_000
+
+
+def workers(config: Config, cuda: bool) -> int:
+    """Client processes that run at a time on this machine; with `gpus_per_client=auto`, at most 4 a GPU."""
+    if config.engine.name == "inline":
+        return 1
+    count = max(1, int((os.cpu_count() or 1) // config.engine.cpus_per_client))
+    gpus = torch.cuda.device_count() if cuda else 0
+    if gpus:
+        share = config.engine.gpus_per_client
+        count = min(count, 4 * gpus if isinstance(share, str) else int(gpus / share) if share else count)
+    return max(1, min(count, config.clients))
+
+
+def _quiet() -> None:
+    logging.getLogger("flwr").setLevel(logging.CRITICAL)
+    logging.getLogger("ray").setLevel(logging.ERROR)

@@ -1,0 +1,82 @@
+"""Loss and accuracy of a split model on held-back samples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from compressors import BatchShape
+from flsplit.assembly import Assembly
+from flsplit.data import Table
+from flsplit.split.side import SideState
+
+BATCH = 250
+
+
+@dataclass(frozen=True)
+class Score:
+    """Mean cross-entropy and share of right answers over samples."""
+
+    loss: float
+    accuracy: float
+
+
+class Evaluator:
+    """Evaluates models of one experiment; compression is off unless the compressor says `at_eval`."""
+
+    def __init__(self, assembly: Assembly) -> None:
+        self._assembly = assembly
+        self._client, self._server = assembly.client_side(), assembly.server_side()
+        self._compress = self._client.compressor.at_eval
+
+    @torch.no_grad()
+    def score(
+        self, models: tuple[SideState, SideState], table: Table, indices: np.ndarray | None = None
+    ) -> Score | None:
+        """Evaluate client-side and server-side model on `table`, or on its rows `indices`.
+
+        Returns:
+            the score, or None where there are no samples.
+        """
+        for side, state in zip((self._client, self._server), models):
+            side.load(SideState(state.weights))
+            side.modules.eval()
+        loss = torch.zeros((), dtype=torch.float64, device=self._assembly.device)
+        right, samples = torch.zeros((), dtype=torch.int64, device=self._assembly.device), 0
+        for images, labels in self._batches(table, indices):
+            logits = self._logits(images, labels).float()
+            loss += F.cross_entropy(logits, labels, reduction="sum").double()
+            right += (logits.argmax(1) == labels).sum()
+            samples += len(labels)
+        return Score(float(loss) / samples, int(right) / samples) if samples else None
+
+    def _batches(self, table: Table, indices: np.ndarray | None) -> Iterator[tuple[Tensor, Tensor]]:
+        """Large batches; where compression is on, batches of the training size in whole groups."""
+        if not self._compress:
+            yield from self._assembly.pipeline.eval_batches(table, indices, BATCH)
+            return
+        group = self._client.compressor.group_size
+        size = self._assembly.config.batch_size
+        for images, labels in self._assembly.pipeline.eval_batches(table, indices, size):
+            whole = len(labels) - len(labels) % group
+            for part in (slice(0, whole), slice(whole, len(labels))):
+                if len(labels[part]):
+                    yield images[part], labels[part]
+
+    def _logits(self, images: Tensor, labels: Tensor) -> Tensor:
+        with self._assembly.autocast():
+            z, scores = self._client.model(images)
+            if not self._compress:
+                return self._server.model(z)
+            stream = self._assembly.stream(-1, 0)(0)
+            payload = self._client.compressor.compress(z, labels, scores, generator=stream)
+            shape = BatchShape(
+                batch=z.shape[0], tokens=z.shape[1], width=z.shape[2], classes=self._assembly.classes
+            )
+            received, _ = self._server.compressor.decompress(payload, shape)
+            return self._server.compressor.expand(self._server.model(received), payload)

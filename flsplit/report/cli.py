@@ -1,0 +1,43 @@
+"""`flsplit-report RUN... --out report.html`: one page about one or many runs."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+from flsplit.report.page import write_report
+from flsplit.report.runs import ReportError
+
+__all__ = ["main", "write_report"]
+
+
+class _Parser(argparse.ArgumentParser):
+    """Tells a mistake in one line, without the usage before it."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ReportError(f"{message}; usage: {self.prog} RUN... --out report.html")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Write the page and return the exit code: 0, or 2 after a user's mistake (told on stderr)."""
+    parser = _Parser(prog="flsplit-report", description="Write one self-contained HTML page about runs.")
+    parser.add_argument(
+        "runs", nargs="+", metavar="RUN", type=Path, help="a run's folder, or one that contains run folders"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("report.html"), help="the page to write [%(default)s]"
+    )
+    try:
+        arguments = parser.parse_args(argv)
+        write_report(arguments.runs, arguments.out)
+    except ReportError as error:
+        print(f"flsplit-report: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    print(f"wrote {arguments.out}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

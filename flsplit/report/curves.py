@@ -1,0 +1,98 @@
+"""Line plots over the rounds of runs: accuracy and loss, against rounds or bits sent."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from matplotlib.axis import Axis
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+
+from flsplit.report.style import Style, figure, to_svg
+
+HALF, WHOLE = (5.7, 3.5), (11.6, 3.7)  # inches: half or the whole width of the page
+_MARKED = 40  # a line of more points carries fewer markers
+_POINTS = 1000  # and is thinned beyond this
+_BIT_UNITS = ((1e12, "Tb"), (1e9, "Gb"), (1e6, "Mb"), (1e3, "kb"), (1, "b"))
+_UNIT_NAMES = {"Tb": "terabits", "Gb": "gigabits", "Mb": "megabits", "kb": "kilobits", "b": "bits"}
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One run's line."""
+
+    x: np.ndarray
+    y: np.ndarray
+    style: Style
+
+
+def curve(x: pd.Series, y: pd.Series, style: Style) -> Curve | None:
+    """A line through the rows where both are known; None if there are none."""
+    points = pd.DataFrame({"x": x, "y": y}).astype(float).replace([np.inf, -np.inf], np.nan).dropna()
+    if points.empty:
+        return None
+    if len(points) > _POINTS:
+        points = points.iloc[np.unique(np.linspace(0, len(points) - 1, _POINTS).round().astype(int))]
+    return Curve(points["x"].to_numpy(), points["y"].to_numpy(), style)
+
+
+def _plain_log(axis: Axis) -> None:
+    """Ticks at 1, 2 and 5 times powers of ten, written out."""
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def _draw(
+    curves: Sequence[Curve], *, title: str, x_label: str, y_label: str, size: tuple[float, float], log_x: bool
+) -> str:
+    with figure(*size) as drawing:
+        axes = drawing.subplots()
+        if log_x:
+            axes.set_xscale("log")
+            _plain_log(axes.xaxis)
+        for line in curves:
+            axes.plot(
+                line.x,
+                line.y,
+                color=line.style.colour,
+                marker=line.style.marker,
+                markersize=4.2,
+                markevery=max(1, -(-len(line.x) // _MARKED)),
+            )
+        if all(np.array_equal(line.x, np.round(line.x)) for line in curves) and not log_x:
+            axes.xaxis.set_major_locator(MaxNLocator(nbins="auto", integer=True, steps=[1, 2, 5, 10]))
+        axes.set(xlabel=x_label, ylabel=y_label)
+        axes.margins(x=0.03, y=0.07)
+        return to_svg(drawing, title)
+
+
+def over_rounds(
+    curves: Sequence[Curve], *, title: str, y_label: str, size: tuple[float, float] = HALF
+) -> str:
+    """A plot against the round."""
+    return _draw(curves, title=title, x_label="round", y_label=y_label, size=size, log_x=False)
+
+
+def over_bits(
+    curves: Sequence[Curve], *, title: str, y_label: str, what: str, size: tuple[float, float] = HALF
+) -> str:
+    """A plot against bits, in the unit that suits the largest, logarithmic where runs are far apart.
+
+    Args:
+        curves: their `x` in bits.
+        title: for readers who do not see the picture.
+        y_label: with its unit.
+        what: what the bits are, for the axis.
+        size: inches.
+    """
+    curves = [Curve(line.x[line.x > 0], line.y[line.x > 0], line.style) for line in curves]
+    curves = [line for line in curves if len(line.x)]
+    totals = [line.x[-1] for line in curves]
+    scale, unit = next(pair for pair in _BIT_UNITS if max(totals) >= pair[0] or pair[0] == 1)
+    log_x = max(totals) > 8 * min(totals)
+    scaled = [Curve(line.x / scale, line.y, line.style) for line in curves]
+    label = f"{what} ({_UNIT_NAMES[unit]}{', log scale' if log_x else ''})"
+    return _draw(scaled, title=title, x_label=label, y_label=y_label, size=size, log_x=log_x)

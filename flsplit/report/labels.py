@@ -1,0 +1,112 @@
+"""Short names for runs: what they are, and what tells them apart."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+# What a reader wants to see first of a group, beside its name.
+_MAIN = {
+    "compressor": ("ratio", "rate", "group"),
+    "partition": ("alpha", "shards_per_client", "classes_per_client", "sigma"),
+}
+ASPECTS = ("dataset", "model", "compressor", "strategy", "partition", "clients", "seed")
+_LABEL_ORDER = ("compressor", "strategy", "dataset", "model", "partition", "clients", "seed")
+_NOT_SETTINGS = {"out", "resume", "logger", "hydra"}
+# Groups that a strategy leaves unused, whatever the configuration says.
+_UNUSED = {"fedavg": {"compressor"}, "centralized": {"compressor", "clients", "partition"}}
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool) or value is None:
+        return {True: "true", False: "false", None: "null"}[value]
+    if isinstance(value, float):
+        return f"{value:g}"
+    text = str(value)
+    return Path(text).name if "/" in text and " " not in text else text
+
+
+def _name(group: Any) -> str:
+    if isinstance(group, Mapping):
+        return _text(group.get("name", str(group.get("_target_", "?")).rpartition(".")[2]))
+    return _text(group)
+
+
+def describe(config: Mapping[str, Any], aspect: str) -> str:
+    """One aspect of a run in a few words: ``adc ratio=0.1``, ``dirichlet alpha=0.3``; empty if unused."""
+    if aspect not in config or aspect in _UNUSED.get(_name(config.get("strategy")), ()):
+        return ""
+    group = config[aspect]
+    words = [_name(group)]
+    if isinstance(group, Mapping):
+        main = [key for key in _MAIN.get(aspect, ()) if group.get(key) is not None]
+        words += [f"{key}={_text(group[key])}" for key in main]
+    return " ".join(words)
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    flat: dict[str, str] = {}
+    for key, value in config.items():
+        if not prefix and key in _NOT_SETTINGS:
+            continue
+        if isinstance(value, Mapping):
+            flat.update(_flat(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = _text(value)
+    return flat
+
+
+def _told_by_aspects(key: str) -> bool:
+    group, _, rest = key.partition(".")
+    return group in ASPECTS and rest in ("", "name", "_target_", *_MAIN.get(group, ()))
+
+
+def other_differences(configs: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """Settings beyond `ASPECTS` that differ between runs: key -> value in each run ('' where absent).
+
+    A setting that only some kinds of a group have (ADC's `rule`) counts only if those that have it differ.
+    """
+    flats = [_flat(config) for config in configs]
+    keys = dict.fromkeys(key for flat in flats for key in flat if not _told_by_aspects(key))
+    table = {key: [flat.get(key, "") for flat in flats] for key in keys}
+    return {key: values for key, values in table.items() if len(set(values) - {""}) > 1}
+
+
+def short_labels(configs: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[str]:
+    """A label for each run from what differs, e.g. ``adc ratio=0.1 · splitfed_v2``.
+
+    Every differing aspect is named; another setting only if it separates runs that would otherwise read the
+    same; the folder's name only where the configurations do not separate them. A lone run is called by its
+    compressor and strategy.
+    """
+    if len(configs) == 1:
+        words = [describe(configs[0], aspect) for aspect in ("compressor", "strategy")]
+        return [" · ".join(word for word in words if word) or names[0]]
+    pieces: list[list[str]] = [[] for _ in configs]
+    for aspect in _LABEL_ORDER:
+        told = [describe(config, aspect) for config in configs]
+        if len(set(told)) > 1:
+            for piece, word in zip(pieces, told, strict=True):
+                number = {"clients": f"{word} client{'s' * (word != '1')}", "seed": f"seed {word}"}
+                piece += [number.get(aspect, word)] if word else []
+    for key, values in other_differences(configs).items():
+        before = {tuple(piece) for piece in pieces}
+        after = {(*piece, value) for piece, value in zip(pieces, values, strict=True)}
+        if len(after) > len(before):
+            for piece, value in zip(pieces, values, strict=True):
+                piece += [f"{key.rpartition('.')[2]}={value}"] if value else []
+    labels = [" · ".join(piece) for piece in pieces]
+    return [
+        label if label and labels.count(label) == 1 else " · ".join(filter(None, (label, name)))
+        for label, name in zip(labels, names, strict=True)
+    ]
+
+
+def folder_names(folders: Sequence[Path]) -> list[str]:
+    """The folders' names, with as many parents as are needed to tell them apart."""
+    for depth in range(1, max(len(folder.parts) for folder in folders) + 1):
+        names = ["/".join(folder.parts[-depth:]) for folder in folders]
+        if len(set(names)) == len(names):
+            break
+    return names

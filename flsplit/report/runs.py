@@ -1,0 +1,154 @@
+"""Run folders: find them and read what a run left there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from omegaconf import OmegaConf
+
+_BITS = ("uplink_bits", "downlink_bits", "sync_bits")
+COLUMNS = {
+    "rounds": (
+        *("round", "samples", "train_loss", "test_loss", "test_accuracy", *_BITS),
+        *("nominal_bits", "wire_bytes", "xi", "seconds"),
+    ),
+    "clients": ("round", "client", "samples", "train_loss", "test_accuracy", *_BITS, "failed"),
+    "partition": ("client", "label", "count"),
+}
+_LEFT_BY_A_RUN = ("rounds.parquet", "clients.parquet", "partition.parquet", "summary.json")
+_DEPTH = 4  # a Hydra sweep lies at multirun/DATE/TIME/JOB
+
+
+class ReportError(ValueError):
+    """A user's mistake, told in one line: what is wrong and what would be right."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One run folder as read; a table that the run had not written yet is empty, with its columns."""
+
+    folder: Path
+    config: dict[str, Any]
+    summary: dict[str, Any] | None
+    rounds: pd.DataFrame
+    clients: pd.DataFrame
+    partition: pd.DataFrame
+
+    @property
+    def status(self) -> str:
+        """The summary's status; `unfinished` for a run that was cut off or still goes on."""
+        return str(self.summary.get("status", "unfinished")) if self.summary else "unfinished"
+
+    def figure(self, key: str) -> Any:
+        """A number of the summary, or what the rounds so far say where there is no summary; else None."""
+        if self.summary is not None and self.summary.get(key) is not None:
+            return self.summary[key]
+        if key in ("final_test_accuracy", "best_test_accuracy"):
+            seen = self.rounds["test_accuracy"].dropna()
+            if seen.empty:
+                return None
+            return float(seen.iloc[-1] if key.startswith("final") else seen.max())
+        if self.summary is not None or self.rounds.empty:
+            return None
+        if key == "rounds":
+            return int(self.rounds["round"].iloc[-1])
+        if key == "seconds":
+            return float(self.rounds["seconds"].sum())
+        return self.rounds[key].iloc[-1] if key in self.rounds else None
+
+
+def is_run(folder: Path) -> bool:
+    """Whether `folder` holds a run: its configuration and at least one thing that a run leaves."""
+    return (folder / "config.yaml").is_file() and any((folder / name).is_file() for name in _LEFT_BY_A_RUN)
+
+
+def _below(folder: Path, depth: int) -> Iterator[Path]:
+    if is_run(folder):
+        yield folder
+    elif depth:
+        children = [child for child in folder.iterdir() if child.is_dir() and not child.name.startswith(".")]
+        # 2 before 10, as Hydra numbers the jobs of a sweep.
+        for child in sorted(children, key=lambda path: (len(path.name) if path.name.isdigit() else 0, path)):
+            yield from _below(child, depth - 1)
+
+
+def find_runs(paths: Sequence[Path]) -> list[Path]:
+    """The run folders among `paths` and below them, each once, in the order given.
+
+    Raises:
+        ReportError: if a path is no folder, or has no run in it.
+    """
+    found: dict[Path, None] = {}
+    for path in paths:
+        if not path.is_dir():
+            raise ReportError(f"{path}: no such folder; give a run's folder or one that contains run folders")
+        try:
+            runs = list(_below(path, _DEPTH))
+        except OSError as error:
+            raise ReportError(f"{error.filename}: cannot be read: {error.strerror}") from error
+        if not runs:
+            raise ReportError(
+                f"{path}: no run here; a run's folder has config.yaml and rounds.parquet "
+                f"(looked {_DEPTH} levels deep)"
+            )
+        found.update(dict.fromkeys(run.resolve() for run in runs))
+    return list(found)
+
+
+def _table(folder: Path, name: str) -> pd.DataFrame:
+    path = folder / f"{name}.parquet"
+    if not path.is_file():
+        return pd.DataFrame({column: pd.Series(dtype="float64") for column in COLUMNS[name]})
+    try:
+        table = pd.read_parquet(path)
+    except Exception as error:  # pyarrow has no common base for "not a Parquet file", "cut off", "no access"
+        reason = " ".join(str(error).split())[:120]
+        raise ReportError(f"{path}: not a readable Parquet file ({reason})") from error
+    absent = [column for column in COLUMNS[name] if column not in table]
+    if absent:
+        raise ReportError(f"{path}: column {', '.join(absent)} missing; is this a table of flsplit?")
+    return table
+
+
+def _config(path: Path) -> dict[str, Any]:
+    try:
+        config = OmegaConf.to_container(OmegaConf.load(path))
+    except Exception as error:  # YAML and OmegaConf errors, bad encoding, no access
+        reason = " ".join(str(error).split())[:120]
+        raise ReportError(f"{path}: not a readable YAML file ({reason})") from error
+    if not isinstance(config, dict):
+        raise ReportError(f"{path}: not the configuration of a run; expected keys and values")
+    return {str(key): value for key, value in config.items()}
+
+
+def _summary(path: Path) -> dict[str, Any] | None:
+    if not path.is_file():
+        return None
+    try:
+        summary = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ReportError(f"{path}: not a readable JSON file ({error})") from error
+    if not isinstance(summary, dict):
+        raise ReportError(f"{path}: not the summary of a run; expected a JSON object")
+    return summary
+
+
+def load_run(folder: Path) -> Run:
+    """Read one run folder.
+
+    Raises:
+        ReportError: if a file is there but cannot be read, or is not what a run writes.
+    """
+    return Run(
+        folder=folder,
+        config=_config(folder / "config.yaml"),
+        summary=_summary(folder / "summary.json"),
+        rounds=_table(folder, "rounds"),
+        clients=_table(folder, "clients"),
+        partition=_table(folder, "partition"),
+    )

@@ -1,0 +1,93 @@
+"""How plots look: Okabe and Ito's colours, which stay apart for colour-blind eyes, and small inline SVGs."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from html import escape
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_MARKERS = ("o", "s", "^", "D", "v")
+_MARKER_SHAPES = {  # the same markers for the HTML legend, around (17, 7)
+    "o": '<circle cx="17" cy="7" r="3.6"/>',
+    "s": '<path d="M13.8 3.8h6.4v6.4h-6.4z"/>',
+    "^": '<path d="M17 2.8l4 7.4h-8z"/>',
+    "D": '<path d="M17 2.6l4.4 4.4-4.4 4.4-4.4-4.4z"/>',
+    "v": '<path d="M17 11.2l4-7.4h-8z"/>',
+}
+_SETTINGS = {
+    "svg.fonttype": "none",  # text stays text: small, selectable, in the page's font
+    "svg.hashsalt": "flsplit",  # the same data gives the same page
+    "text.parse_math": False,
+    "font.family": "sans-serif",
+    "font.size": 10,
+    "axes.edgecolor": "#8a919c",
+    "axes.labelcolor": "#333a45",
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "grid.color": "#e6e9ee",
+    "grid.linewidth": 0.8,
+    "xtick.color": "#8a919c",
+    "ytick.color": "#8a919c",
+    "xtick.labelcolor": "#333a45",
+    "ytick.labelcolor": "#333a45",
+    "lines.linewidth": 1.7,
+}
+
+
+@dataclass(frozen=True)
+class Style:
+    """The colour and marker of one run, the same in every plot; 35 runs get different ones."""
+
+    colour: str
+    marker: str
+
+    @classmethod
+    def of(cls, index: int) -> Style:
+        """The style of the run at `index`."""
+        return cls(_COLOURS[index % len(_COLOURS)], _MARKERS[index % len(_MARKERS)])
+
+    def swatch(self) -> str:
+        """A piece of the run's line, as an SVG for legends."""
+        return (
+            f'<svg class="swatch" width="34" height="14" aria-hidden="true" fill="{self.colour}">'
+            f'<path d="M2 7h30" stroke="{self.colour}" stroke-width="2"/>{_MARKER_SHAPES[self.marker]}</svg>'
+        )
+
+
+@contextmanager
+def figure(width: float, height: float) -> Iterator[Figure]:
+    """An empty figure of `width` x `height` inches in the house style, outside pyplot's global state."""
+    with matplotlib.rc_context(_SETTINGS):
+        yield Figure(figsize=(width, height), layout="constrained")
+
+
+def plain_axes(axes: Axes) -> None:
+    """Axes without grid or ticks' strokes, for heat maps."""
+    axes.grid(False)
+    axes.tick_params(length=0)
+
+
+def to_svg(drawing: Figure, title: str) -> str:
+    """The figure as an SVG element that can stand in an HTML page; call it inside `figure`'s block."""
+    buffer = io.StringIO()
+    FigureCanvasSVG(drawing).print_svg(buffer, metadata={"Date": None})
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    # Namespaces mean nothing inside HTML, and group names would repeat from figure to figure.
+    svg = re.sub(r' xmlns(:\w+)?="[^"]*"', "", svg)
+    svg = re.sub(r'<g id="[a-zA-Z]+\d*_\d+">', "<g>", svg)
+    svg = re.sub(r"<!--.*?-->\s*", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"\n\s*", "\n", svg)
+    return svg.replace("<svg", f'<svg role="img" aria-label="{escape(title)}"', 1)

@@ -1,0 +1,236 @@
+"""One experiment from start to finish."""
+
+from __future__ import annotations
+
+import json
+import platform
+import resource
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+import pandas as pd
+import torch
+import yaml
+
+from flsplit import data, engine
+from flsplit.assembly import Assembly, Plan, assembly_for
+from flsplit.checkpoint import Checkpoints
+from flsplit.client_app import app as client_app
+from flsplit.clients import save_clients
+from flsplit.compose import compose
+from flsplit.config import Config
+from flsplit.errors import RunFailed, UserError
+from flsplit.record import Recorder, write_partition
+from flsplit.report.console import Progress, closing_table
+from flsplit.server_app import Server
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run.
+
+    Attributes:
+        path: its folder.
+        rounds: `rounds.parquet`, a row per round.
+        clients: `clients.parquet`, a row per round and client that took part.
+        summary: `summary.json`.
+    """
+
+    path: Path
+    rounds: pd.DataFrame
+    clients: pd.DataFrame
+    summary: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Everything that may still refuse a configuration has been done; nothing has been written to `out`."""
+
+    plan: Plan
+    out: Path
+    dataset: data.Dataset
+    train: list[np.ndarray]
+    held: list[np.ndarray]
+    workers: int
+
+
+def run(overrides: Sequence[str] = (), *, quiet: bool = True) -> Run:
+    """Run one experiment.
+
+    Args:
+        overrides: as on the command line, such as `["clients=4", "engine=inline"]`.
+        quiet: whether to show no progress.
+
+    Raises:
+        UserError: for a mistake in the overrides, before anything is written.
+        RunFailed: if the run could not go on; its folder holds what was finished.
+    """
+    return execute(compose(overrides), quiet=quiet)
+
+
+def execute(config: Config, *, quiet: bool = False, stream: TextIO | None = None) -> Run:
+    """Run a checked configuration: prepare, train, summarise."""
+    prepared = prepare(config)
+    recorder, checkpoints = lay_out(prepared)
+    text = prepared.plan.to_json()
+    cuda = prepared.plan.device == "cuda"
+    state = checkpoints.load()
+    with Progress(
+        rounds=config.rounds, first_round=state.round + 1 if state else 1, stream=stream or sys.stderr, quiet=quiet
+    ) as progress:
+        server = Server(text, recorder, checkpoints, progress, workers=prepared.workers)
+        try:
+            engine.run(config, client_app, server.run, workers_hint=prepared.workers, cuda=cuda)
+        except RunFailed:
+            finish(prepared, server, recorder, "failed")
+            raise
+    summary = finish(prepared, server, recorder, "completed")
+    if not quiet:
+        closing_table({**summary, "out": str(prepared.out)}, title=title(config), stream=stream or sys.stdout)
+    return read_run(prepared.out)
+
+
+def prepare(config: Config) -> Prepared:
+    """Load the data, cut the model, divide the samples: all that can refuse a configuration.
+
+    Raises:
+        UserError: naming the key.
+    """
+    out = _folder(config)
+    try:
+        dataset = data.load(config.dataset, seed=config.seed)
+        labels = dataset.train.labels
+        data.validate(config.partition, config.clients, len(labels), len(dataset.classes))
+        parts = data.partition(labels, config.clients, config.partition, seed=config.seed)
+        halves = [
+            data.split_holdout(rows, labels, config.partition.holdout, seed=config.seed, client=client)
+            for client, rows in enumerate(parts)
+        ]
+        device = "cuda" if config.device != "cpu" and torch.cuda.is_available() else "cpu"
+        plan = Plan(
+            config=config, data=str(dataset.path.resolve()), device=device,
+            clients=str(out.resolve() / "checkpoint" / "clients.npz"), image_size=_image_size(config, dataset),
+        )  # fmt: skip
+        assembly = assembly_for(plan.to_json())
+        tokens, width = assembly.activations
+        config.compressor_instance().check(batch_size=config.batch_size, tokens=tokens, width=width)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    return Prepared(
+        plan, out, dataset, [train for train, _ in halves], [held for _, held in halves],
+        engine.workers(config, device == "cuda"),
+    )  # fmt: skip
+
+
+def lay_out(prepared: Prepared) -> tuple[Recorder, Checkpoints]:
+    """Make the run's folder with what is known before the first round."""
+    out, config = prepared.out, prepared.plan.config
+    checkpoints, recorder = Checkpoints(out / "checkpoint"), Recorder(out)
+    checkpoints.create()
+    values = {key: value for key, value in config.as_dict().items() if key not in ("resume", "experiment")}
+    (out / "config.yaml").write_text(yaml.safe_dump({**values, "out": str(out)}, sort_keys=False))
+    save_clients(Path(prepared.plan.clients), prepared.train, prepared.held)
+    write_partition(out / "partition.parquet", prepared.dataset.train.labels, prepared.train)
+    if checkpoints.load() is None:
+        recorder.save()
+    return recorder, checkpoints
+
+
+def finish(prepared: Prepared, server: Server, recorder: Recorder, status: str) -> dict[str, Any]:
+    """Write `summary.json`."""
+    totals, tally = server.totals, server.totals.tally
+    scores = [row["test_accuracy"] for row in recorder.rounds if row["test_accuracy"] is not None]
+    summary = {
+        "status": status,
+        "rounds": len(recorder.rounds),
+        "samples": tally.samples,
+        "final_test_accuracy": scores[-1] if scores else None,
+        "best_test_accuracy": max(scores, default=None),
+        "xi": tally.xi,
+        "uplink_bits": tally.uplink_bits,
+        "downlink_bits": tally.downlink_bits,
+        "wire_bytes": tally.wire_bytes,
+        "sync_bits": totals.sync_bits,
+        "seconds": totals.seconds,
+        "samples_per_second": tally.samples / totals.training_seconds if totals.training_seconds else None,
+        "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "device": _device_name(prepared.plan.device),
+        "seed": prepared.plan.config.seed,
+        "versions": _versions(),
+    }
+    part = prepared.out / "summary.part"
+    part.write_text(json.dumps(summary, indent=2) + "\n")
+    part.replace(prepared.out / "summary.json")
+    return summary
+
+
+def read_run(folder: Path) -> Run:
+    """Read what a run has left in its folder."""
+    return Run(
+        path=folder,
+        rounds=pd.read_parquet(folder / "rounds.parquet"),
+        clients=pd.read_parquet(folder / "clients.parquet"),
+        summary=json.loads((folder / "summary.json").read_text()),
+    )
+
+
+def title(config: Config) -> str:
+    """A run in a few words."""
+    who = "client" if config.clients == 1 else "clients"
+    return (
+        f"{config.compressor['name']} · {config.strategy['name']} · {config.clients} {who} · "
+        f"{config.model.name} on {config.dataset.name}"
+    )
+
+
+def _folder(config: Config) -> Path:
+    """The run's folder, not yet made.
+
+    Raises:
+        UserError: if there is something in it already.
+    """
+    if config.out is None:
+        base = Path("outputs") / time.strftime("%Y-%m-%d") / time.strftime("%H-%M-%S")
+        out, number = base, 1
+        while out.exists():
+            number += 1
+            out = base.with_name(f"{base.name}-{number}")
+        return out
+    out = Path(config.out)
+    if config.resume is not None:
+        return out
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        held = "a run" if (out / "config.yaml").exists() else "something"
+        raise UserError(f"out={config.out} already holds {held}; choose a new folder, or resume={config.out}")
+    return out
+
+
+def _image_size(config: Config, dataset: data.Dataset) -> int:
+    if config.model.image_size is not None:
+        return config.model.image_size
+    return max(dataset.train.pixels.shape[1:3]) if dataset.train.uniform else 64
+
+
+def _device_name(device: str) -> str:
+    if device == "cuda":
+        return torch.cuda.get_device_name()
+    return f"cpu ({platform.machine()})"
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in ("flsplit", "torch", "timm", "flwr", "ray"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+__all__ = ["Assembly", "Run", "execute", "prepare", "read_run", "run"]

@@ -1,0 +1,122 @@
+"""The server's half of a training step: server-side models, their optimizers, and `step`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from compressors import Payload
+from flsplit.split.messages import Downlink, Uplink
+from flsplit.split.side import Side, SideState
+
+@dataclass(frozen=True)
+class Closed:
+    """What is left of a client's round at the host: its replica (None where shared) and its summed loss."""
+
+    replica: SideState | None
+    loss: float
+
+
+class ServerHost:
+    """Owns the server-side models of a round and answers `step(uplink) -> downlink`.
+
+    With `shared=False` every client steps its own replica of the server-side model (SplitFed V1 and V3), with
+    `shared=True` all step the same one. Where it runs (in the client's process, in the server's, in an actor)
+    makes no difference to it.
+    """
+
+    def __init__(
+        self,
+        make_side: Callable[[], Side],
+        *,
+        autocast: Callable[[], AbstractContextManager[object]],
+    ) -> None:
+        self._make_side = make_side
+        self._autocast = autocast
+        self._idle: list[Side] = []
+        self._open: dict[int, Side] = {}
+        self._shared: Side | None = None
+        self._state: SideState | None = None
+        self._losses: dict[int, Tensor] = {}
+        self._steps: dict[int, int] = {}
+
+    def begin(self, state: SideState, *, shared: bool) -> None:
+        """Start a round from `state`; replicas of clients that never closed the last one are dropped."""
+        self._idle += self._open.values()
+        self._open.clear()
+        if self._shared is not None:
+            self._idle.append(self._shared)
+            self._shared = None
+        self._state = state
+        if shared:
+            self._shared = self._take_side()
+            self._shared.load(state)
+
+    def open(self, client: int) -> None:
+        """Make ready for `client`'s steps of this round."""
+        assert self._state is not None, "begin() comes first"
+        if self._shared is None:
+            side = self._open.pop(client, None) or self._take_side()
+            side.load(self._state)
+            self._open[client] = side
+        self._losses[client] = torch.zeros((), dtype=torch.float64)
+        self._steps[client] = 0
+
+    def step(self, uplink: Uplink) -> Downlink:
+        """Forward, backward and optimizer step of the server-side model on one uplink.
+
+        Returns:
+            the gradients with respect to the floats received.
+        """
+        side = self._shared or self._open[uplink.client]
+        received = tuple(
+            t.to(side.device, non_blocking=True).requires_grad_() for t in _fresh(uplink.payload.floats)
+        )
+        integers = tuple(t.to(side.device, non_blocking=True) for t in uplink.payload.integers)
+        with self._autocast():
+            z, target = side.compressor.decompress(Payload(received, integers), uplink.shape)
+            logits = side.model(z)
+        loss = F.cross_entropy(logits.float(), target)
+        loss.backward()
+        side.step()
+        gradients = tuple(t.grad if t.grad is not None else torch.zeros_like(t) for t in received)
+        self._losses[uplink.client] = self._losses[uplink.client].to(side.device) + loss.detach().double()
+        self._steps[uplink.client] += 1
+        return Downlink(client=uplink.client, shape=uplink.shape, gradients=gradients)
+
+    def close(self, client: int, *, moments: bool) -> Closed:
+        """End `client`'s round.
+
+        Args:
+            client: whose.
+            moments: whether the replica's optimizer moments come along.
+        """
+        loss = float(self._losses.pop(client))
+        self._steps.pop(client)
+        if self._shared is not None:
+            return Closed(None, loss)
+        side = self._open.pop(client)
+        self._idle.append(side)
+        return Closed(side.state(moments=moments), loss)
+
+    def mean_loss(self, client: int) -> float:
+        """Mean loss of `client`'s steps so far in this round (waits for the device)."""
+        return float(self._losses[client]) / max(1, self._steps[client])
+
+    def shared_state(self, *, moments: bool) -> SideState:
+        """The shared server-side model as it is now."""
+        assert self._shared is not None
+        return self._shared.state(moments=moments)
+
+    def _take_side(self) -> Side:
+        return self._idle.pop() if self._idle else self._make_side()
+
+
+def _fresh(tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """New tensor objects over the same memory, so that asking them for a gradient leaves the sender's alone."""
+    return tuple(t.detach() for t in tensors)

@@ -1,0 +1,69 @@
+"""A link carries one client's steps to a host, wherever the host is."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, Protocol
+
+from compressors import Payload
+from flsplit.split.host import Closed
+from flsplit.split.messages import Downlink, Uplink
+from flsplit.split.side import SideState
+
+
+class Link(Protocol):
+    """The host as seen from anywhere; `ServerHost` itself is one (placement `replica`, or in-process)."""
+
+    def begin(self, state: SideState, *, shared: bool) -> None:
+        """Start a round from `state`."""
+
+    def shared_state(self, *, moments: bool) -> SideState:
+        """The shared server-side model as it is now."""
+
+    def open(self, client: int) -> None:
+        """Make the host ready for the client's steps."""
+
+    def step(self, uplink: Uplink) -> Downlink:
+        """Send an uplink, wait for its downlink."""
+
+    def mean_loss(self, client: int) -> float:
+        """Mean loss of the client's steps so far, for display; NaN where asking would cost a round trip."""
+
+    def close(self, client: int, *, moments: bool) -> Closed:
+        """End the client's round at the host."""
+
+
+class ActorLink:
+    """A link to a `ServerHost` that lives in a Ray actor; tensors travel through Ray's object store."""
+
+    def __init__(self, actor: Any) -> None:
+        import ray
+
+        self._actor, self._get = actor, ray.get
+
+    def begin(self, state: SideState, *, shared: bool) -> None:
+        """See `Link`."""
+        self._get(self._actor.begin.remote(state, shared=shared))
+
+    def shared_state(self, *, moments: bool) -> SideState:
+        """See `Link`."""
+        return self._get(self._actor.shared_state.remote(moments=moments))
+
+    def open(self, client: int) -> None:
+        """See `Link`."""
+        self._get(self._actor.open.remote(client))
+
+    def step(self, uplink: Uplink) -> Downlink:
+        """See `Link`."""
+        floats = tuple(t.cpu() for t in uplink.payload.floats)
+        integers = tuple(t.cpu() for t in uplink.payload.integers)
+        uplink = replace(uplink, payload=Payload(floats, integers))
+        return self._get(self._actor.step.remote(uplink))
+
+    def mean_loss(self, client: int) -> float:
+        """See `Link`."""
+        return float("nan")
+
+    def close(self, client: int, *, moments: bool) -> Closed:
+        """See `Link`."""
+        return self._get(self._actor.close.remote(client, moments=moments))

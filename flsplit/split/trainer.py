@@ -1,0 +1,53 @@
+"""The client's half of a training step, as a generator: `downlink = yield uplink`.
+
+Whoever drives the generator decides what runs beside it: one client to its end, or several in turns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable
+from contextlib import AbstractContextManager
+
+import torch
+from torch import Tensor
+
+from compressors import BatchShape, Payload
+from flsplit.split.messages import Downlink, Uplink
+from flsplit.split.side import Side
+
+LocalPass = Generator[Uplink, Downlink, None]
+
+
+def local_pass(
+    side: Side,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    *,
+    client: int,
+    classes: int,
+    stream: Callable[[int], torch.Generator],
+    autocast: Callable[[], AbstractContextManager[object]],
+) -> LocalPass:
+    """Train the client-side model on `batches`, one step each.
+
+    Args:
+        side: the client side: model, compressor and their optimizer.
+        batches: pairs of images (B, 3, S, S) and hard labels (B,), on the side's device.
+        client: who this is.
+        classes: L, number of labels.
+        stream: the random stream of a step, for compressors that draw.
+        autocast: context of the forward pass.
+
+    Yields:
+        one `Uplink` of detached tensors a step; expects the `Downlink` with their gradients.
+    """
+    for step, (images, labels) in enumerate(batches):
+        with autocast():
+            z, scores = side.model(images)
+            payload = side.compressor.compress(z, labels, scores, generator=stream(step))
+        shape = BatchShape(batch=z.shape[0], tokens=z.shape[1], width=z.shape[2], classes=classes)
+        sent = Payload(tuple(t.detach() for t in payload.floats), payload.integers)
+        downlink = yield Uplink(client=client, shape=shape, payload=sent)
+        torch.autograd.backward(
+            payload.floats, tuple(g.to(t.device, t.dtype) for g, t in zip(downlink.gradients, payload.floats))
+        )
+        side.step()

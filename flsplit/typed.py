@@ -1,0 +1,73 @@
+"""From plain nested values (YAML, JSON) to frozen dataclasses, with every type checked by name."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, fields, is_dataclass
+from difflib import get_close_matches
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from flsplit.errors import UserError
+
+T = TypeVar("T")
+_WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text", type(None): "null"}
+
+
+def nearest(word: str, words: Iterable[str]) -> str:
+    """`; did you mean X?` for the closest of `words`, or nothing."""
+    close = get_close_matches(word, list(words), n=1, cutoff=0.5)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def read(kind: type[T], values: Mapping[str, Any], *, at: str = "") -> T:
+    """Build the dataclass `kind` from `values`.
+
+    Args:
+        kind: a dataclass; its fields are plain types, unions of them, dictionaries or further dataclasses.
+        values: what was given, by field.
+        at: prefix of the keys in messages, such as `dataset.`.
+
+    Raises:
+        UserError: unknown or missing key, or a value of the wrong type.
+    """
+    hints = get_type_hints(kind)
+    known = {field.name: field for field in fields(kind)}  # type: ignore[arg-type]
+    for key in values:
+        if key not in known:
+            raise UserError(f"unknown key {at}{key}{nearest(key, known)}")
+    arguments = {}
+    for name, field in known.items():
+        if name in values:
+            arguments[name] = _value(hints[name], values[name], f"{at}{name}")
+        elif field.default is MISSING and field.default_factory is MISSING:
+            raise UserError(f"{at}{name} is missing")
+    return kind(**arguments)
+
+
+def _value(hint: Any, value: Any, key: str) -> Any:
+    if is_dataclass(hint) and isinstance(hint, type):
+        if not isinstance(value, Mapping):
+            raise UserError(f"{key} is a group of keys, got {value!r}")
+        return read(hint, value, at=f"{key}.")
+    choices = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+    if value is None and type(None) in choices:
+        return None
+    for choice in choices:
+        if get_origin(choice) in (dict, Mapping) or choice is dict:
+            if isinstance(value, Mapping):
+                return dict(value)
+        elif choice is bool or isinstance(value, bool):
+            if choice is bool and isinstance(value, bool):
+                return value
+        elif choice is float and isinstance(value, int | float):
+            return float(value)
+        elif choice is not type(None) and isinstance(value, choice):
+            return value
+    if float in choices and isinstance(value, str):  # YAML 1.1 reads 1e-4 as text
+        try:
+            return float(value)
+        except ValueError:
+            pass
+    wanted = " or ".join(_WORDS.get(c, "a group of keys") for c in choices)
+    raise UserError(f"{key} must be {wanted}, got {value!r}")

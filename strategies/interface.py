@@ -1,0 +1,46 @@
+"""What a strategy is: one method that runs a round."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from flsplit.aggregation import Aggregator
+from flsplit.errors import UserError
+from flsplit.federation import Federation
+
+
+class Strategy(ABC):
+    """Who talks to which server-side model, in which order, and what is averaged.
+
+    Args:
+        placement: where server-side models are stepped (`replica`: in the clients' processes; `central`: in one
+            host); None is the first of `placements`.
+        aggregator: the Flower strategy that averages models.
+        aggregator_args: its keyword arguments.
+
+    Raises:
+        UserError: for an option that does not fit.
+    """
+
+    placements: ClassVar[tuple[str, ...]] = ("replica", "central")
+
+    def __init__(
+        self,
+        *,
+        placement: str | None = None,
+        aggregator: str = "fedavg",
+        aggregator_args: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.placement = self.placements[0] if placement is None else placement
+        if self.placement not in self.placements:
+            name = type(self).__module__.rpartition(".")[2]
+            raise UserError(
+                f"strategy.placement must be {' or '.join(self.placements)} for {name}, got {self.placement!r}"
+            )
+        self.aggregator = Aggregator(aggregator, aggregator_args or {})
+
+    @abstractmethod
+    def round(self, fed: Federation, clients: Sequence[int]) -> None:
+        """Train `clients` for one round and leave the new models in `fed.client_model` and `fed.server_model`."""

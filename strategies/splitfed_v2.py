@@ -1,0 +1,40 @@
+"""SplitFed V2 (Thapa et al., AAAI 2022, Section 3): one server-side model that all clients step in turn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from flsplit.errors import UserError
+from flsplit.federation import Federation
+from strategies.interface import Strategy
+
+
+class SplitFedV2(Strategy):
+    """The server-side model sees the clients one after another; only client-side models are averaged.
+
+    Args:
+        turn: `round`: a client's whole local pass, then the next client (as in the authors' code); `step`: a
+            batch of each client in turn.
+        order: `random`: a seeded random order, drawn each round; `arrival`: as their batches come, which is
+            the one order that may differ between two runs.
+        options: see `Strategy`.
+    """
+
+    placements: ClassVar[tuple[str, ...]] = ("central",)
+
+    def __init__(self, *, turn: str = "round", order: str = "random", **options: Any) -> None:
+        super().__init__(**options)
+        for key, value, choices in (("turn", turn, ("round", "step")), ("order", order, ("random", "arrival"))):
+            if value not in choices:
+                raise UserError(f"strategy.{key} must be {' or '.join(choices)}, got {value!r}")
+        self.turn, self.order = turn, order
+
+    def round(self, fed: Federation, clients: Sequence[int]) -> None:
+        """See `Strategy`."""
+        with fed.shared_server_model():
+            if self.order == "arrival":
+                reports = fed.train(clients)
+            else:
+                reports = fed.train_cohort(fed.shuffled(clients), lockstep=self.turn == "step")
+            fed.client_model, _ = fed.average(reports)

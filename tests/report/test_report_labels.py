@@ -1,0 +1,84 @@
+"""Labels: what differs, in few words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from make_runs import config
+
+from flsplit.report.labels import describe, folder_names, other_differences, short_labels
+
+
+def labels(*configs: dict) -> list[str]:
+    return short_labels(configs, [f"run{number}" for number in range(len(configs))])
+
+
+def strategy(name: str, **options: object) -> dict:
+    return {"strategy": {"name": name, **options}}
+
+
+ADC, BASE = {"name": "adc", "ratio": 0.1}, {"name": "base"}
+
+
+def test_aspects_that_differ_and_no_others() -> None:
+    made = labels(
+        config(compressor=ADC, **strategy("splitfed_v1")),
+        config(compressor=ADC, **strategy("splitfed_v2")),
+        config(compressor=BASE, **strategy("splitfed_v2")),
+    )
+    assert made == ["adc ratio=0.1 · splitfed_v1", "adc ratio=0.1 · splitfed_v2", "base · splitfed_v2"]
+
+
+def test_main_parameters_seeds_and_clients() -> None:
+    assert labels(config(), config(partition={"name": "dirichlet", "alpha": 10.0}), config(seed=3)) == [
+        "dirichlet alpha=0.3 · seed 0",
+        "dirichlet alpha=10 · seed 0",
+        "dirichlet alpha=0.3 · seed 3",
+    ]
+    assert labels(config(clients=1), config(clients=100)) == ["1 client", "100 clients"]
+
+
+def test_other_settings_only_where_they_separate() -> None:
+    assert labels(config(lr=1e-4), config(lr=1e-3)) == ["lr=0.0001", "lr=0.001"]
+    made = labels(config(seed=0, lr=1e-4), config(seed=1, lr=1e-3))
+    assert made == ["seed 0", "seed 1"]
+    nested = [config(compressor={**ADC, "rule": rule}) for rule in ("sqrt", "pow_1_5_4_5")]
+    assert labels(*nested) == ["rule=sqrt", "rule=pow_1_5_4_5"]
+
+
+def test_places_are_no_difference_and_names_are_the_last_resort() -> None:
+    assert labels(config(out="a", resume=None), config(out="b", resume="a")) == ["run0", "run1"]
+    made = labels(config(seed=1), config(seed=1), config(seed=2))
+    assert made == ["seed 1 · run0", "seed 1 · run1", "seed 2"]
+
+
+def test_a_lone_run_is_called_by_what_it_is() -> None:
+    assert labels(config()) == ["adc ratio=0.1 · splitfed_v1"]
+
+
+def test_what_a_strategy_does_not_use_is_not_told() -> None:
+    whole, upper = config(**strategy("fedavg")), config(**strategy("centralized"))
+    assert describe(whole, "compressor") == ""
+    assert describe(whole, "partition") == "dirichlet alpha=0.3"
+    assert [describe(upper, aspect) for aspect in ("compressor", "partition", "clients")] == ["", "", ""]
+    assert labels(whole, config(compressor=BASE, **strategy("splitfed_v1"))) == [
+        "fedavg",
+        "base · splitfed_v1",
+    ]
+
+
+def test_groups_may_be_plain_names() -> None:
+    assert describe({"dataset": "cifar10"}, "dataset") == "cifar10"
+    assert describe({"model": {"_target_": "timm.models.DeiT"}}, "model") == "DeiT"
+
+
+def test_differences_beyond_the_main_settings() -> None:
+    table = other_differences(
+        [config(lr=0.1), config(lr=0.2), config(compressor=BASE, dataset={"name": "digits", "path": "/a/b"})]
+    )
+    assert table == {"dataset.path": ["null", "null", "b"], "lr": ["0.1", "0.2", "0.001"]}
+
+
+def test_folder_names_take_the_parents_they_need() -> None:
+    assert folder_names([Path("/x/a/0"), Path("/x/a/1")]) == ["0", "1"]
+    assert folder_names([Path("/x/a/0"), Path("/x/b/0")]) == ["a/0", "b/0"]
