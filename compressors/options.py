@@ -1,7 +1,7 @@
-"""Checks of a compressor's options; every complaint is one line that names the option."""
+"""Checks of options; every complaint is one line that names the option."""
 
 import inspect
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from difflib import get_close_matches
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
@@ -38,36 +38,49 @@ def nearest(word: str, words: Collection[str]) -> str:
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
-def check_signature(name: str, init: Callable[..., Any], options: Mapping[str, Any]) -> None:
-    """Hold `options` against the keyword arguments that `init` declares.
+def check_signature(group: str, name: str, kind: type, options: Mapping[str, Any]) -> None:
+    """Hold `options` against the keyword arguments that a class and, through `**options`, its bases declare.
 
     Args:
-        name: of the compressor, for the message.
-        init: its `__init__`.
+        group: the configuration group, for the message.
+        name: of the choice in it, for the message.
+        kind: the class.
         options: what the user gave. A whole number passes for a float; a bool passes for a bool only.
 
     Raises:
         ValueError: for an unknown or missing option, or a value of the wrong type.
     """
-    parameters = {
-        key: parameter
-        for key, parameter in inspect.signature(init).parameters.items()
-        if key != "self" and parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD)
-    }
-    kinds = get_type_hints(init)
+    parameters, hints = _keywords(kind)
     for key, value in options.items():
         if key not in parameters:
             raise ValueError(
-                f"compressor.{key} is not an option of {name}{nearest(key, parameters)}; "
+                f"{group}.{key} is not an option of {name}{nearest(key, parameters)}; "
                 f"its options are {', '.join(parameters)}"
             )
-        allowed = _alternatives(kinds.get(key, Any))
-        if not any(_fits(kind, value) for kind in allowed):
-            wanted = " or ".join(_WORDS[kind] for kind in allowed)
-            raise ValueError(f"compressor.{key} must be {wanted}, got {value!r}")
+        allowed = _alternatives(hints.get(key, Any))
+        if not any(_fits(hint, value) for hint in allowed):
+            wanted = " or ".join(_WORDS[hint] for hint in allowed)
+            raise ValueError(f"{group}.{key} must be {wanted}, got {value!r}")
     for key, parameter in parameters.items():
         if parameter.default is parameter.empty and key not in options:
-            raise ValueError(f"compressor.{key} must be given, {name} has no default for it")
+            raise ValueError(f"{group}.{key} must be given, {name} has no default for it")
+
+
+def _keywords(kind: type) -> tuple[dict[str, inspect.Parameter], dict[str, Any]]:
+    """Keyword arguments of a class and their types; those of its bases too, as long as `**options` hands them on."""
+    found: dict[str, inspect.Parameter] = {}
+    hints: dict[str, Any] = {}
+    for base in kind.__mro__:
+        init = vars(base).get("__init__")
+        if init is None or base is object:
+            continue
+        parameters = inspect.signature(init).parameters.values()
+        named = [p for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD) and p.name != "self"]
+        found = {**found, **{p.name: p for p in named if p.name not in found}}
+        hints = {**get_type_hints(init), **hints}
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            break
+    return found, hints
 
 
 def _alternatives(kind: Any) -> tuple[Any, ...]:

@@ -49,7 +49,7 @@ class TopK(Compressor):
     def decompress(self, payload: Payload, shape: BatchShape) -> tuple[Tensor, Tensor]:
         """Activations (B, N, D), zero where nothing was sent, and hard labels (B,)."""
         values, (y, positions) = payload.floats[0], payload.integers
-        flat = values.new_zeros(shape.batch, shape.tokens * shape.width).scatter(1, positions, values)
+        flat = values.new_zeros(shape.batch, shape.tokens * shape.width).scatter(1, positions.view_as(values), values)
         return flat.view(shape.batch, shape.tokens, shape.width), y
 
     def layout(self, shape: BatchShape) -> Layout:

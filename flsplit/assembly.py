@@ -113,7 +113,9 @@ class Assembly:
 
     def client_side(self) -> Side:
         """A new client side with the initial weights."""
-        return self._side(self.parts[0], "client_half")
+        side = self._side(self.parts[0], "client_half")
+        side.model.with_scores = side.compressor.needs_scores
+        return side
 
     def server_side(self) -> Side:
         """A new server side with the initial weights."""

@@ -86,9 +86,10 @@ class Server:
             strategy.round(fed, clients)
             trained = time.perf_counter()
             score, own = self._evaluate(evaluator, number)
+            seconds = time.perf_counter() - began
             self.totals.training_seconds += trained - began
-            self.totals.seconds += time.perf_counter() - began
-            self._finish(number, score, own)
+            self.totals.seconds += seconds
+            self._finish(number, score, own, seconds)
 
     def _start(self) -> State:
         state = self._checkpoints.load()
@@ -121,7 +122,7 @@ class Server:
                 own[report.client] = score.accuracy
         return evaluator.score(models, dataset.test), own
 
-    def _finish(self, number: int, score: Score | None, own: dict[int, float]) -> None:
+    def _finish(self, number: int, score: Score | None, own: dict[int, float], seconds: float) -> None:
         fed, totals = self._fed, self.totals
         reports = sorted(fed.reports, key=lambda report: report.client)
         finished = Tally()
@@ -138,7 +139,7 @@ class Server:
             "test_loss": score.loss if score else None, "test_accuracy": score.accuracy if score else None,
             "uplink_bits": tally.uplink_bits, "downlink_bits": tally.downlink_bits,
             "nominal_bits": tally.nominal_bits, "wire_bytes": tally.wire_bytes, "sync_bits": totals.sync_bits,
-            "xi": tally.xi, "seconds": totals.seconds,
+            "xi": tally.xi, "seconds": seconds,
         }  # fmt: skip
         self._recorder.add(row, [self._client_row(number, report, own) for report in reports])
         self._checkpoints.save(

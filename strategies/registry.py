@@ -1,21 +1,23 @@
-"""From a name to a strategy: one module, one strategy, nothing to register."""
-
-from __future__ import annotations
+"""The strategies by name."""
 
 from typing import Any
 
+from compressors.plugins import Plugins
 from strategies.interface import Strategy
 
-
-def available() -> list[str]:
-    """Names of the strategies in this package."""
-    return ["splitfed_v1", "splitfed_v2"]
+_STRATEGIES: Plugins[Strategy] = Plugins("strategy", "strategies", Strategy, helpers=("interface", "registry"))
+available = _STRATEGIES.available
 
 
 def build(name: str, **options: Any) -> Strategy:
-    """Create a strategy."""
-    from importlib import import_module
+    """Create a strategy.
 
-    module = import_module(f"strategies.{name}")
-    [kind] = [v for v in vars(module).values() if isinstance(v, type) and issubclass(v, Strategy) and v is not Strategy]
-    return kind(**options)
+    Args:
+        name: one of this package ("splitfed_v1"), or the dotted path of any importable module that defines one
+            `Strategy`.
+        options: the keyword arguments of its class.
+
+    Raises:
+        ValueError: for an unknown name or option, or a value that cannot be; one line each.
+    """
+    return _STRATEGIES.build(name, options)

@@ -49,6 +49,7 @@ def build_once(final: Path, write: Callable[[Path], None]) -> None:
     """
     if final.is_dir():
         return
+    _remove_stale(final)
     temporary = final.parent / f".{final.name}.{uuid.uuid4().hex}"
     try:
         temporary.mkdir(parents=True)
@@ -57,7 +58,6 @@ def build_once(final: Path, write: Callable[[Path], None]) -> None:
             f"the cache folder {final.parent} cannot be written ({error.strerror}); name another one "
             "with the environment variable FLSPLIT_CACHE"
         ) from error
-    _remove_stale(final)
     try:
         write(temporary)
         try:

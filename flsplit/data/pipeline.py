@@ -160,11 +160,9 @@ class Pipeline:
         return np.stack(images)
 
     def _finish(self, pixels: Tensor, step: _Step) -> Tensor:
-        """(B, h, w, C) uint8 to (B, 3, S, S): resized to 8-bit values as Pillow does, flipped, normalised."""
-        x = pixels.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
-        if x.shape[-2:] != (self._size, self._size):
-            x = nnf.interpolate(x, (self._size, self._size), mode="bilinear", antialias=True)
-            x = x.add_(0.5).floor_().clamp_(0, 255)
+        """(B, h, w, C) uint8 to (B, 3, S, S) float32: resized, flipped, normalised."""
+        x = resize(pixels.permute(0, 3, 1, 2), self._size)
+        x = x.to(torch.float32, memory_format=torch.contiguous_format)
         if step.draws is not None:
             x = torch.where(self._put(step.draws.flip).view(-1, 1, 1, 1), x.flip(-1), x)
         return x.expand(-1, 3, -1, -1).div(255).sub_(self._mean).div_(self._std)
@@ -174,6 +172,30 @@ class Pipeline:
         if self._device.type == "cuda":
             return tensor.pin_memory().to(self._device, non_blocking=True)
         return tensor.to(self._device)
+
+
+def resize(images: Tensor, size: int) -> Tensor:
+    """Antialiased bilinear resizing to 8-bit values, as Pillow does it: across, then down, rounding each time.
+
+    torch has this for uint8 on the CPU only; elsewhere it is composed of floating-point passes, which can
+    differ by a level where a value lies halfway between two.
+
+    Args:
+        images: (B, C, h, w) uint8.
+        size: Side of the result in pixels.
+
+    Returns:
+        (B, C, size, size), uint8 or float32 with the same values.
+    """
+    if images.shape[-2:] == (size, size):
+        return images
+    if images.device.type == "cpu":
+        return nnf.interpolate(images, (size, size), mode="bilinear", antialias=True)
+    x = images.to(torch.float32, memory_format=torch.contiguous_format)
+    for shape in ((x.shape[-2], size), (size, size)):
+        x = nnf.interpolate(x, shape, mode="bilinear", antialias=True)
+        x = x.add_(0.501).floor_()  # a half goes up, also when the arithmetic leaves it a hair below
+    return x
 
 
 def resident(table: Table, device: torch.device) -> Tensor:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Progress", "closing_table", "human_bits"]
 
-_XI = "of what `base`, without compression, sends (mean of uplink and downlink ratio)"
+_XI = "of the bits sent without compression (`base`); mean of up and down"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,10 +76,12 @@ class Progress:
         self._first_round = first_round
         self._since: tuple[float, float] = (clock(), 0.0)  # when, and how many rounds were done by then
         self._stepped = False
+        self._round_began = self._since[0]
         self._live: LiveBar | None = None
 
     def __enter__(self) -> Progress:
         self._since = (self._clock(), 0.0)
+        self._round_began = self._since[0]
         if not self._quiet and self._stream.is_terminal:
             from flsplit.report.live import LiveBar  # rich takes a moment; only a terminal waits for it
 
@@ -140,8 +142,14 @@ class Progress:
                 downlink_bits=int(row["downlink_bits"]),
                 ends_at=self._estimate(done),
             )
+            now = self._clock()
+            began, self._round_began = self._round_began, now
             if self._live is None and not self._quiet:
-                self._line(_round_line(row, self._state, self._clock()))
+                # A row's seconds may be the round's or the run's so far, and the first round's time here has
+                # the start-up in it: the smaller of the two is the round's.
+                seconds = row.get("seconds")
+                took = now - began if seconds is None or missing(seconds) else min(seconds, now - began)
+                self._line(_round_line(row, self._state, took, now))
 
     def note(self, text: str) -> None:
         """Show a line: above the bar on a terminal, between the rounds elsewhere."""
@@ -171,8 +179,8 @@ class Progress:
         return now + (now - then) / (done - before) * left if done > before and now > then else None
 
 
-def _round_line(row: Mapping[str, Any], state: State, now: float) -> str:
-    loss, accuracy, seconds = row.get("train_loss"), row.get("test_accuracy"), row.get("seconds")
+def _round_line(row: Mapping[str, Any], state: State, took: float, now: float) -> str:
+    loss, accuracy = row.get("train_loss"), row.get("test_accuracy")
     width = 1 if state.rounds is None else len(str(state.rounds))
     parts = [
         f"round {state.round:{width}d}"
@@ -182,7 +190,7 @@ def _round_line(row: Mapping[str, Any], state: State, now: float) -> str:
         f"accuracy {percent(accuracy):>5}",
         f"up {human_bits(state.uplink_bits):>8}",
         f"down {human_bits(state.downlink_bits):>8}",
-        f"{NOTHING if seconds is None or missing(seconds) else format(seconds, '.1f'):>5} s",
+        f"{took:>5.1f} s",
     ]
     if state.ends_at is not None:
         parts.append(f"left {duration(state.ends_at - now)}")

@@ -52,6 +52,8 @@ code { font-size: .95em; }
 @media (max-width: 760px) {
   main { padding: 18px 16px 40px; }
   .plots { grid-template-columns: minmax(0, 1fr); }
+  figure { overflow-x: auto; }
+  figure.whole svg, figure.natural svg { width: auto; max-width: none; }
 }
 @media print {
   body { background: #fff; }

@@ -6,14 +6,24 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-# What a reader wants to see first of a group, beside its name.
+# The one parameter that a reader wants to see beside a group's name.
 _MAIN = {
-    "compressor": ("ratio", "rate", "group"),
-    "partition": ("alpha", "shards_per_client", "classes_per_client", "sigma"),
+    "compressor": {"adc": "ratio", "bottlenet": "ratio", "topk": "rate", "randtopk": "rate", "c3sl": "group"},
+    "partition": {
+        "dirichlet": "alpha",
+        "shards": "shards_per_client",
+        "pathological": "classes_per_client",
+        "quantity": "sigma",
+    },
 }
 ASPECTS = ("dataset", "model", "compressor", "strategy", "partition", "clients", "seed")
 _LABEL_ORDER = ("compressor", "strategy", "dataset", "model", "partition", "clients", "seed")
 _NOT_SETTINGS = {"out", "resume", "logger", "hydra"}
+# Keys that follow from a dataset's or model's name, or come again as a setting of their own.
+_CONSEQUENCES = {
+    *("dataset.augment", "dataset.hub", "dataset.image_column", "dataset.label_column"),
+    *("dataset.train_split", "dataset.test_split", "model.default_lr"),
+}
 # Groups that a strategy leaves unused, whatever the configuration says.
 _UNUSED = {"fedavg": {"compressor"}, "centralized": {"compressor", "clients", "partition"}}
 
@@ -24,7 +34,7 @@ def _text(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:g}"
     text = str(value)
-    return Path(text).name if "/" in text and " " not in text else text
+    return Path(text).name if text.startswith(("/", "~", "./", "../")) else text
 
 
 def _name(group: Any) -> str:
@@ -38,11 +48,11 @@ def describe(config: Mapping[str, Any], aspect: str) -> str:
     if aspect not in config or aspect in _UNUSED.get(_name(config.get("strategy")), ()):
         return ""
     group = config[aspect]
-    words = [_name(group)]
-    if isinstance(group, Mapping):
-        main = [key for key in _MAIN.get(aspect, ()) if group.get(key) is not None]
-        words += [f"{key}={_text(group[key])}" for key in main]
-    return " ".join(words)
+    name = _name(group)
+    main = _MAIN.get(aspect, {}).get(name)
+    if main is None or not isinstance(group, Mapping) or group.get(main) is None:
+        return name
+    return f"{name} {main}={_text(group[main])}"
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
@@ -59,7 +69,8 @@ def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 def _told_by_aspects(key: str) -> bool:
     group, _, rest = key.partition(".")
-    return group in ASPECTS and rest in ("", "name", "_target_", *_MAIN.get(group, ()))
+    main = _MAIN.get(group, {}).values()
+    return key in _CONSEQUENCES or (group in ASPECTS and rest in ("", "name", "_target_", *main))
 
 
 def other_differences(configs: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:

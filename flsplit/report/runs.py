@@ -11,6 +11,8 @@ from typing import Any
 import pandas as pd
 from omegaconf import OmegaConf
 
+from flsplit.errors import UserError
+
 _BITS = ("uplink_bits", "downlink_bits", "sync_bits")
 COLUMNS = {
     "rounds": (
@@ -24,8 +26,8 @@ _LEFT_BY_A_RUN = ("rounds.parquet", "clients.parquet", "partition.parquet", "sum
 _DEPTH = 4  # a Hydra sweep lies at multirun/DATE/TIME/JOB
 
 
-class ReportError(ValueError):
-    """A user's mistake, told in one line: what is wrong and what would be right."""
+class ReportError(UserError):
+    """A mistake in what was asked of the report."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,12 +55,10 @@ class Run:
             if seen.empty:
                 return None
             return float(seen.iloc[-1] if key.startswith("final") else seen.max())
-        if self.summary is not None or self.rounds.empty:
+        if self.summary is not None or self.rounds.empty or key == "seconds":
             return None
         if key == "rounds":
             return int(self.rounds["round"].iloc[-1])
-        if key == "seconds":
-            return float(self.rounds["seconds"].sum())
         return self.rounds[key].iloc[-1] if key in self.rounds else None
 
 

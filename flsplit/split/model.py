@@ -29,6 +29,7 @@ class ClientModel(nn.Module):
         self.vit.blocks = self.vit.blocks[:split_point]
         for name in ("norm", "fc_norm", "head_drop", "head"):
             setattr(self.vit, name, nn.Identity())
+        self.with_scores = True  # False where no one reads them
         self._qkv: Tensor | None = None
         self._attention().qkv.register_forward_hook(self._keep_qkv)
 
@@ -36,9 +37,9 @@ class ClientModel(nn.Module):
         return self.vit.blocks[-1].attn
 
     def _keep_qkv(self, module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
-        self._qkv = output.detach()
+        self._qkv = output.detach() if self.with_scores else None
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         """Run the client side.
 
         Args:
@@ -46,10 +47,11 @@ class ClientModel(nn.Module):
 
         Returns:
             z: smashed activations (B, N, D), with gradient.
-            s: attention of the class token in the last client block, mean over heads, (B, N), no gradient.
+            s: attention of the class token in the last client block, mean over heads, (B, N), no gradient;
+                None without `with_scores`.
         """
         z = self.vit.forward_features(images)
-        return z, self._cls_scores()
+        return z, self._cls_scores() if self.with_scores else None
 
     @torch.no_grad()
     def _cls_scores(self) -> Tensor:

@@ -149,7 +149,7 @@ def test_max_side_shrinks_once(
     with Image.open(path / "train" / "cat" / f"0.{extension}") as image:
         expected = image.convert("RGB").resize((100, 67), Image.Resampling.LANCZOS)
     difference = np.abs(np.asarray(data.train.image(0)).astype(int) - np.asarray(expected))
-    assert difference.mean() < 3
+    assert difference.mean() <= (5 if kind == "JPEG" else 0)  # noise is what JPEG keeps worst
     assert data.train.encoded(0)[:4] in (b"\x89PNG", b"\xff\xd8\xff\xe0")
     assert (data.train.encoded(0)[:4] == b"\x89PNG") == (kind == "PNG")
 

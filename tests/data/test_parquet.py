@@ -46,7 +46,9 @@ def write(rng: np.random.Generator) -> Write:
 
 
 def config(path: Path, **options: Any) -> DatasetConfig:
-    return DatasetConfig(**{"name": "cifar10", "path": str(path), "hub": "a/b", "image_column": "img"} | options)
+    return DatasetConfig(
+        **{"name": "cifar10", "path": str(path), "hub": "a/b", "image_column": "img"} | options
+    )
 
 
 @pytest.mark.parametrize("folder", ["", "data", "plain_text"])
@@ -104,7 +106,9 @@ def test_mistakes_are_named(write: Any, tmp_path: Path, cache_dir: Path) -> None
     train = write(tmp_path / "train-0.parquet", [0, 1])
     refused(config(tmp_path), cache_dir, r"train-0.parquet but no test-\*.parquet")
     test = write(tmp_path / "test-0.parquet", [0, 1])
-    refused(config(tmp_path, image_column="image"), cache_dir, "no column 'image', only img, label.*image_column")
+    refused(
+        config(tmp_path, image_column="image"), cache_dir, "no column 'image', only img, label.*image_column"
+    )
     refused(config(tmp_path, label_column="fine"), cache_dir, "no column 'fine'.*dataset.label_column")
     test.write_bytes(b"no parquet")
     refused(config(tmp_path), cache_dir, "test-0.parquet is not a readable Parquet file")

@@ -28,7 +28,9 @@ SIZES = [(10, 1), (10, 10), (97, 3), (500, 100), (1437, 10), (1437, 1000), (1437
 
 
 def ids(config: PartitionConfig) -> str:
-    return f"{config.name}-{config.alpha}-{config.shards_per_client}-{config.classes_per_client}-{config.sigma}"
+    return (
+        f"{config.name}-{config.alpha}-{config.shards_per_client}-{config.classes_per_client}-{config.sigma}"
+    )
 
 
 def some_labels(samples: int, classes: int = 10) -> np.ndarray:
@@ -134,7 +136,9 @@ def test_quantity_spreads_sizes_as_sigma_says() -> None:
     for sigma in (0.25, 1.0):
         parts = partition(labels, 300, PartitionConfig(name="quantity", sigma=sigma), seed=1)
         assert np.std(np.log([len(part) for part in parts])) == pytest.approx(sigma, rel=0.15)
-    equal = [len(part) for part in partition(labels, 300, PartitionConfig(name="quantity", sigma=0.0), seed=1)]
+    equal = [
+        len(part) for part in partition(labels, 300, PartitionConfig(name="quantity", sigma=0.0), seed=1)
+    ]
     assert max(equal) - min(equal) <= 1
 
 
@@ -221,7 +225,8 @@ def test_holdout_is_disjoint_stratified_and_leaves_one() -> None:
 
 
 @pytest.mark.parametrize(
-    ("samples", "fraction", "expected"), [(1, 0.99, 0), (2, 0.99, 1), (3, 0.99, 2), (10, 0.0, 0), (10, 0.25, 3)]
+    ("samples", "fraction", "expected"),
+    [(1, 0.99, 0), (2, 0.99, 1), (3, 0.99, 2), (10, 0.0, 0), (10, 0.25, 3)],
 )
 def test_holdout_of_few_samples(samples: int, fraction: float, expected: int) -> None:
     train, held_out = split_holdout(np.arange(samples), np.zeros(samples, int), fraction, seed=0, client=0)

@@ -2,11 +2,11 @@ import json
 import multiprocessing
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
-from sklearn.datasets import load_digits
 
 from flsplit.data import DataError, Dataset, DatasetConfig, Table, cache, check, load
 from flsplit.data import source as source_module
@@ -21,6 +21,8 @@ def same(a: Table, b: Table) -> bool:
 
 
 def test_digits_are_complete_and_the_split_is_fixed(cache_dir: Path) -> None:
+    from sklearn.datasets import load_digits
+
     check(DIGITS)
     data = load(DIGITS, seed=0, cache_dir=cache_dir)
     assert (len(data.train), len(data.test)) == (1437, 360)
@@ -127,17 +129,24 @@ def test_a_subset_smaller_than_the_number_of_classes() -> None:
     assert len(np.unique(labels[chosen])) == 10
 
 
-def _load_and_hash(arguments: tuple[str, str, object]) -> tuple[str, int]:
-    path, cache_dir, barrier = arguments
-    data = load(DatasetConfig(name="folder", path=path), seed=0, cache_dir=Path(cache_dir))
-    return str(data.path), sum(int(np.asarray(data.train.image(i), int).sum()) for i in range(len(data.train)))
+def _load_and_sum(path: str, cache_dir: Path, barrier: Any, results: Any) -> None:
+    barrier.wait()
+    data = load(DatasetConfig(name="folder", path=path), seed=0, cache_dir=cache_dir)
+    results.put((data.path, sum(int(np.asarray(data.train.image(i), int).sum()) for i in range(400))))
 
 
 def test_two_processes_may_build_at_once(image_folder: Callable[..., Path], cache_dir: Path) -> None:
-    path = image_folder((20, 30), train=40)
-    with multiprocessing.get_context("spawn").Pool(2) as pool:
-        results = pool.map(_load_and_hash, [(str(path), str(cache_dir), None)] * 4, chunksize=1)
-    assert len(set(results)) == 1
+    path = image_folder((80, 100), train=200)
+    spawn = multiprocessing.get_context("spawn")
+    barrier, results = spawn.Barrier(2), spawn.Queue()
+    arguments = (str(path), cache_dir, barrier, results)
+    processes = [spawn.Process(target=_load_and_sum, args=arguments) for _ in range(2)]
+    for process in processes:
+        process.start()
+    found = {results.get(timeout=120) for _ in processes}
+    for process in processes:
+        process.join()
+    assert len(found) == 1
     assert len(list(cache_dir.iterdir())) == 1
 
 

@@ -13,13 +13,13 @@ from omegaconf import OmegaConf
 
 def config(**changes: Any) -> dict[str, Any]:
     base: dict[str, Any] = {
-        "dataset": {"name": "digits", "path": None},
+        "dataset": {"name": "digits", "path": None, "augment": "none"},
         "augment": "none",
         "model": {"name": "vit_micro", "pretrained": False, "split_point": 3},
         "compressor": {"name": "adc", "ratio": 0.1, "rule": "sqrt"},
         "strategy": {"name": "splitfed_v1", "placement": None, "aggregator": "fedavg"},
         "clients": 10,
-        "partition": {"name": "dirichlet", "alpha": 0.3, "holdout": 0},
+        "partition": {"name": "dirichlet", "alpha": 0.3, "shards_per_client": 2, "sigma": 1.0, "holdout": 0},
         "rounds": 12,
         "lr": 0.001,
         "seed": 0,
@@ -96,7 +96,7 @@ def summary_of(rounds: pd.DataFrame, **changes: Any) -> dict[str, Any]:
         "samples": int(last["samples"]),
         "final_test_accuracy": float(rounds["test_accuracy"].dropna().iloc[-1]),
         "best_test_accuracy": float(rounds["test_accuracy"].max()),
-        "xi": float(last["xi"]),
+        "xi": None if last["xi"] is None else float(last["xi"]),
         "uplink_bits": int(last["uplink_bits"]),
         "downlink_bits": int(last["downlink_bits"]),
         "wire_bytes": int(last["wire_bytes"]),

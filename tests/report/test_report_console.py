@@ -70,15 +70,29 @@ def test_plain_lines() -> None:
         clock.now += 10
         progress.round_done(row(2, test_accuracy=None, train_loss=float("nan")))
         clock.now += 980
-        progress.round_done(row(10, test_accuracy=0.0712, uplink_bits=999))
+        progress.round_done(row(10, test_accuracy=0.0712, uplink_bits=999, seconds=123.4))
+        clock.now += 200
         progress.round_done(row(12))
     assert stream.getvalue().splitlines() == [
         "round  1/12  loss 1.234  accuracy 56.7%  up  12.3 Mb  down  11.9 Mb    2.1 s  left 1:50",
         "client 3 failed in round 2: [31m out of memory",
         "round  2/12  loss     -  accuracy     -  up  24.7 Mb  down  23.8 Mb    2.1 s  left 1:40",
-        "round 10/12  loss 1.234  accuracy  7.1%  up    999 b  down 119.1 Mb    2.1 s  left 3:20",
+        "round 10/12  loss 1.234  accuracy  7.1%  up    999 b  down 119.1 Mb  123.4 s  left 3:20",
         "round 12/12  loss 1.234  accuracy 56.7%  up 148.1 Mb  down 142.9 Mb    2.1 s  left 0:00",
     ]
+
+
+@pytest.mark.parametrize("cumulative", [False, True])
+def test_a_line_tells_the_seconds_of_its_round(cumulative: bool) -> None:
+    stream, clock = io.StringIO(), Clock()
+    with Progress(rounds=None, stream=stream, clock=clock) as progress:
+        clock.now += 30 + 4  # start-up and the first round
+        progress.round_done(row(1, seconds=4.0))
+        clock.now += 6
+        progress.round_done(row(2, seconds=10.0 if cumulative else 6.0))
+        clock.now += 5
+        progress.round_done(row(3, seconds=None))
+    assert [line.split()[-2] for line in stream.getvalue().splitlines()] == ["4.0", "6.0", "5.0"]
 
 
 def test_steps_print_nothing_and_start_up_does_not_count_as_work() -> None:
@@ -105,7 +119,7 @@ def test_a_resumed_run_counts_only_its_own_rounds() -> None:
 def test_without_a_last_round_there_is_no_time_left() -> None:
     stream, clock = io.StringIO(), Clock()
     with Progress(rounds=None, stream=stream, clock=clock) as progress:
-        clock.now += 1
+        clock.now += 5
         step(progress, 1, 1, None)
         progress.round_done(row(1))
     assert stream.getvalue() == ("round 1  loss 1.234  accuracy 56.7%  up  12.3 Mb  down  11.9 Mb    2.1 s\n")
@@ -262,7 +276,7 @@ def test_closing_table(kind: type[io.StringIO]) -> None:
     assert told["bits down"].startswith("2.0 Gb ")
     assert told["models exchanged"].strip() == "64.0 kb"
     assert told["packed messages"].startswith("250.0 MB ")
-    assert told["xi"].startswith("0.102 of what `base`, without compression, sends")
+    assert told["xi"].startswith("0.102 of the bits sent without compression (`base`)")
     assert (told["samples"], told["time"], told["samples/s"]) == ("50,000", "1:02:03", "1,163")
     assert told["folder"] == "outputs/[bold]first"
 

@@ -72,6 +72,24 @@ def test_groups_may_be_plain_names() -> None:
     assert describe({"model": {"_target_": "timm.models.DeiT"}}, "model") == "DeiT"
 
 
+def test_only_the_parameter_of_the_kind_is_told() -> None:
+    every = {"alpha": 0.3, "shards_per_client": 2, "classes_per_client": 4, "sigma": 1.0, "holdout": 0.0}
+    told = {
+        name: describe({"partition": {"name": name, **every}}, "partition")
+        for name in ("iid", "dirichlet", "shards", "pathological", "quantity")
+    }
+    assert told == {
+        "iid": "iid",
+        "dirichlet": "dirichlet alpha=0.3",
+        "shards": "shards shards_per_client=2",
+        "pathological": "pathological classes_per_client=4",
+        "quantity": "quantity sigma=1",
+    }
+    assert describe({"compressor": {"name": "c3sl", "group": 8}}, "compressor") == "c3sl group=8"
+    assert describe({"compressor": {"name": "adc", "ratio": None, "batch_ratio": 0.5}}, "compressor") == "adc"
+    assert describe({"compressor": {"name": "mine", "ratio": 0.5}}, "compressor") == "mine"
+
+
 def test_differences_beyond_the_main_settings() -> None:
     table = other_differences(
         [config(lr=0.1), config(lr=0.2), config(compressor=BASE, dataset={"name": "digits", "path": "/a/b"})]

@@ -1,0 +1,73 @@
+"""From a name to an object: one module, one class, nothing to register."""
+
+import inspect
+from collections.abc import Iterable
+from importlib import import_module
+from pkgutil import iter_modules
+from types import ModuleType
+from typing import Any, Generic, TypeVar
+
+from compressors.options import check_signature, nearest
+
+T = TypeVar("T")
+
+
+class Plugins(Generic[T]):
+    """The classes of a package, one to a module, and of any other module that is given by its dotted path.
+
+    Args:
+        group: the key under which users choose one, for messages.
+        package: where the short names are looked up.
+        base: what the classes derive from.
+        helpers: modules of the package that hold none.
+    """
+
+    def __init__(self, group: str, package: str, base: type[T], helpers: Iterable[str]) -> None:
+        self._group, self._package, self._base, self._helpers = group, package, base, frozenset(helpers)
+
+    def available(self) -> list[str]:
+        """Short names: the package's modules, but for the helpers."""
+        names = {module.name for module in iter_modules(import_module(self._package).__path__)}
+        return sorted(names - self._helpers)
+
+    def build(self, name: str, options: dict[str, Any]) -> T:
+        """Create the object.
+
+        Raises:
+            ValueError: for an unknown name or option, or a value that cannot be; one line each.
+        """
+        kind = self._only_class(self._module(name))
+        check_signature(self._group, name.rpartition(".")[2], kind, options)
+        return kind(**options)
+
+    def _module(self, name: str) -> ModuleType:
+        short = self.available()
+        if name in short:
+            return import_module(f"{self._package}.{name}")
+        if "." not in name:
+            raise ValueError(
+                f"{self._group} must be one of {', '.join(short)}, or the dotted path of a module, "
+                f"got {name!r}{nearest(name, short)}"
+            )
+        try:
+            return import_module(name)
+        except ModuleNotFoundError as error:
+            if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+                raise  # the module is there; what it imports is not
+            raise ValueError(
+                f"{self._group} must name a module that can be imported, got {name!r}: no module {error.name!r}"
+            ) from None
+
+    def _only_class(self, module: ModuleType) -> type[T]:
+        found = [
+            kind
+            for kind in vars(module).values()
+            if inspect.isclass(kind) and issubclass(kind, self._base) and kind.__module__ == module.__name__
+        ]
+        concrete = [kind for kind in found if not inspect.isabstract(kind)]
+        if len(concrete) != 1:
+            names = ", ".join(kind.__name__ for kind in concrete) or "none"
+            raise ValueError(
+                f"{self._group} module {module.__name__} must define one {self._base.__name__}, found {names}"
+            )
+        return concrete[0]
