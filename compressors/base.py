@@ -14,9 +14,7 @@ class Base(Compressor):
     def __init__(self, *, at_eval: bool = False) -> None:
         super().__init__(at_eval=at_eval)
 
-    def compress(
-        self, z: Tensor, y: Tensor, s: Tensor | None, *, generator: torch.Generator | None = None
-    ) -> Payload:
+    def compress(self, z: Tensor, y: Tensor, s: Tensor | None, *, generator: torch.Generator | None = None) -> Payload:
         """Floats (B, N, D); integers (B,)."""
         return Payload((z.float(),), (y,))
 

@@ -72,9 +72,7 @@ class BottleNet(Compressor):
                 self._create(width)
         return self
 
-    def compress(
-        self, z: Tensor, y: Tensor, s: Tensor | None, *, generator: torch.Generator | None = None
-    ) -> Payload:
+    def compress(self, z: Tensor, y: Tensor, s: Tensor | None, *, generator: torch.Generator | None = None) -> Payload:
         """Floats (B, N, d'); integers (B,).
 
         Raises:

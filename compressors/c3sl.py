@@ -72,13 +72,10 @@ class C3SL(Compressor):
         """Refuse a batch size that groups of R do not fill."""
         if batch_size % self.group:
             raise ValueError(
-                f"compressor.group must divide the batch size, got group {self.group} "
-                f"and batch size {batch_size}"
+                f"compressor.group must divide the batch size, got group {self.group} and batch size {batch_size}"
             )
 
-    def compress(
-        self, z: Tensor, y: Tensor, s: Tensor | None, *, generator: torch.Generator | None = None
-    ) -> Payload:
+    def compress(self, z: Tensor, y: Tensor, s: Tensor | None, *, generator: torch.Generator | None = None) -> Payload:
         """Floats (B / R, N, D); integers (B,). A batch of fewer than R is one group of its own.
 
         Raises:
@@ -87,9 +84,7 @@ class C3SL(Compressor):
         batch, tokens, width = z.shape
         members = min(batch, self.group)
         if batch % members:
-            raise ValueError(
-                f"compressor.group is {self.group}, but the batch of {batch} is no multiple of it"
-            )
+            raise ValueError(f"compressor.group is {self.group}, but the batch of {batch} is no multiple of it")
         keys = self._key_spectra(z.device)[:members]
         spectra = torch.fft.rfft(z.float().reshape(-1, members, tokens * width))
         sums = torch.fft.irfft((spectra * keys).sum(1), n=tokens * width)

@@ -149,9 +149,7 @@ class Compressor(ABC):
         return None
 
     @abstractmethod
-    def compress(
-        self, z: Tensor, y: Tensor, s: Tensor | None, *, generator: torch.Generator | None = None
-    ) -> Payload:
+    def compress(self, z: Tensor, y: Tensor, s: Tensor | None, *, generator: torch.Generator | None = None) -> Payload:
         """Client half: what is sent for one batch.
 
         Args:

@@ -6,7 +6,8 @@ from compressors.interface import Compressor
 from compressors.plugins import Plugins
 
 _COMPRESSORS: Plugins[Compressor] = Plugins(
-    "compressor", "compressors", Compressor, helpers=("interface", "kmeans", "options", "plugins", "registry")
+    "compressor", "compressors", Compressor,  # type: ignore[type-abstract]
+    helpers=("interface", "kmeans", "options", "plugins", "registry")
 )  # fmt: skip
 available = _COMPRESSORS.available
 

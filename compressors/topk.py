@@ -39,9 +39,7 @@ class TopK(Compressor):
         """K for N * D features per sample."""
         return max(1, int(self.rate * features + 0.5))
 
-    def compress(
-        self, z: Tensor, y: Tensor, s: Tensor | None, *, generator: torch.Generator | None = None
-    ) -> Payload:
+    def compress(self, z: Tensor, y: Tensor, s: Tensor | None, *, generator: torch.Generator | None = None) -> Payload:
         """Floats (B, K); integers (B,) labels and (B, K) positions in the flattened sample."""
         flat = z.float().flatten(1)
         return self._pick(flat, y, self._largest(flat.detach()))

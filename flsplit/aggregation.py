@@ -21,7 +21,13 @@ from flsplit.errors import UserError
 from flsplit.typed import nearest
 
 AGGREGATORS = {"fedavg": flower.FedAvg}
-_OURS = {"fraction_train", "fraction_evaluate", "min_train_nodes", "min_evaluate_nodes", "min_available_nodes"}
+_OURS = {
+    "fraction_train",
+    "fraction_evaluate",
+    "min_train_nodes",
+    "min_evaluate_nodes",
+    "min_available_nodes",
+}
 
 
 class RunningMean:

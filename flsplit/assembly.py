@@ -114,7 +114,7 @@ class Assembly:
     def client_side(self) -> Side:
         """A new client side with the initial weights."""
         side = self._side(self.parts[0], "client_half")
-        side.model.with_scores = side.compressor.needs_scores
+        setattr(side.model, "with_scores", side.compressor.needs_scores)  # noqa: B010 (a module's attribute)
         return side
 
     def server_side(self) -> Side:
@@ -142,7 +142,11 @@ class Assembly:
     def _side(self, model: nn.Module, half: str) -> Side:
         compressor = self._compressor()
         return Side(
-            copy.deepcopy(model).train(), compressor, getattr(compressor, half), lr=self.config.lr, device=self.device
+            copy.deepcopy(model).train(),
+            compressor,
+            getattr(compressor, half),
+            lr=self.config.lr,
+            device=self.device,
         )
 
     def _compressor(self) -> Compressor:

@@ -15,18 +15,23 @@ from omegaconf import DictConfig
 
 from flsplit.errors import RunFailed, UserError
 
+_outcomes: list[Exception] = []  # of this command's jobs; raised here, they would pass through Hydra, which prints
+
 
 @hydra.main(version_base="1.3", config_path="pkg://conf", config_name="config")
 def _job(cfg: DictConfig) -> None:
     from flsplit.compose import plain, resolve
     from flsplit.run import execute
 
-    settings = HydraConfig.get()
-    config = resolve(plain(cfg), list(settings.overrides.task))
-    if settings.mode == RunMode.MULTIRUN:  # one folder per job, below `out` if it is given
-        base = Path(config.out) if config.out else Path(settings.sweep.dir)
-        config = replace(config, out=str(base / str(settings.job.num)))
-    execute(config)
+    try:
+        settings = HydraConfig.get()
+        config = resolve(plain(cfg), list(settings.overrides.task))
+        if settings.mode == RunMode.MULTIRUN:  # one folder per job, below `out` if it is given
+            base = Path(config.out) if config.out else Path(settings.sweep.dir)
+            config = replace(config, out=str(base / str(settings.job.num)))
+        execute(config)
+    except (UserError, RunFailed) as error:
+        _outcomes.append(error)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -36,25 +41,31 @@ def main(argv: Sequence[str] | None = None) -> int:
         0, 1 for a run that failed, 2 for a mistake of the user's.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors on instead of printing and leaving
     before, sys.argv = sys.argv, ["flsplit", *arguments]
-    from flsplit.compose import in_one_line
-
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its own errors on instead of printing and leaving
+    _outcomes.clear()
     try:
-        with in_one_line(arguments):
-            _job()
-    except UserError as error:
-        print(f"flsplit: {error}", file=sys.stderr)
-        return 2
-    except RunFailed as error:
-        print(f"flsplit: {error}", file=sys.stderr)
-        return 1
+        _apply(arguments)
     except KeyboardInterrupt:
         print("flsplit: interrupted; continue with resume=FOLDER", file=sys.stderr)
         return 130
     finally:
         sys.argv = before
-    return 0
+    for error in _outcomes:
+        print(f"flsplit: {error}", file=sys.stderr)
+    return max((2 if isinstance(error, UserError) else 1 for error in _outcomes), default=0)
+
+
+def _apply(arguments: list[str]) -> None:
+    from flsplit.compose import check_sweep, in_one_line
+
+    try:
+        with in_one_line(arguments):
+            if {"-m", "--multirun"} & set(arguments):
+                check_sweep([a for a in arguments if not a.startswith("-")])
+            _job()
+    except UserError as error:
+        _outcomes.append(error)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -36,4 +37,4 @@ def _bounds(parts: Sequence[np.ndarray]) -> np.ndarray:
 def _load(path: str, name: str) -> Rows:
     with np.load(path) as stored:
         rows, bounds = stored[name], stored[f"{name}_bounds"]
-    return tuple(rows[a:b] for a, b in zip(bounds[:-1], bounds[1:]))
+    return tuple(rows[a:b] for a, b in pairwise(bounds))

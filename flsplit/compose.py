@@ -8,14 +8,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import yaml
 from hydra import compose as hydra_compose
 from hydra import initialize_config_module
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import ConfigCompositionException, HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from flsplit.config import Config, read_config
 from flsplit.errors import UserError
@@ -38,6 +38,18 @@ def compose(overrides: Sequence[str]) -> Config:
     return resolve(values, overrides)
 
 
+def check_sweep(overrides: Sequence[str]) -> None:
+    """Check every job of a sweep before the first one starts.
+
+    Raises:
+        UserError: see `compose`.
+    """
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    for jobs in BasicSweeper.split_arguments(parsed, max_batch_size=None):
+        for job in jobs:
+            compose(job)
+
+
 def resolve(values: dict[str, Any], overrides: Sequence[str]) -> Config:
     """Check composed values; with `resume`, start from that run's configuration instead.
 
@@ -51,7 +63,8 @@ def resolve(values: dict[str, Any], overrides: Sequence[str]) -> Config:
 
 def plain(config: DictConfig) -> dict[str, Any]:
     """Hydra's configuration as plain values, interpolations resolved."""
-    values = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    with in_one_line(()):
+        values = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     assert isinstance(values, dict)
     values.pop("hydra", None)
     return {str(key): value for key, value in values.items()}
@@ -97,8 +110,8 @@ def _shorten(error: Exception, overrides: Sequence[str]) -> str:
         return _unknown_key(found[1])
     if found := re.search(r"Ambiguous value for argument '([^'=]+)=", text):
         return f"{found[1]}: several values need -m (one run each); a value with a comma must be quoted"
-    if found := re.search(r"Missing mandatory value: (\S+)", text):
-        return f"{found[1]} must be given"
+    if isinstance(error, MissingMandatoryValue):
+        return f"{error.full_key} must be given"
     if isinstance(error, ConfigCompositionException) and error.__cause__ is not None:
         text = str(error.__cause__)
     return " ".join(text.split("\n")[0].split())
@@ -108,12 +121,15 @@ def _unknown_key(key: str) -> str:
     """Name the nearest key: of the same group if the group is right, else of all."""
     with _hydra():
         config = hydra_compose("config")
-    keys = list(_keys(plain_keys(config)))
-    group = key.rpartition(".")[0]
-    siblings = [k for k in keys if k.startswith(group + ".")] if group else []
-    if siblings and group in ("compressor", "strategy", "partition", "model"):
-        return f"unknown key {key}{nearest(key, siblings)} (the keys of group {group} depend on which one is chosen)"
-    return f"unknown key {key}{nearest(key, siblings or keys)}"
+    values = plain_keys(config)
+    group, _, last = key.rpartition(".")
+    siblings = _lookup(values, group) if group else None
+    if not isinstance(siblings, dict):
+        return f"unknown key {key}{nearest(key, _keys(values))}"
+    hint = nearest(last, siblings)
+    if group in ("compressor", "strategy", "partition"):
+        hint += f" (the keys of {group} depend on which one is chosen)"
+    return f"unknown key {key}{hint}"
 
 
 def plain_keys(config: DictConfig) -> dict[str, Any]:
@@ -154,7 +170,8 @@ def _resumed(values: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]
     path = folder / "config.yaml"
     if not path.is_file():
         raise UserError(f"resume must be the folder of a run (with a config.yaml), got {values['resume']}")
-    saved = yaml.safe_load(path.read_text())
+    saved = OmegaConf.to_container(OmegaConf.load(path))
+    assert isinstance(saved, dict)
     for key in _typed(overrides):
         new, old = _lookup(values, key), _lookup(saved, key)
         if isinstance(new, dict):  # a group's choice: compare which one it is

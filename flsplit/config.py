@@ -98,6 +98,9 @@ _CHOICES = {
     "precision": ("fp32", "bf16"),
     "engine.name": ("ray", "inline"),
 }
+_COUNTS = (
+    "clients", "clients_per_round", "rounds", "local_epochs", "local_steps", "batch_size", "eval_every",
+)  # fmt: skip
 
 
 def read_config(values: Mapping[str, Any]) -> Config:
@@ -110,8 +113,9 @@ def read_config(values: Mapping[str, Any]) -> Config:
     for key, choices in _CHOICES.items():
         value = config.engine.name if key == "engine.name" else getattr(config, key)
         if value not in choices:
-            raise UserError(f"{key} must be one of {', '.join(choices)}, got {value!r}{nearest(value, choices)}")
-    for key in ("clients", "clients_per_round", "rounds", "local_epochs", "local_steps", "batch_size", "eval_every"):
+            known = ", ".join(choices)
+            raise UserError(f"{key} must be one of {known}, got {value!r}{nearest(value, choices)}")
+    for key in _COUNTS:
         value = getattr(config, key)
         if value is not None and value < 1:
             raise UserError(f"{key} must be at least 1, got {value}")
@@ -121,9 +125,7 @@ def read_config(values: Mapping[str, Any]) -> Config:
         if not (number > 0 and math.isfinite(number)):
             raise UserError(f"{key} must be a positive number, got {number}")
     if config.taking_part > config.clients:
-        raise UserError(
-            f"clients_per_round must be at most clients ({config.clients}), got {config.clients_per_round}"
-        )
+        raise UserError(f"clients_per_round must be at most clients ({config.clients}), got {config.clients_per_round}")
     if config.local_epochs is None and config.local_steps is None:
         raise UserError("local_epochs or local_steps must be given")
     _check_model(config.model)
@@ -148,11 +150,12 @@ def _check_model(model: ModelConfig) -> None:
 
 def _check_gpus(config: Config) -> None:
     share = config.engine.gpus_per_client
-    if share != "auto" and (isinstance(share, str) or not (share >= 0 and math.isfinite(share))):
+    wrong = share != "auto" if isinstance(share, str) else not (share >= 0 and math.isfinite(share))
+    if wrong:
         raise UserError(f"engine.gpus_per_client must be auto or a number of GPUs from 0, got {share!r}")
     if torch.cuda.is_available():
         return
     if config.device == "cuda":
         raise UserError("device=cuda asks for a GPU, but PyTorch sees none here; use device=cpu or device=auto")
-    if share != "auto" and share > 0:
+    if not isinstance(share, str) and share > 0:
         raise UserError(f"engine.gpus_per_client={share:g} asks for a GPU, but PyTorch sees none here; use auto or 0")

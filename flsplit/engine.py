@@ -16,7 +16,7 @@ from flwr.common.constant import SUPERLINK_NODE_ID
 from flwr.serverapp import Grid, ServerApp
 from flwr.supercore.task_identity import TaskIdentity
 
-from flsplit.assembly import use_threads
+from flsplit.assembly import Plan, use_threads
 from flsplit.config import Config
 from flsplit.hub import Hub, LocalHub, RayHub
 
@@ -24,13 +24,20 @@ ServerMain = Callable[[Grid, Hub], None]
 _ERROR = 1  # Flower's code for a client that raised
 
 
-def run(config: Config, client_app: ClientApp, main: ServerMain, *, workers_hint: int, cuda: bool) -> None:
-    """Run `main` as the server of an experiment, with a grid of `config.clients` nodes that run `client_app`."""
-    _quiet()
-    if config.engine.name == "inline":
-        _run_inline(config, client_app, main)
+def run(plan: Plan, client_app: ClientApp, workers: int, main: ServerMain) -> None:
+    """Run `main` as the server of an experiment, over a grid with one node of `client_app` per client.
+
+    Args:
+        plan: of the experiment.
+        client_app: what the nodes run.
+        workers: client processes that run at a time.
+        main: called with the grid and the hub.
+    """
+    quiet()
+    if plan.config.engine.name == "inline":
+        _run_inline(plan.config, client_app, main)
     else:
-        _run_ray(config, client_app, main, workers_hint, cuda)
+        _run_ray(plan, client_app, workers, main)
 
 
 class InlineGrid(Grid):
@@ -104,10 +111,11 @@ def _run_inline(config: Config, client_app: ClientApp, main: ServerMain) -> None
         torch.set_num_threads(threads)
 
 
-def _run_ray(config: Config, client_app: ClientApp, main: ServerMain, workers: int, cuda: bool) -> None:
+def _run_ray(plan: Plan, client_app: ClientApp, workers: int, main: ServerMain) -> None:
     import ray
     from flwr.simulation import run_simulation
 
+    config = plan.config
     start_ray()
     threads = torch.get_num_threads()
     server = ServerApp()
@@ -123,7 +131,7 @@ def _run_ray(config: Config, client_app: ClientApp, main: ServerMain, workers: i
 
     resources = {
         "num_cpus": config.engine.cpus_per_client,
-        "num_gpus": gpu_share(config, ray.cluster_resources(), workers) if cuda else 0.0,
+        "num_gpus": gpu_share(config, ray.cluster_resources(), workers) if plan.device == "cuda" else 0.0,
         "max_restarts": -1,  # else a killed worker stays in Flower's pool and fails one client after another
     }
     try:
@@ -166,6 +174,7 @@ def workers(config: Config, cuda: bool) -> int:
     return max(1, min(count, config.clients))
 
 
-def _quiet() -> None:
+def quiet() -> None:
+    """Keep Flower and Ray from writing between our lines; what goes wrong reaches the user by ours."""
     logging.getLogger("flwr").setLevel(logging.CRITICAL)
     logging.getLogger("ray").setLevel(logging.ERROR)

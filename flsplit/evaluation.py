@@ -75,8 +75,6 @@ class Evaluator:
                 return self._server.model(z)
             stream = self._assembly.stream(-1, 0)(0)
             payload = self._client.compressor.compress(z, labels, scores, generator=stream)
-            shape = BatchShape(
-                batch=z.shape[0], tokens=z.shape[1], width=z.shape[2], classes=self._assembly.classes
-            )
+            shape = BatchShape(batch=z.shape[0], tokens=z.shape[1], width=z.shape[2], classes=self._assembly.classes)
             received, _ = self._server.compressor.decompress(payload, shape)
             return self._server.compressor.expand(self._server.model(received), payload)

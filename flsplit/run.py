@@ -7,8 +7,9 @@ import platform
 import resource
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TextIO
@@ -16,10 +17,10 @@ from typing import Any, TextIO
 import numpy as np
 import pandas as pd
 import torch
-import yaml
+from omegaconf import OmegaConf
 
 from flsplit import data, engine
-from flsplit.assembly import Assembly, Plan, assembly_for
+from flsplit.assembly import Plan, assembly_for
 from flsplit.checkpoint import Checkpoints
 from flsplit.client_app import app as client_app
 from flsplit.clients import save_clients
@@ -29,6 +30,8 @@ from flsplit.errors import RunFailed, UserError
 from flsplit.record import Recorder, write_partition
 from flsplit.report.console import Progress, closing_table
 from flsplit.server_app import Server
+
+Start = Callable[[engine.ServerMain], None]
 
 
 @dataclass(frozen=True)
@@ -74,19 +77,33 @@ def run(overrides: Sequence[str] = (), *, quiet: bool = True) -> Run:
     return execute(compose(overrides), quiet=quiet)
 
 
-def execute(config: Config, *, quiet: bool = False, stream: TextIO | None = None) -> Run:
-    """Run a checked configuration: prepare, train, summarise."""
+def execute(config: Config, *, quiet: bool = False, stream: TextIO | None = None, start: Start | None = None) -> Run:
+    """Run a checked configuration: prepare, train, summarise.
+
+    Args:
+        config: from `compose`.
+        quiet: whether to show no progress.
+        stream: for progress and the closing table; stderr and stdout if None.
+        start: provides grid and hub to the server's rounds; the configured engine if None.
+
+    Raises:
+        UserError: if data or model refuse the configuration; nothing is written then.
+        RunFailed: if the run could not go on.
+    """
     prepared = prepare(config)
     recorder, checkpoints = lay_out(prepared)
-    text = prepared.plan.to_json()
-    cuda = prepared.plan.device == "cuda"
+    if start is None:
+        start = partial(engine.run, prepared.plan, client_app, prepared.workers)
     state = checkpoints.load()
     with Progress(
-        rounds=config.rounds, first_round=state.round + 1 if state else 1, stream=stream or sys.stderr, quiet=quiet
+        rounds=config.rounds,
+        first_round=state.round + 1 if state else 1,
+        stream=stream or sys.stderr,
+        quiet=quiet,
     ) as progress:
-        server = Server(text, recorder, checkpoints, progress, workers=prepared.workers)
+        server = Server(prepared.plan.to_json(), recorder, checkpoints, progress, workers=prepared.workers)
         try:
-            engine.run(config, client_app, server.run, workers_hint=prepared.workers, cuda=cuda)
+            start(server.run)
         except RunFailed:
             finish(prepared, server, recorder, "failed")
             raise
@@ -134,7 +151,7 @@ def lay_out(prepared: Prepared) -> tuple[Recorder, Checkpoints]:
     checkpoints, recorder = Checkpoints(out / "checkpoint"), Recorder(out)
     checkpoints.create()
     values = {key: value for key, value in config.as_dict().items() if key not in ("resume", "experiment")}
-    (out / "config.yaml").write_text(yaml.safe_dump({**values, "out": str(out)}, sort_keys=False))
+    (out / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create({**values, "out": str(out)})))
     save_clients(Path(prepared.plan.clients), prepared.train, prepared.held)
     write_partition(out / "partition.parquet", prepared.dataset.train.labels, prepared.train)
     if checkpoints.load() is None:
@@ -231,6 +248,3 @@ def _versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
-
-
-__all__ = ["Assembly", "Run", "execute", "prepare", "read_run", "run"]

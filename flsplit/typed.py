@@ -16,7 +16,7 @@ _WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: 
 
 def nearest(word: str, words: Iterable[str]) -> str:
     """`; did you mean X?` for the closest of `words`, or nothing."""
-    close = get_close_matches(word, list(words), n=1, cutoff=0.5)
+    close = get_close_matches(word, list(words), n=1, cutoff=0.6)
     return f"; did you mean {close[0]}?" if close else ""
 
 

@@ -5,7 +5,12 @@ from typing import Any
 from compressors.plugins import Plugins
 from strategies.interface import Strategy
 
-_STRATEGIES: Plugins[Strategy] = Plugins("strategy", "strategies", Strategy, helpers=("interface", "registry"))
+_STRATEGIES: Plugins[Strategy] = Plugins(
+    "strategy",
+    "strategies",
+    Strategy,  # type: ignore[type-abstract]
+    helpers=("interface", "registry"),
+)
 available = _STRATEGIES.available
 
 

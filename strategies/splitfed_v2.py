@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from flsplit.errors import UserError
@@ -25,9 +25,8 @@ class SplitFedV2(Strategy):
 
     def __init__(self, *, turn: str = "round", order: str = "random", **options: Any) -> None:
         super().__init__(**options)
-        for key, value, choices in (("turn", turn, ("round", "step")), ("order", order, ("random", "arrival"))):
-            if value not in choices:
-                raise UserError(f"strategy.{key} must be {' or '.join(choices)}, got {value!r}")
+        _check("turn", turn, ("round", "step"))
+        _check("order", order, ("random", "arrival"))
         self.turn, self.order = turn, order
 
     def round(self, fed: Federation, clients: Sequence[int]) -> None:
@@ -38,3 +37,8 @@ class SplitFedV2(Strategy):
             else:
                 reports = fed.train_cohort(fed.shuffled(clients), lockstep=self.turn == "step")
             fed.client_model, _ = fed.average(reports)
+
+
+def _check(key: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise UserError(f"strategy.{key} must be {' or '.join(choices)}, got {value!r}")

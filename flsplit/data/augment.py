@@ -2,12 +2,13 @@
 
 Two operations of RandAugment at magnitude 9 (Cubuk et al. 2020, arXiv 1909.13719) on the image in its native
 size, then brightness, contrast and saturation jitter of 0.4 in random order. The operations are torchvision's
-own. Resizing, flipping and normalising follow in the pipeline, for a whole batch.
+own; `augment_batch` has the same for images of one size, many at a time. Resizing, flipping and normalising
+follow in the pipeline, for a whole batch.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cache
 
 import numpy as np
@@ -41,6 +42,11 @@ class Draws:
     factors: np.ndarray
     flip: np.ndarray
 
+    @classmethod
+    def joined(cls, parts: list[Draws]) -> Draws:
+        """The numbers of several steps, one after another."""
+        return cls(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(cls)))
+
 
 def draw(batch: int, generator: torch.Generator) -> Draws:
     """Draws for `batch` images, always in this order: operations, signs, jitter order, factors, flips."""
@@ -63,8 +69,7 @@ def operations(height: int, width: int) -> tuple[tuple[str, float, bool], ...]:
     """RandAugment's operations for images of this size: name, magnitude, whether it has a sign."""
     space = RandAugment(OPS, MAGNITUDE, BINS)._augmentation_space(BINS, (height, width))
     return tuple(
-        (name, float(values[MAGNITUDE]) if values.ndim else 0.0, signed)
-        for name, (values, signed) in space.items()
+        (name, float(values[MAGNITUDE]) if values.ndim else 0.0, signed) for name, (values, signed) in space.items()
     )
 
 

@@ -45,9 +45,7 @@ def write_table(folder: Path, name: str, split: Split, rows: np.ndarray, max_sid
         return image, np.asarray(decoded)
 
     writer = TableWriter(folder, name, split.labels[rows])
-    threads = min(
-        8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
+    threads = min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
     stream = zip((int(row) for row in rows), split.read(rows))
     for encoded, pixels in ordered_map(prepare, stream, threads=threads, ahead=_AHEAD):
         writer.add(encoded, pixels)

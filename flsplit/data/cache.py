@@ -32,10 +32,7 @@ def fingerprint(**content: object) -> str:
 def listing(files: list[Path], base: Path) -> list[tuple[str, int, int]]:
     """(name relative to `base`, bytes, time of change in ns) of every file."""
     stats = [file.stat() for file in files]
-    return [
-        (file.relative_to(base).as_posix(), stat.st_size, stat.st_mtime_ns)
-        for file, stat in zip(files, stats)
-    ]
+    return [(file.relative_to(base).as_posix(), stat.st_size, stat.st_mtime_ns) for file, stat in zip(files, stats)]
 
 
 def build_once(final: Path, write: Callable[[Path], None]) -> None:

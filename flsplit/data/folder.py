@@ -30,9 +30,7 @@ def find(path: Path, config: DatasetConfig) -> dict[str, Path]:
             f"{config.test_split}/CLASS/*)"
         )
     if not tests:
-        raise DataError(
-            f"dataset.path: {path} has {train.name}/ but no test images; put them into test/CLASS/*"
-        )
+        raise DataError(f"dataset.path: {path} has {train.name}/ but no test images; put them into test/CLASS/*")
     return {"train": train, "test": tests[0]}
 
 
@@ -51,15 +49,11 @@ def source(path: Path, config: DatasetConfig) -> Source:
     train, test = _images(folders["train"]), _images(folders["test"])
     for folder, images in ((folders["train"], train), (folders["test"], test)):
         if not images:
-            raise DataError(
-                f"dataset.path: no images in {folder}; expected {folder.name}/CLASS/*.jpg or alike"
-            )
+            raise DataError(f"dataset.path: no images in {folder}; expected {folder.name}/CLASS/*.jpg or alike")
     classes = sorted(folder.name for folder in _class_folders(folders["train"]))
     empty = sorted(set(classes) - {name for _, name in train})
     if empty:
-        raise DataError(
-            f"dataset.path: no images in {folders['train'] / empty[0]}; fill or remove that class"
-        )
+        raise DataError(f"dataset.path: no images in {folders['train'] / empty[0]}; fill or remove that class")
     unknown = sorted({name for _, name in test} - set(classes))
     if unknown:
         raise DataError(

@@ -26,7 +26,7 @@ def check(config: DatasetConfig) -> None:
     Raises:
         DataError: It is not there and the Hub cannot be reached, or is switched off.
     """
-    if not _cached(config) and not _reachable():
+    if not _cached(config) and not reachable():
         raise _unreachable(config)
 
 
@@ -39,15 +39,11 @@ def source(config: DatasetConfig) -> Source:
     import datasets
 
     try:
-        loaded = [
-            datasets.load_dataset(config.hub, split=name) for name in (config.train_split, config.test_split)
-        ]
+        loaded = [datasets.load_dataset(config.hub, split=name) for name in (config.train_split, config.test_split)]
     except (OSError, ConnectionError) as error:
         raise _unreachable(config) from error
     except ValueError as error:
-        raise DataError(
-            f"dataset={config.name}: {config.hub} on the Hub: {str(error).splitlines()[0]}"
-        ) from error
+        raise DataError(f"dataset={config.name}: {config.hub} on the Hub: {str(error).splitlines()[0]}") from error
     for key in ("image_column", "label_column"):
         if getattr(config, key) not in loaded[0].column_names:
             raise DataError(
@@ -88,7 +84,7 @@ def _cached(config: DatasetConfig) -> bool:
     return any((cache / str(config.hub).replace("/", "___")).glob("**/dataset_info.json"))
 
 
-def _reachable() -> bool:
+def reachable() -> bool:
     """Whether the Hub, or the proxy on the way to it, accepts a connection in time."""
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}:
         return False

@@ -32,9 +32,7 @@ def find(path: Path, config: DatasetConfig) -> dict[str, list[Path]] | None:
         if train:
             test = next((found for name in config.test_names if (found := _named(folder, name))), None)
             if test is None:
-                raise DataError(
-                    f"dataset.path: {folder} has {train[0].name} but no {config.test_split}-*.parquet"
-                )
+                raise DataError(f"dataset.path: {folder} has {train[0].name} but no {config.test_split}-*.parquet")
             return {"train": train, "test": test}
     return None
 

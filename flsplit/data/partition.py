@@ -7,8 +7,8 @@ client one sample of the largest one.
 self-balancing) and `ShardPartitioner` give for the same shuffled labels and random numbers, sample by sample,
 wherever those accept the request and use all samples; the tests hold them to it. They are written out here
 because those refuse valid requests (an infinite alpha, more shards than samples), drop what does not divide
-evenly, and take longer to import than everything else a small run needs before its first step. `pathological`
-deals classes more evenly than flwr-datasets, which can leave classes out; `quantity` is not in it.
+evenly, and would add more than a second of imports to the start of every run. `pathological` deals classes
+more evenly than flwr-datasets, which can leave classes out; `quantity` is not in it.
 
 References: Hsu et al. 2019 (arXiv 1909.06335) for `dirichlet`; McMahan et al. 2017 (arXiv 1602.05629) for
 `shards` and `pathological`.
@@ -69,9 +69,7 @@ def validate(config: PartitionConfig, clients: int, samples: int, classes: int) 
     if config.classes_per_client < 1:
         raise DataError(f"partition.classes_per_client={config.classes_per_client}: must be 1 or more")
     if config.name == "pathological" and config.classes_per_client > classes:
-        raise DataError(
-            f"partition.classes_per_client={config.classes_per_client}: there are only {classes} classes"
-        )
+        raise DataError(f"partition.classes_per_client={config.classes_per_client}: there are only {classes} classes")
     if not 0 <= config.sigma < math.inf:
         raise DataError(f"partition.sigma={config.sigma}: must be 0 or more, and finite")
     if not 0 <= config.holdout < 1:
@@ -149,9 +147,7 @@ def _shards(labels: np.ndarray, clients: int, config: PartitionConfig, rng: np.r
     return [np.concatenate([shards[shard] for shard in hand]) for hand in dealt]
 
 
-def _pathological(
-    labels: np.ndarray, clients: int, config: PartitionConfig, rng: np.random.Generator
-) -> Parts:
+def _pathological(labels: np.ndarray, clients: int, config: PartitionConfig, rng: np.random.Generator) -> Parts:
     """Deals classes out like cards, then splits each class evenly between its holders.
 
     The deck holds every class once and is shuffled anew when it runs out, so that all classes have about

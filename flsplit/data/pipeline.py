@@ -8,18 +8,21 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
-import torch.nn.functional as nnf
 from PIL import Image
 from torch import Tensor
 
 from flsplit.data import augment as transform
+from flsplit.data.augment_batch import paper_batch
+from flsplit.data.device import put
 from flsplit.data.errors import DataError
 from flsplit.data.order import step_indices, step_sizes
+from flsplit.data.resize import resize
 from flsplit.data.table import Table
 from flsplit.data.threads import ordered_map
 from flsplit.streams import torch_stream
 
-_AHEAD = 2  # batches that are prepared while one is in use
+_AHEAD = 2  # batches of encoded images that are prepared while one is in use
+_TOGETHER = 1024  # images of one size that are augmented at once
 
 # Pixels of uniform tables on their devices: one copy per process, for all clients.
 _RESIDENT: WeakKeyDictionary[Table, dict[torch.device, Tensor]] = WeakKeyDictionary()
@@ -38,7 +41,7 @@ class Pipeline:
 
     The permutation of an epoch comes from the stream ("order", client, round, epoch), the augmentation of a
     step from ("augment", client, round, step), with steps counted through the round; `augment.draw` says in
-    which order. Threads and prefetching cannot change a batch.
+    which order. Threads and prefetching cannot change a batch, nor can the device change its 8-bit values.
     """
 
     steps = staticmethod(step_sizes)
@@ -63,7 +66,7 @@ class Pipeline:
             std: Standard deviation of each channel.
             device: Where the batches go.
             seed: The run's seed.
-            threads: Threads that decode and augment in the background.
+            threads: Threads that decode and augment images of many sizes in the background.
 
         Raises:
             DataError: `augment` is unknown.
@@ -107,9 +110,7 @@ class Pipeline:
         """
         sizes = step_sizes(len(indices), batch_size, local_epochs, local_steps, group_size)
         order = step_indices(indices, sizes, seed=self._seed, client=client, round=round)
-        return self._batches(
-            table, (self._step(rows, client, round, step) for step, rows in enumerate(order))
-        )
+        return self._batches(table, (self._step(rows, client, round, step) for step, rows in enumerate(order)))
 
     def eval_batches(
         self, table: Table, indices: np.ndarray | None, batch_size: int
@@ -126,76 +127,59 @@ class Pipeline:
     def _step(self, rows: np.ndarray, client: int, round: int, step: int) -> _Step:
         if not self._augment:
             return _Step(rows)
-        return _Step(
-            rows, transform.draw(len(rows), torch_stream(self._seed, "augment", client, round, step))
-        )
+        return _Step(rows, transform.draw(len(rows), torch_stream(self._seed, "augment", client, round, step)))
 
     def _batches(self, table: Table, steps: Iterator[_Step]) -> Iterator[tuple[Tensor, Tensor]]:
-        if table.uniform and not self._augment:
-            for step in steps:
-                pixels = resident(table, self._device)
-                yield self._finish(pixels[self._put(step.rows)], step), self._put(table.labels[step.rows])
-            return
+        made = self._of_one_size(table, steps) if table.uniform else self._of_many_sizes(table, steps)
+        for step, images in made:
+            yield self._finish(images, step), put(table.labels[step.rows], self._device)
+
+    def _of_one_size(self, table: Table, steps: Iterator[_Step]) -> Iterator[tuple[_Step, Tensor]]:
+        """(B, C, h, w) uint8 of each step, from the pixels on the device; augments several steps at once."""
+        for chunk in _chunks(steps, _TOGETHER):
+            rows = np.concatenate([step.rows for step in chunk])
+            images = resident(table, self._device)[put(rows, self._device)].permute(0, 3, 1, 2)
+            draws = [step.draws for step in chunk if step.draws is not None]
+            if draws:
+                images = paper_batch(images.expand(-1, 3, -1, -1), transform.Draws.joined(draws))
+            yield from zip(chunk, images.split([len(step.rows) for step in chunk]))
+
+    def _of_many_sizes(self, table: Table, steps: Iterator[_Step]) -> Iterator[tuple[_Step, Tensor]]:
+        """(B, 3, S, S) uint8 of each step; background threads decode, augment and resize ahead of the consumer.
+
+        The threads use NumPy and Pillow only: torch would start further threads in each of them.
+        """
 
         def prepare(step: _Step) -> tuple[_Step, np.ndarray]:
-            return step, self._prepare(table, step)
+            return step, np.stack([self._image(table, step, index) for index in range(len(step.rows))])
 
         for step, images in ordered_map(prepare, steps, threads=self._threads, ahead=_AHEAD):
-            yield self._finish(self._put(images), step), self._put(table.labels[step.rows])
+            yield step, put(images, self._device).permute(0, 3, 1, 2)
 
-    def _prepare(self, table: Table, step: _Step) -> np.ndarray:
-        """Decodes and augments, in a background thread; without torch, which would start threads of its own.
-
-        Returns:
-            (B, h, w, 3) uint8; a table of many sizes is brought to S x S here.
-        """
-        images = []
-        for index, row in enumerate(step.rows):
-            image = table.image(row)
-            if step.draws is not None:
-                image = transform.paper(image, step.draws, index)
-            if not table.uniform:
-                image = image.resize((self._size, self._size), Image.Resampling.BILINEAR)
-            images.append(np.asarray(image))
-        return np.stack(images)
-
-    def _finish(self, pixels: Tensor, step: _Step) -> Tensor:
-        """(B, h, w, C) uint8 to (B, 3, S, S) float32: resized, flipped, normalised."""
-        x = resize(pixels.permute(0, 3, 1, 2), self._size)
-        x = x.to(torch.float32, memory_format=torch.contiguous_format)
+    def _image(self, table: Table, step: _Step, index: int) -> np.ndarray:
+        image = table.image(int(step.rows[index]))
         if step.draws is not None:
-            x = torch.where(self._put(step.draws.flip).view(-1, 1, 1, 1), x.flip(-1), x)
+            image = transform.paper(image, step.draws, index)
+        return np.asarray(image.resize((self._size, self._size), Image.Resampling.BILINEAR))
+
+    def _finish(self, images: Tensor, step: _Step) -> Tensor:
+        """(B, C, h, w) uint8 to (B, 3, S, S) float32: resized, flipped, normalised."""
+        x = resize(images, self._size).to(torch.float32, memory_format=torch.contiguous_format)
+        if step.draws is not None:
+            x = torch.where(put(step.draws.flip, self._device).view(-1, 1, 1, 1), x.flip(-1), x)
         return x.expand(-1, 3, -1, -1).div(255).sub_(self._mean).div_(self._std)
 
-    def _put(self, array: np.ndarray) -> Tensor:
-        tensor = torch.from_numpy(array)
-        if self._device.type == "cuda":
-            return tensor.pin_memory().to(self._device, non_blocking=True)
-        return tensor.to(self._device)
 
-
-def resize(images: Tensor, size: int) -> Tensor:
-    """Antialiased bilinear resizing to 8-bit values, as Pillow does it: across, then down, rounding each time.
-
-    torch has this for uint8 on the CPU only; elsewhere it is composed of floating-point passes, which can
-    differ by a level where a value lies halfway between two.
-
-    Args:
-        images: (B, C, h, w) uint8.
-        size: Side of the result in pixels.
-
-    Returns:
-        (B, C, size, size), uint8 or float32 with the same values.
-    """
-    if images.shape[-2:] == (size, size):
-        return images
-    if images.device.type == "cpu":
-        return nnf.interpolate(images, (size, size), mode="bilinear", antialias=True)
-    x = images.to(torch.float32, memory_format=torch.contiguous_format)
-    for shape in ((x.shape[-2], size), (size, size)):
-        x = nnf.interpolate(x, shape, mode="bilinear", antialias=True)
-        x = x.add_(0.501).floor_()  # a half goes up, also when the arithmetic leaves it a hair below
-    return x
+def _chunks(steps: Iterator[_Step], images: int) -> Iterator[list[_Step]]:
+    """Consecutive steps that have at least `images` images together."""
+    chunk: list[_Step] = []
+    for step in steps:
+        chunk.append(step)
+        if sum(len(step.rows) for step in chunk) >= images:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
 
 
 def resident(table: Table, device: torch.device) -> Tensor:

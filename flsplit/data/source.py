@@ -90,9 +90,7 @@ def _local(config: DatasetConfig) -> Path | None:
     """The local copy that the configuration names; None for the digits and the Hub."""
     if config.name == "digits":
         if config.path is not None:
-            raise DataError(
-                "dataset.path: the digits come with scikit-learn; leave it null or choose dataset=folder"
-            )
+            raise DataError("dataset.path: the digits come with scikit-learn; leave it null or choose dataset=folder")
         return None
     if config.path is None:
         if config.hub is None:
@@ -103,9 +101,7 @@ def _local(config: DatasetConfig) -> Path | None:
         return None
     path = Path(config.path).expanduser()
     if not path.is_dir():
-        raise DataError(
-            f"dataset.path: {'not a folder' if path.exists() else 'no such folder'}: {config.path}"
-        )
+        raise DataError(f"dataset.path: {'not a folder' if path.exists() else 'no such folder'}: {config.path}")
     return path
 
 

@@ -63,11 +63,7 @@ class Table:
         if self._pixels is None:
             return decode(self.encoded(index))
         pixels = np.ascontiguousarray(self._pixels[index])
-        return (
-            Image.fromarray(pixels)
-            if pixels.shape[-1] == 3
-            else Image.fromarray(pixels[..., 0]).convert("RGB")
-        )
+        return Image.fromarray(pixels) if pixels.shape[-1] == 3 else Image.fromarray(pixels[..., 0]).convert("RGB")
 
     @classmethod
     def open(cls, folder: Path, split: str) -> Table:

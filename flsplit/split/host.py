@@ -14,6 +14,7 @@ from compressors import Payload
 from flsplit.split.messages import Downlink, Uplink
 from flsplit.split.side import Side, SideState
 
+
 @dataclass(frozen=True)
 class Closed:
     """What is left of a client's round at the host: its replica (None where shared) and its summed loss."""
@@ -74,9 +75,7 @@ class ServerHost:
             the gradients with respect to the floats received.
         """
         side = self._shared or self._open[uplink.client]
-        received = tuple(
-            t.to(side.device, non_blocking=True).requires_grad_() for t in _fresh(uplink.payload.floats)
-        )
+        received = tuple(t.to(side.device, non_blocking=True).requires_grad_() for t in _fresh(uplink.payload.floats))
         integers = tuple(t.to(side.device, non_blocking=True) for t in uplink.payload.integers)
         with self._autocast():
             z, target = side.compressor.decompress(Payload(received, integers), uplink.shape)

@@ -132,10 +132,10 @@ def unpack(data: bytes) -> Uplink | Downlink:
         raise ValueError("not a whole flsplit message") from error
     if at != len(data):
         raise ValueError("not a whole flsplit message")
-    shape = BatchShape(batch=batch, tokens=tokens, width=width, classes=classes)
+    batch_shape = BatchShape(batch=batch, tokens=tokens, width=width, classes=classes)
     if kind == _DOWN:
-        return Downlink(client=client, shape=shape, gradients=tuple(floats))
-    return Uplink(client=client, shape=shape, payload=Payload(tuple(floats), tuple(integers)))
+        return Downlink(client=client, shape=batch_shape, gradients=tuple(floats))
+    return Uplink(client=client, shape=batch_shape, payload=Payload(tuple(floats), tuple(integers)))
 
 
 def _pack_integers(values: Tensor, bits: int) -> bytes:

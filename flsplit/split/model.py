@@ -9,14 +9,18 @@ Shapes: B samples, N tokens (prefix tokens included), D embedding width, H heads
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import timm
 import torch
+from huggingface_hub import constants
 from timm.layers import Attention
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from flsplit.data.hub import reachable as hub_reachable
 from flsplit.streams import derived_seed
 
 
@@ -85,7 +89,7 @@ class ServerModel(nn.Module):
         return self.vit.forward_head(self.vit.norm(self.vit.blocks(z)))
 
 
-def cut(model: nn.Module, split_point: int) -> tuple[ClientModel, ServerModel]:
+def cut(model: VisionTransformer, split_point: int) -> tuple[ClientModel, ServerModel]:
     """Cut `model` after block `split_point`.
 
     The two parts own copies of the weights: nothing is shared between them or with `model`. Client then
@@ -107,7 +111,7 @@ def cut(model: nn.Module, split_point: int) -> tuple[ClientModel, ServerModel]:
     return ClientModel(model, split_point), ServerModel(model, split_point)
 
 
-def check_cuttable(model: nn.Module) -> None:
+def check_cuttable(model: VisionTransformer) -> None:
     """Refuse, with the reason, whatever is not a plain ViT with a class token.
 
     Raises:
@@ -148,7 +152,8 @@ def build(name: str, *, classes: int, image_size: int, pretrained: bool | str, s
         if isinstance(pretrained, str):
             options["pretrained_cfg_overlay"] = {"file": str(Path(pretrained))}
         try:
-            model = timm.create_model(DEIT.get(name, name), pretrained=bool(pretrained), **options)
+            with _offline_if_unreachable() if pretrained is True else nullcontext():
+                model = timm.create_model(DEIT.get(name, name), pretrained=bool(pretrained), **options)
         except Exception as error:
             raise ValueError(_explain(name, pretrained, error)) from error
     check_cuttable(model)
@@ -166,11 +171,26 @@ def _vit_micro(classes: int, image_size: int) -> VisionTransformer:
 
 def _explain(name: str, pretrained: bool | str, error: Exception) -> str:
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    if isinstance(error, TypeError):
+        return f"model: {name} is not a Vision Transformer that timm can build for a given image size"
     if isinstance(pretrained, str):
         return f"model.pretrained: cannot load {pretrained} into {name}: {reason}"
-    if pretrained and not isinstance(error, TypeError):
+    if pretrained and isinstance(error, OSError):
         return (
-            f"model.pretrained=true: cannot fetch the weights of {name} ({reason}); "
+            f"model.pretrained=true: the Hugging Face Hub, which has the weights of {name}, cannot be reached; "
             "give a local file with model.pretrained=FILE, or model.pretrained=false"
         )
     return f"model: cannot build {name}: {reason}"
+
+
+@contextmanager
+def _offline_if_unreachable() -> Iterator[None]:
+    """Spare the user the Hub's many retries where it cannot be reached; cached weights are found all the same."""
+    if hub_reachable():
+        yield
+        return
+    before, constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE, True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before

@@ -39,7 +39,13 @@ class Side:
     """
 
     def __init__(
-        self, model: nn.Module, compressor: Compressor, half: nn.Module | None, *, lr: float, device: torch.device
+        self,
+        model: nn.Module,
+        compressor: Compressor,
+        half: nn.Module | None,
+        *,
+        lr: float,
+        device: torch.device,
     ) -> None:
         self.model = model
         self.compressor = compressor

@@ -62,6 +62,4 @@ def cifar100() -> DatasetConfig:
     data = Path(named) if named else Path(__file__).parents[2].parent / "shared" / "data"
     if not (data / "cifar100").is_dir():
         pytest.skip("needs CIFAR-100 as Parquet in $FLSPLIT_TEST_DATA/cifar100")
-    return DatasetConfig(
-        name="cifar100", path=str(data / "cifar100"), image_column="img", label_column="fine_label"
-    )
+    return DatasetConfig(name="cifar100", path=str(data / "cifar100"), image_column="img", label_column="fine_label")

@@ -9,6 +9,7 @@ from torchvision import transforms
 from torchvision.transforms import functional as F
 
 from flsplit.data.augment import Draws, draw, operations, paper
+from flsplit.data.augment_batch import paper_batch
 
 # torchvision's own operations by name: what RandAugment documents for magnitude 9 of 31 bins.
 SHARE = 9 / 30
@@ -52,17 +53,22 @@ def shift(side: int) -> float:
 
 def picture(seed: int, size: tuple[int, int]) -> Image.Image:
     rng = np.random.default_rng(seed)
-    coarse = Image.fromarray(rng.integers(0, 256, (5, 4, 3), dtype=np.uint8)).resize(
-        size, Image.Resampling.BICUBIC
-    )
+    coarse = Image.fromarray(rng.integers(0, 256, (5, 4, 3), dtype=np.uint8)).resize(size, Image.Resampling.BICUBIC)
     noise = rng.integers(-20, 20, (size[1], size[0], 3))
     return Image.fromarray((np.asarray(coarse) + noise).clip(0, 255).astype(np.uint8))
 
 
 def draws(ops: tuple[int, int], negative: tuple[bool, bool], order: list[int], factors: list[float]) -> Draws:
-    return Draws(
-        np.array([ops]), np.array([negative]), np.array([order]), np.array([factors]), np.array([False])
-    )
+    return Draws(np.array([ops]), np.array([negative]), np.array([order]), np.array([factors]), np.array([False]))
+
+
+def batched(images: list[Image.Image], numbers: Draws) -> np.ndarray:
+    pixels = torch.from_numpy(np.stack([np.asarray(image) for image in images])).permute(0, 3, 1, 2)
+    return paper_batch(pixels, numbers).permute(0, 2, 3, 1).numpy()
+
+
+def by_one(images: list[Image.Image], numbers: Draws) -> np.ndarray:
+    return np.stack([np.asarray(paper(image, numbers, index)) for index, image in enumerate(images)])
 
 
 @pytest.mark.parametrize("size", [(32, 32), (45, 30)])
@@ -95,6 +101,38 @@ def test_a_whole_transform_in_its_order() -> None:
         for kind in batch.order[index]:
             expected = JITTERS[kind](expected, batch.factors[index, kind])
         assert np.array_equal(np.asarray(paper(image, batch, index)), np.asarray(expected))
+
+
+@pytest.mark.parametrize("negative", [False, True])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_batch_of_one_operation_is_the_same_to_the_bit(name: str, negative: bool) -> None:
+    for size in ((32, 32), (20, 31), (8, 8)):
+        images = [picture(seed, size) for seed in range(20)]
+        images.append(Image.new("RGB", size, (7, 7, 200)))  # nothing to stretch or to equalise
+        images.append(Image.fromarray((np.asarray(images[0]) > 100).astype(np.uint8) * 9))
+        count = len(images)
+        numbers = Draws(
+            np.full((count, 2), [NAMES.index(name), 0]),
+            np.full((count, 2), negative),
+            np.tile([0, 1, 2], (count, 1)),
+            np.ones((count, 3)),
+            np.zeros(count, bool),
+        )
+        assert np.array_equal(batched(images, numbers), by_one(images, numbers))
+
+
+@pytest.mark.parametrize("size", [(32, 32), (20, 31), (3, 3)])
+def test_a_batch_is_the_same_to_the_bit(size: tuple[int, int]) -> None:
+    images = [picture(seed, size) for seed in range(600)]
+    numbers = draw(600, torch.Generator().manual_seed(1))
+    assert np.array_equal(batched(images, numbers), by_one(images, numbers))
+
+
+def test_several_steps_joined_are_the_same() -> None:
+    images = [picture(seed, (32, 32)) for seed in range(30)]
+    parts = [draw(size, torch.Generator().manual_seed(size)) for size in (10, 1, 19)]
+    apart = np.concatenate([batched(images[a:b], part) for part, a, b in zip(parts, (0, 10, 11), (10, 11, 30))])
+    assert np.array_equal(batched(images, Draws.joined(parts)), apart)
 
 
 def test_the_draws_are_distributed_as_torchvisions() -> None:

@@ -21,9 +21,7 @@ def refused(config: DatasetConfig, cache_dir: Path, *parts: str, at_check: bool 
     assert not cache_dir.exists() or list(cache_dir.iterdir()) == []
 
 
-def test_small_images_of_one_size_become_pixels(
-    image_folder: Make, folder_config: Config, cache_dir: Path
-) -> None:
+def test_small_images_of_one_size_become_pixels(image_folder: Make, folder_config: Config, cache_dir: Path) -> None:
     path = image_folder((12, 9))
     check(folder_config(path))
     data = load(folder_config(path), seed=0, cache_dir=cache_dir)
@@ -79,9 +77,7 @@ def test_extensions(
 
 
 @pytest.mark.parametrize("mode", ["L", "1", "LA", "P", "RGBA", "CMYK", "I;16"])
-def test_other_modes_become_rgb(
-    mode: str, image_folder: Make, folder_config: Config, cache_dir: Path
-) -> None:
+def test_other_modes_become_rgb(mode: str, image_folder: Make, folder_config: Config, cache_dir: Path) -> None:
     path = image_folder()
     ramp = np.linspace(0, 255, 64).round().astype(np.uint8).reshape(8, 8)
     if mode == "I;16":
@@ -121,17 +117,13 @@ def test_hidden_and_foreign_files_are_ignored(
 
 
 @pytest.mark.parametrize("name", ["val", "valid", "validation"])
-def test_other_names_of_the_test_folder(
-    name: str, image_folder: Make, folder_config: Config, cache_dir: Path
-) -> None:
+def test_other_names_of_the_test_folder(name: str, image_folder: Make, folder_config: Config, cache_dir: Path) -> None:
     path = image_folder()
     (path / "test").rename(path / name)
     assert len(load(folder_config(path), seed=0, cache_dir=cache_dir).test) == 4
 
 
-def test_test_is_preferred_to_val(
-    image_folder: Make, folder_config: Config, save_image: Make, cache_dir: Path
-) -> None:
+def test_test_is_preferred_to_val(image_folder: Make, folder_config: Config, save_image: Make, cache_dir: Path) -> None:
     path = image_folder()
     save_image(path / "val" / "cat" / "0.png")
     assert len(load(folder_config(path), seed=0, cache_dir=cache_dir).test) == 4
@@ -189,9 +181,7 @@ def test_no_test_folder(image_folder: Make, folder_config: Config, cache_dir: Pa
     refused(folder_config(path), cache_dir, "dataset.path", "test/CLASS/*")
 
 
-def test_images_without_class_folders(
-    folder_config: Config, save_image: Make, tmp_path: Path, cache_dir: Path
-) -> None:
+def test_images_without_class_folders(folder_config: Config, save_image: Make, tmp_path: Path, cache_dir: Path) -> None:
     save_image(tmp_path / "flat" / "train" / "a.png")
     save_image(tmp_path / "flat" / "test" / "a.png")
     refused(folder_config(tmp_path / "flat"), cache_dir, "no images in", "train/CLASS/*")
@@ -212,9 +202,7 @@ def test_a_test_class_unknown_in_train(
 
 
 @pytest.mark.parametrize("damage", ["text", "empty", "cut"])
-def test_a_broken_image_is_named(
-    damage: str, image_folder: Make, folder_config: Config, cache_dir: Path
-) -> None:
+def test_a_broken_image_is_named(damage: str, image_folder: Make, folder_config: Config, cache_dir: Path) -> None:
     path = image_folder((80, 80))
     broken = path / "test" / "dog" / "1.png"
     whole = broken.read_bytes()

@@ -11,9 +11,7 @@ from PIL import Image
 
 from flsplit.data import DataError, DatasetConfig, check, hub, load
 
-CONFIG = DatasetConfig(
-    name="cifar10", hub="uoft-cs/cifar10", image_column="img", label_column="label", augment="paper"
-)
+CONFIG = DatasetConfig(name="cifar10", hub="uoft-cs/cifar10", image_column="img", label_column="label", augment="paper")
 
 
 @pytest.fixture(autouse=True)
@@ -90,9 +88,7 @@ def test_what_is_in_the_cache_of_datasets_needs_no_hub(
 @pytest.fixture
 def fake_hub(rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> dict[str, np.ndarray]:
     """Replaces the download by a data set in memory, with the Hub's features."""
-    features = datasets.Features(
-        {"img": datasets.Image(), "label": datasets.ClassLabel(names=["ant", "bee", "cow"])}
-    )
+    features = datasets.Features({"img": datasets.Image(), "label": datasets.ClassLabel(names=["ant", "bee", "cow"])})
     pixels, parts = {}, {}
     for split, count in (("train", 9), ("test", 3)):
         pixels[split] = rng.integers(0, 256, (count, 6, 6, 3), dtype=np.uint8)

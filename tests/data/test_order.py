@@ -37,9 +37,7 @@ def test_neither_epochs_nor_steps() -> None:
         step_sizes(100, 32, None, None)
 
 
-def order(
-    samples: int, sizes: list[int], *, seed: int = 0, client: int = 0, round: int = 0
-) -> list[np.ndarray]:
+def order(samples: int, sizes: list[int], *, seed: int = 0, client: int = 0, round: int = 0) -> list[np.ndarray]:
     indices = np.arange(samples) * 2 + 1000
     return list(step_indices(indices, sizes, seed=seed, client=client, round=round))
 

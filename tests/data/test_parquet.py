@@ -34,9 +34,7 @@ def write(rng: np.random.Generator) -> Write:
         table = pa.table({"img": images, "label": labels, **columns})
         if names is not None:
             features = {"img": {"_type": "Image"}, "label": {"names": names, "_type": "ClassLabel"}}
-            table = table.replace_schema_metadata(
-                {"huggingface": json.dumps({"info": {"features": features}})}
-            )
+            table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
         pq.write_table(table, path, row_group_size=2)
         make.pixels[path] = pixels  # type: ignore[attr-defined]
         return path
@@ -46,9 +44,7 @@ def write(rng: np.random.Generator) -> Write:
 
 
 def config(path: Path, **options: Any) -> DatasetConfig:
-    return DatasetConfig(
-        **{"name": "cifar10", "path": str(path), "hub": "a/b", "image_column": "img"} | options
-    )
+    return DatasetConfig(**{"name": "cifar10", "path": str(path), "hub": "a/b", "image_column": "img"} | options)
 
 
 @pytest.mark.parametrize("folder", ["", "data", "plain_text"])
@@ -106,9 +102,7 @@ def test_mistakes_are_named(write: Any, tmp_path: Path, cache_dir: Path) -> None
     train = write(tmp_path / "train-0.parquet", [0, 1])
     refused(config(tmp_path), cache_dir, r"train-0.parquet but no test-\*.parquet")
     test = write(tmp_path / "test-0.parquet", [0, 1])
-    refused(
-        config(tmp_path, image_column="image"), cache_dir, "no column 'image', only img, label.*image_column"
-    )
+    refused(config(tmp_path, image_column="image"), cache_dir, "no column 'image', only img, label.*image_column")
     refused(config(tmp_path, label_column="fine"), cache_dir, "no column 'fine'.*dataset.label_column")
     test.write_bytes(b"no parquet")
     refused(config(tmp_path), cache_dir, "test-0.parquet is not a readable Parquet file")
@@ -140,9 +134,7 @@ def test_cifar100_bit_for_bit(cifar100: DatasetConfig, cache_dir: Path) -> None:
     start = 0
     for file in sorted(Path(cifar100.path or "").glob("train-*.parquet")):
         table = pq.read_table(file)
-        assert np.array_equal(
-            table["fine_label"].to_numpy(), data.train.labels[start : start + table.num_rows]
-        )
+        assert np.array_equal(table["fine_label"].to_numpy(), data.train.labels[start : start + table.num_rows])
         for row in range(0, table.num_rows, 997):
             with Image.open(io.BytesIO(table["img"][row].as_py()["bytes"])) as image:
                 assert np.array_equal(np.asarray(image.convert("RGB")), data.train.pixels[start + row])

@@ -28,9 +28,7 @@ SIZES = [(10, 1), (10, 10), (97, 3), (500, 100), (1437, 10), (1437, 1000), (1437
 
 
 def ids(config: PartitionConfig) -> str:
-    return (
-        f"{config.name}-{config.alpha}-{config.shards_per_client}-{config.classes_per_client}-{config.sigma}"
-    )
+    return f"{config.name}-{config.alpha}-{config.shards_per_client}-{config.classes_per_client}-{config.sigma}"
 
 
 def some_labels(samples: int, classes: int = 10) -> np.ndarray:
@@ -45,9 +43,7 @@ def class_counts(labels: np.ndarray, parts: list[np.ndarray]) -> np.ndarray:
 
 @pytest.mark.parametrize("config", CONFIGS, ids=ids)
 @pytest.mark.parametrize(("samples", "clients"), SIZES)
-def test_every_sample_goes_to_one_client_and_none_is_empty(
-    config: PartitionConfig, samples: int, clients: int
-) -> None:
+def test_every_sample_goes_to_one_client_and_none_is_empty(config: PartitionConfig, samples: int, clients: int) -> None:
     labels = some_labels(samples)
     parts = partition(labels, clients, config, seed=3)
     assert len(parts) == clients
@@ -136,9 +132,7 @@ def test_quantity_spreads_sizes_as_sigma_says() -> None:
     for sigma in (0.25, 1.0):
         parts = partition(labels, 300, PartitionConfig(name="quantity", sigma=sigma), seed=1)
         assert np.std(np.log([len(part) for part in parts])) == pytest.approx(sigma, rel=0.15)
-    equal = [
-        len(part) for part in partition(labels, 300, PartitionConfig(name="quantity", sigma=0.0), seed=1)
-    ]
+    equal = [len(part) for part in partition(labels, 300, PartitionConfig(name="quantity", sigma=0.0), seed=1)]
     assert max(equal) - min(equal) <= 1
 
 

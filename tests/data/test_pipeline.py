@@ -1,6 +1,7 @@
 import gc
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -23,11 +24,7 @@ LEVEL = 1 / 255 / min(STD)  # one 8-bit level after normalising
 
 def uniform(samples: int = 50, side: int = 32, channels: int = 3) -> Table:
     rng = np.random.default_rng(0)
-    coarse = (
-        rng.integers(0, 256, (samples, 4, 4, channels), dtype=np.uint8)
-        .repeat(side // 4, 1)
-        .repeat(side // 4, 2)
-    )
+    coarse = rng.integers(0, 256, (samples, 4, 4, channels), dtype=np.uint8).repeat(side // 4, 1).repeat(side // 4, 2)
     noise = rng.integers(0, 30, (samples, side, side, channels), dtype=np.uint8)
     return Table(rng.integers(0, 10, samples), pixels=coarse // 2 + noise)
 
@@ -48,8 +45,7 @@ def encoded(samples: int = 20) -> Table:
 
 def make(size: int = 32, augment: str = "none", **options: Any) -> Pipeline:
     return Pipeline(
-        **{"image_size": size, "augment": augment, "mean": MEAN, "std": STD, "device": CPU, "seed": 0}
-        | options
+        **{"image_size": size, "augment": augment, "mean": MEAN, "std": STD, "device": CPU, "seed": 0} | options
     )
 
 
@@ -82,22 +78,6 @@ def test_the_test_transform(kind: str, size: int) -> None:
     assert y.dtype == torch.int64
     assert (x - expected).abs().max() <= LEVEL * 1.001
     assert (x - expected).abs().mean() < LEVEL / 1000
-
-
-@pytest.mark.parametrize("size", [16, 48, 64, 96, 224])
-def test_resizing_off_the_cpu_agrees_with_pillow(size: int) -> None:
-    pixels = torch.from_numpy(uniform().pixels).permute(0, 3, 1, 2)
-
-    class Elsewhere(torch.Tensor):
-        """Takes the branch of other devices, on this one."""
-
-        device = torch.device("meta")  # type: ignore[assignment]
-
-    resized = pipeline_module.resize(pixels.as_subclass(Elsewhere), size).as_subclass(torch.Tensor)
-    expected = pipeline_module.resize(pixels, size)
-    assert resized.dtype == torch.float32
-    assert (resized - expected).abs().max() <= 1
-    assert (resized != expected).float().mean() < 0.001
 
 
 def test_without_resizing_it_is_exact() -> None:
@@ -141,9 +121,7 @@ def test_the_training_transform_by_hand(kind: str, size: int) -> None:
             x, y = batches[step]
             assert np.array_equal(y.numpy(), table.labels[rows])
             for index, row in enumerate(rows):
-                image = paper(table.image(row), numbers, index).resize(
-                    (size, size), Image.Resampling.BILINEAR
-                )
+                image = paper(table.image(row), numbers, index).resize((size, size), Image.Resampling.BILINEAR)
                 if numbers.flip[index]:
                     image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
                 difference = (x[index] - normalise(image)).abs().max()
@@ -170,6 +148,7 @@ def test_batches_depend_on_their_key_only(kind: str, augment: str, monkeypatch: 
     assert same(base, train(make(augment=augment, threads=3), table))
     torch.manual_seed(99)
     monkeypatch.setattr(pipeline_module, "_AHEAD", 0)
+    monkeypatch.setattr(pipeline_module, "_TOGETHER", 1)
     assert same(base, train(make(augment=augment), table))
     for other in ({"client": 1}, {"round": 1}):
         assert not same(base, train(make(augment=augment), table, **other))
@@ -179,10 +158,7 @@ def test_batches_depend_on_their_key_only(kind: str, augment: str, monkeypatch: 
 def test_streams_of_two_clients_may_interleave() -> None:
     table, pipeline = uniform(), make(augment="paper")
     alone = [train(pipeline, table, client=client) for client in (0, 1)]
-    streams = [
-        pipeline.train_batches(table, np.arange(50), client=client, round=0, batch_size=8)
-        for client in (0, 1)
-    ]
+    streams = [pipeline.train_batches(table, np.arange(50), client=client, round=0, batch_size=8) for client in (0, 1)]
     together = list(zip(*streams))
     assert same(alone[0], [pair[0] for pair in together])
     assert same(alone[1], [pair[1] for pair in together])
@@ -190,9 +166,7 @@ def test_streams_of_two_clients_may_interleave() -> None:
 
 @pytest.mark.parametrize("augment", ["none", "paper"])
 @pytest.mark.parametrize("samples", [1, 5, 7, 8, 9, 30])
-@pytest.mark.parametrize(
-    "options", [{"local_epochs": 2}, {"local_steps": 5}, {"local_epochs": 1, "group_size": 4}]
-)
+@pytest.mark.parametrize("options", [{"local_epochs": 2}, {"local_steps": 5}, {"local_epochs": 1, "group_size": 4}])
 def test_steps_are_the_real_sizes(augment: str, samples: int, options: dict[str, int]) -> None:
     batches = train(make(8, augment), uniform(side=8), indices=np.arange(samples), **options)
     given = {"local_epochs": 1, "local_steps": None, "group_size": 1} | options
@@ -212,7 +186,7 @@ def data_threads() -> list[threading.Thread]:
 @pytest.mark.parametrize("way", ["close", "drop", "exhaust", "error"])
 def test_threads_end_with_the_consumer(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     pipeline = make(augment="paper", threads=2)
-    batches = pipeline.train_batches(uniform(), np.arange(50), client=0, round=0, batch_size=4)
+    batches = pipeline.train_batches(encoded(), np.arange(20), client=0, round=0, batch_size=2)
     next(batches)
     assert data_threads()
     if way == "close":
@@ -221,7 +195,7 @@ def test_threads_end_with_the_consumer(way: str, monkeypatch: pytest.MonkeyPatch
         del batches
         gc.collect()
     elif way == "exhaust":
-        assert len(list(batches)) == 11
+        assert len(list(batches)) == 9
     else:
         monkeypatch.setattr(pipeline_module.transform, "paper", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
@@ -229,8 +203,9 @@ def test_threads_end_with_the_consumer(way: str, monkeypatch: pytest.MonkeyPatch
     assert not data_threads()
 
 
-def test_no_augmentation_needs_no_threads() -> None:
-    batches = make().train_batches(uniform(), np.arange(50), client=0, round=0, batch_size=4)
+@pytest.mark.parametrize("augment", ["none", "paper"])
+def test_images_of_one_size_need_no_threads(augment: str) -> None:
+    batches = make(augment=augment).train_batches(uniform(), np.arange(50), client=0, round=0, batch_size=4)
     next(batches)
     assert not data_threads()
 
@@ -254,13 +229,13 @@ def test_look_ahead_is_bounded_and_in_order() -> None:
 
 
 def test_preparation_runs_beside_the_consumer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        Pipeline, "_prepare", lambda *_: time.sleep(0.05) or np.zeros((4, 32, 32, 3), np.uint8)
-    )
+    def slow(*_: object) -> np.ndarray:
+        time.sleep(0.025)
+        return np.zeros((32, 32, 3), np.uint8)
+
+    monkeypatch.setattr(Pipeline, "_image", slow)
     start = time.monotonic()
-    for _ in make(augment="paper").train_batches(
-        uniform(), np.arange(50), client=0, round=0, batch_size=4, local_steps=20
-    ):
+    for _ in make().train_batches(encoded(), np.arange(20), client=0, round=0, batch_size=2, local_steps=20):
         time.sleep(0.05)
     assert time.monotonic() - start < 0.75 * 20 * 0.1
 
@@ -270,10 +245,11 @@ def test_pixels_are_shared_and_released() -> None:
     first = pipeline_module.resident(table, CPU)
     assert pipeline_module.resident(table, CPU) is first
     assert first.data_ptr() == table.pixels.ctypes.data
-    before = len(pipeline_module._RESIDENT)
-    del table, first
+    alive = weakref.ref(table)
+    del table
     gc.collect()
-    assert len(pipeline_module._RESIDENT) == before - 1
+    assert alive() is None
+    assert not any(first is tensor for tensors in pipeline_module._RESIDENT.values() for tensor in tensors.values())
 
 
 def test_real_tables_from_the_cache(tmp_path: Any) -> None:
@@ -294,4 +270,5 @@ def test_a_gpu_gets_the_same_batches(kind: str, augment: str) -> None:
     for (x, y), (u, v) in zip(train(make(48, augment), table), train(cuda, table), strict=True):
         assert u.is_cuda
         assert torch.equal(y, v.cpu())
-        assert (x - u.cpu()).abs().max() <= LEVEL * 1.001
+        # The same 8-bit values; only the last bits of the normalisation may differ.
+        assert torch.allclose(x, u.cpu(), atol=1e-5)

@@ -182,9 +182,7 @@ def test_an_interrupted_build_leaves_nothing(
     assert len(load(DIGITS, seed=0, cache_dir=cache_dir).train) == 1437
 
 
-def test_what_a_killed_builder_left_is_removed_after_a_day(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_a_killed_builder_left_is_removed_after_a_day(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     left = tmp_path / ".table.123"
     left.mkdir()
     (left / "blob").write_bytes(b"half")

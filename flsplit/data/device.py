@@ -1,0 +1,15 @@
+"""From NumPy to a device without making the host wait for it."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def put(array: np.ndarray, device: torch.device) -> Tensor:
+    """`array` as a tensor on `device`; on the CPU they share memory, to a GPU the copy runs in the background."""
+    tensor = torch.from_numpy(array)
+    if device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
