@@ -1,0 +1,42 @@
+"""What all tests share: a cache of their own, the data at hand, and small configurations."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Tables that tests build do not end up in the user's cache."""
+    before = os.environ.get("FLSPLIT_CACHE")
+    os.environ["FLSPLIT_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    yield
+    if before is None:
+        del os.environ["FLSPLIT_CACHE"]
+    else:
+        os.environ["FLSPLIT_CACHE"] = before
+
+
+def find_data(name: str) -> Path:
+    """A folder or file of the real data, or a skip with the reason."""
+    base = os.environ.get("FLSPLIT_TEST_DATA")
+    root = Path(base) if base else Path(__file__).parents[2] / "shared" / "data"
+    if not (root / name).exists():
+        pytest.skip(f"{name} is not at hand; FLSPLIT_TEST_DATA can name the folder that holds it")
+    return root / name
+
+
+@pytest.fixture(scope="session")
+def cifar100() -> Path:
+    """The complete CIFAR-100 in the Hub's columns."""
+    return find_data("cifar100")
+
+
+@pytest.fixture(scope="session")
+def deit_tiny_weights() -> Path:
+    """Pretrained DeiT-Tiny."""
+    return find_data("deit_tiny/model.safetensors")
