@@ -47,7 +47,7 @@ class ADC(Compressor):
     def __init__(
         self,
         *,
-        ratio: float = 0.1,
+        ratio: float = 0.25,
         rule: str = "sqrt",
         batch_ratio: float | None = None,
         token_ratio: float | None = None,

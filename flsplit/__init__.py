@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # an actor that counts no GPU may still see them
 
 if TYPE_CHECKING:
-    from flsplit.run import Run, run
+    from flsplit.experiment import Run, run
 
 __all__ = ["Run", "run"]
 
@@ -18,5 +19,5 @@ def __getattr__(name: str) -> Any:
     if name in __all__:
         from importlib import import_module
 
-        return getattr(import_module("flsplit.run"), name)
+        return getattr(import_module("flsplit.experiment"), name)
     raise AttributeError(f"module 'flsplit' has no attribute {name!r}")

@@ -21,7 +21,7 @@ _outcomes: list[Exception] = []  # of this command's jobs; raised here, they wou
 @hydra.main(version_base="1.3", config_path="pkg://conf", config_name="config")
 def _job(cfg: DictConfig) -> None:
     from flsplit.compose import plain, resolve
-    from flsplit.run import execute
+    from flsplit.experiment import execute
 
     try:
         settings = HydraConfig.get()

@@ -31,7 +31,7 @@ def main(grid: Grid, context: Context) -> None:
     from flsplit.compose import compose
     from flsplit.engine import quiet
     from flsplit.hub import RayHub
-    from flsplit.run import execute
+    from flsplit.experiment import execute
 
     quiet()
     overrides = shlex.split(str(context.run_config.get("overrides", "")))

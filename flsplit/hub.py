@@ -150,10 +150,10 @@ class RayHub:
         """See `Hub`. The host gets an actor of its own.
 
         It takes none of Ray's counted resources: Flower sizes its pool from a node's totals, so whatever the host
-        took would be missing under a worker that then waits for ever. It sees the GPUs all the same.
+        took would be missing under a worker that then waits for ever. It sees the GPUs all the same (see
+        `flsplit/__init__.py`).
         """
-        environment = {"env_vars": {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}}
-        actor = self._ray.remote(num_cpus=0, num_gpus=0, runtime_env=environment)(HostActor)
+        actor = self._ray.remote(num_cpus=0, num_gpus=0)(HostActor)
         name = self.address.removeprefix("ray:") + "-host"
         self._host = actor.options(name=name, namespace=self.NAMESPACE).remote(make_host)
         self._ray.get(self._host.ready.remote())

@@ -17,6 +17,7 @@ import timm
 import torch
 from huggingface_hub import constants
 from timm.layers import Attention
+from timm.models import load_state_dict
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
@@ -157,7 +158,16 @@ def build(name: str, *, classes: int, image_size: int, pretrained: bool | str, s
         except Exception as error:
             raise ValueError(_explain(name, pretrained, error)) from error
     check_cuttable(model)
+    if isinstance(pretrained, str):
+        _check_weights(model, name, pretrained)
     return model
+
+
+def _check_weights(model: VisionTransformer, name: str, path: str) -> None:
+    """Refuse a file that leaves a part of the model without weights, the head apart: timm loads it all the same."""
+    missing = set(model.state_dict()) - set(load_state_dict(path)) - set(model.head.state_dict(prefix="head."))
+    if missing:
+        raise ValueError(f"model.pretrained: {path} does not fit {name}: it lacks {min(missing)} and {len(missing) - 1} more")
 
 
 def _vit_micro(classes: int, image_size: int) -> VisionTransformer:

@@ -57,7 +57,7 @@ def test_every_method_builds_with_its_defaults(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "options", "attributes"),
     [
-        ("adc", {}, {"ratio": 0.1, "vector": "cls_score", "group_size": 1, "prefix_tokens": 1}),
+        ("adc", {}, {"ratio": 0.25, "vector": "cls_score", "group_size": 1, "prefix_tokens": 1}),
         ("adc", {"ratio": 1}, {"ratio": 1, "batch_ratio": 1, "token_ratio": 1}),
         ("topk", {}, {"rate": 0.1, "index_bits": "per_sample"}),
         ("randtopk", {"alpha": 0}, {"rate": 0.1, "alpha": 0, "index_bits": "per_sample"}),

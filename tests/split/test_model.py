@@ -39,13 +39,7 @@ def test_client_then_server_is_the_uncut_model_to_the_bit(name: str, split_point
     whole.square().mean().backward()
     parts.square().mean().backward()
     expected = {k: p.grad for k, p in model.named_parameters()}
-    found = {f"vit.{k}": None for k in expected}
-    found = {k.removeprefix("vit."): p.grad for k, p in client.named_parameters()}
-    for key, parameter in server.named_parameters():
-        block = key.removeprefix("vit.").split(".")
-        if block[0] == "blocks":
-            block[1] = str(int(block[1]) + split_point)
-        found[".".join(block)] = parameter.grad
+    found = {k.removeprefix("vit."): p.grad for part in (client, server) for k, p in part.named_parameters()}
     assert found.keys() == expected.keys()
     for key, gradient in expected.items():
         assert torch.equal(found[key], gradient), key
@@ -127,5 +121,5 @@ def test_weights_that_do_not_fit_are_refused(tmp_path: object) -> None:
 
     path = f"{tmp_path}/other.safetensors"
     save_file({"something": torch.zeros(3)}, path)
-    with pytest.raises(ValueError, match=r"^model\.pretrained: cannot load .*other\.safetensors into deit_tiny"):
+    with pytest.raises(ValueError, match=r"^model\.pretrained: .*other\.safetensors (into|does not fit) deit_tiny"):
         build("deit_tiny", classes=9, image_size=32, pretrained=path, seed=0)

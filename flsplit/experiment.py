@@ -129,7 +129,7 @@ def prepare(config: Config) -> Prepared:
             data.split_holdout(rows, labels, config.partition.holdout, seed=config.seed, client=client)
             for client, rows in enumerate(parts)
         ]
-        device = "cuda" if config.device != "cpu" and torch.cuda.is_available() else "cpu"
+        device = _device(config)
         plan = Plan(
             config=config, data=str(dataset.path.resolve()), device=device,
             clients=str(out.resolve() / "checkpoint" / "clients.npz"), image_size=_image_size(config, dataset),
@@ -226,6 +226,11 @@ def _folder(config: Config) -> Path:
         held = "a run" if (out / "config.yaml").exists() else "something"
         raise UserError(f"out={config.out} already holds {held}; choose a new folder, or resume={config.out}")
     return out
+
+
+def _device(config: Config) -> str:
+    hidden = config.engine.name == "ray" and config.engine.gpus_per_client == 0 and config.device == "auto"
+    return "cuda" if config.device != "cpu" and not hidden and torch.cuda.is_available() else "cpu"
 
 
 def _image_size(config: Config, dataset: data.Dataset) -> int:

@@ -1,0 +1,217 @@
+"""Split-federated training written out plainly: one process, whole models, one autograd graph per step.
+
+Nothing here uses flsplit's sides, hosts, links, strategies or engines. Only the batches and the random streams are
+the platform's, so that both see the same numbers, and `timm` models and compressors, which have tests of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from compressors import BatchShape, Compressor, build
+from flsplit import data
+from flsplit.data import Pipeline
+from flsplit.split import build as build_model
+from flsplit.streams import torch_stream
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """A small experiment on the digits."""
+
+    clients: int = 1
+    rounds: int = 2
+    batch_size: int = 8
+    lr: float = 2e-3
+    compressor: str = "base"
+    options: tuple[tuple[str, Any], ...] = ()
+    limit: int = 60
+    split_point: int = 2
+    seed: int = 3
+    alpha: float = 1.0
+
+    def overrides(self, **more: object) -> list[str]:
+        """The same on flsplit's command line."""
+        keys = {
+            "clients": self.clients, "rounds": self.rounds, "batch_size": self.batch_size, "lr": self.lr,
+            "dataset.train_limit": self.limit, "dataset.test_limit": 40, "model.split_point": self.split_point,
+            "seed": self.seed, "partition.alpha": self.alpha, "compressor": self.compressor,
+            **{f"compressor.{key}": value for key, value in self.options}, **more,
+        }  # fmt: skip
+        return [f"{key}={value}" for key, value in keys.items()]
+
+
+class Whole:
+    """An uncut ViT with a compressor between two of its blocks, and an Adam for each side of the cut."""
+
+    def __init__(self, setting: Setting, vit: nn.Module, compressor: Compressor) -> None:
+        self.vit, self.compressor, self.setting = vit, compressor, setting
+        self.optimizers = [torch.optim.Adam(list(p.values()), lr=setting.lr) for p in self.sides()]
+
+    def sides(self) -> tuple[dict[str, nn.Parameter], dict[str, nn.Parameter]]:
+        """Parameters left and right of the cut, by name, in the order of the model."""
+        client, server = {}, {}
+        for name, parameter in self.vit.named_parameters():
+            first, *rest = name.split(".")
+            left = first in ("cls_token", "pos_embed", "patch_embed") or (
+                first == "blocks" and int(rest[0]) < self.setting.split_point
+            )
+            (client if left else server)[name] = parameter
+        for half, side in ((self.compressor.client_half, client), (self.compressor.server_half, server)):
+            if half is not None:
+                side.update({f"half.{name}": p for name, p in half.named_parameters()})
+        return client, server
+
+    def loss(self, images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+        """One forward pass from images to loss."""
+        vit, cut = self.vit, self.setting.split_point
+        x = vit.norm_pre(vit.patch_drop(vit._pos_embed(vit.patch_embed(images))))
+        for block in vit.blocks[: cut - 1]:
+            x = block(x)
+        block = vit.blocks[cut - 1]
+        scores = cls_scores(block, x)
+        x = block(x)
+        payload = self.compressor.compress(x, labels, scores, generator=generator)
+        shape = BatchShape(batch=x.shape[0], tokens=x.shape[1], width=x.shape[2], classes=10)
+        z, target = self.compressor.decompress(payload, shape)
+        for block in vit.blocks[cut:]:
+            z = block(z)
+        return F.cross_entropy(vit.forward_head(vit.norm(z)), target)
+
+    def step(self, images: Tensor, labels: Tensor, generator: torch.Generator) -> float:
+        """One training step of both sides."""
+        loss = self.loss(images, labels, generator)
+        loss.backward()
+        for optimizer in self.optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+        return loss.item()
+
+
+@torch.no_grad()
+def cls_scores(block: nn.Module, x: Tensor) -> Tensor:
+    """Attention of the class token in a block, mean over heads, by the same expression as the platform's."""
+    attention = block.attn
+    batch, tokens, width = x.shape
+    qkv = attention.qkv(block.norm1(x)).reshape(batch, tokens, 3, attention.num_heads, width // attention.num_heads)
+    q, k, _ = qkv.unbind(2)
+    q, k = q[:, :1].transpose(1, 2) * attention.scale, k.transpose(1, 2)
+    return (q @ k.transpose(-2, -1)).softmax(-1)[:, :, 0].mean(1)
+
+
+class Data:
+    """The samples of every client and their batches."""
+
+    def __init__(self, setting: Setting) -> None:
+        self.setting = setting
+        config = data.DatasetConfig(name="digits", train_limit=setting.limit, test_limit=40)
+        self.table = data.load(config, seed=setting.seed).train
+        partition = data.PartitionConfig(name="dirichlet", alpha=setting.alpha)
+        self.parts = data.partition(self.table.labels, setting.clients, partition, seed=setting.seed)
+        half = (0.5, 0.5, 0.5)
+        self.pipeline = Pipeline(
+            image_size=8, augment="none", mean=half, std=half, device=torch.device("cpu"), seed=setting.seed
+        )
+
+    def batches(self, client: int, round: int, group: int) -> Iterator[tuple[Tensor, Tensor, torch.Generator]]:
+        """A client's batches of a round, each with the compressor's random stream."""
+        found = self.pipeline.train_batches(
+            self.table, self.parts[client], client=client, round=round, batch_size=self.setting.batch_size,
+            group_size=group,
+        )  # fmt: skip
+        for step, (images, labels) in enumerate(found):
+            yield images, labels, torch_stream(self.setting.seed, "compressor", client, round, step)
+
+
+def start(setting: Setting) -> Whole:
+    """The model that everything starts from."""
+    vit = build_model("vit_micro", classes=10, image_size=8, pretrained=False, seed=setting.seed)
+    compressor = build(setting.compressor, **dict(setting.options))
+    compressor.bind(tokens=17, width=64, generator=torch_stream(setting.seed, "compressor"))
+    return Whole(setting, vit.train(), compressor)
+
+
+def weights(parameters: dict[str, nn.Parameter]) -> Tensor:
+    """Parameters as one vector."""
+    return torch.cat([p.detach().flatten() for p in parameters.values()])
+
+
+def centralized(setting: Setting) -> tuple[Tensor, Tensor, list[float]]:
+    """One client: a plain training loop. Returns both sides' weights and the mean loss of every round."""
+    whole, samples, losses = start(setting), Data(setting), []
+    for round in range(1, setting.rounds + 1):
+        steps = [whole.step(*batch) for batch in samples.batches(0, round, whole.compressor.group_size)]
+        losses.append(sum(steps) / len(steps))
+    client, server = whole.sides()
+    return weights(client), weights(server), losses
+
+
+def splitfed_v1(setting: Setting) -> tuple[Tensor, Tensor]:
+    """Each client trains a whole model; both sides are averaged, and so are the server side's moments."""
+    samples = Data(setting)
+    wholes = [start(setting) for _ in range(setting.clients)]
+    for round in range(1, setting.rounds + 1):
+        counts = [train(whole, samples, client, round) for client, whole in enumerate(wholes)]
+        for side in (0, 1):
+            average([list(whole.sides()[side].values()) for whole in wholes], counts)
+        slots = [[whole.optimizers[1].state[p] for p in whole.sides()[1].values()] for whole in wholes]
+        for key in ("exp_avg", "exp_avg_sq", "step"):
+            average([[slot[key] for slot in column] for column in slots], counts)
+    client, server = wholes[0].sides()
+    return weights(client), weights(server)
+
+
+def splitfed_v2(setting: Setting, order: list[list[int]], *, by_step: bool = False) -> tuple[Tensor, Tensor]:
+    """All clients step one server side, in the given order of each round; client sides are averaged."""
+    samples = Data(setting)
+    wholes = [start(setting) for _ in range(setting.clients)]
+    for other in wholes[1:]:  # one server side for all
+        share(wholes[0], other)
+    for round in range(1, setting.rounds + 1):
+        counts = [0] * setting.clients
+        queues = {c: list(samples.batches(c, round, wholes[c].compressor.group_size)) for c in order[round - 1]}
+        turns = [(c, t) for c in order[round - 1] for t in range(len(queues[c]))]
+        if by_step:
+            turns.sort(key=lambda turn: (turn[1], order[round - 1].index(turn[0])))
+        for client, step in turns:
+            wholes[client].step(*queues[client][step])
+            counts[client] += len(queues[client][step][1])
+        average([list(whole.sides()[0].values()) for whole in wholes], counts)
+    client, server = wholes[0].sides()
+    return weights(client), weights(server)
+
+
+def share(owner: Whole, other: Whole) -> None:
+    """Give `other` the server side, and its optimizer, of `owner`."""
+    cut = owner.setting.split_point
+    for number in range(cut, len(owner.vit.blocks)):
+        other.vit.blocks[number] = owner.vit.blocks[number]
+    other.vit.norm, other.vit.head = owner.vit.norm, owner.vit.head
+    other.compressor.server_half = owner.compressor.server_half
+    other.optimizers[1] = owner.optimizers[1]
+
+
+def train(whole: Whole, samples: Data, client: int, round: int) -> int:
+    """A client's local pass; returns the number of samples."""
+    count = 0
+    for images, labels, generator in samples.batches(client, round, whole.compressor.group_size):
+        whole.step(images, labels, generator)
+        count += len(labels)
+    return count
+
+
+@torch.no_grad()
+def average(columns: list[list[Tensor]], counts: list[int]) -> None:
+    """Set the tensors of all clients to their mean, weighted by `counts`; clients without samples take no part."""
+    for tensors in zip(*columns):
+        mean = sum(t.double() * n for t, n in zip(tensors, counts)) / sum(counts)
+        for tensor in tensors:
+            tensor.copy_(mean.float())
+
+
