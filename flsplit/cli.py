@@ -42,6 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     before, sys.argv = sys.argv, ["flsplit", *arguments]
+    sys.path.append(str(Path.cwd()))  # a user's own compressors and strategies lie where the command is given
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its own errors on instead of printing and leaving
     _outcomes.clear()
     try:

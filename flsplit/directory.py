@@ -33,5 +33,5 @@ class Directory:
         return self._reports
 
     def new_round(self) -> None:
-        """Forget the notes."""
-        self._reports = {}
+        """Forget everything; objects go with their last reference."""
+        self._references, self._reports = {}, {}

@@ -173,8 +173,6 @@ class Federation:
                     self.moments[report.client] = report.moments
                 self.reports.append(report)
                 yield report
-        self._hub.drop(client_key)
-        self._hub.drop(server_key)
 
 
 def _failed(task: Task, reason: str) -> list[Report]:

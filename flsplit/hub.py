@@ -54,7 +54,7 @@ class Hub(Protocol):
         """The latest reports of this round."""
 
     def new_round(self) -> None:
-        """Forget the reports of the last round."""
+        """Forget the models and the reports of the last round."""
 
 
 class LocalHub:
@@ -105,7 +105,7 @@ class LocalHub:
 
     def new_round(self) -> None:
         """See `Hub`."""
-        self._progress = {}
+        self._states, self._progress = {}, {}
 
     def close(self) -> None:
         """Let go of everything."""

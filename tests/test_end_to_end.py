@@ -1,0 +1,151 @@
+"""Whole runs on small real data: every compressor, both engines, every strategy."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import compressors
+import flsplit
+import strategies
+from flsplit.record import CLIENTS, PARTITION, ROUNDS
+
+SMALL = [
+    "clients=5", "clients_per_round=3", "rounds=2", "batch_size=8", "dataset.train_limit=160",
+    "dataset.test_limit=60", "partition.alpha=0.3",
+]  # fmt: skip
+OPTIONS = {"adc": ["compressor.ratio=0.3"], "bottlenet": ["compressor.ratio=0.3"]}
+SUMMARY = {
+    "status", "rounds", "samples", "final_test_accuracy", "best_test_accuracy", "xi", "uplink_bits", "downlink_bits",
+    "wire_bytes", "sync_bits", "seconds", "samples_per_second", "peak_rss_mb", "device", "seed", "versions",
+}  # fmt: skip
+
+
+def small(out: Path, *more: str) -> flsplit.Run:
+    return flsplit.run([*SMALL, f"out={out}", *more])
+
+
+def same_numbers(a: pd.DataFrame, b: pd.DataFrame) -> None:
+    columns = [c for c in a.columns if c != "seconds"]
+    pd.testing.assert_frame_equal(a[columns], b[columns], check_exact=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", strategies.available())
+@pytest.mark.parametrize("compressor", compressors.available())
+def test_ray_and_inline_give_the_same_numbers(compressor: str, strategy: str, tmp_path: Path) -> None:
+    keys = [f"compressor={compressor}", f"strategy={strategy}", *OPTIONS.get(compressor, [])]
+    inline = small(tmp_path / "inline", "engine=inline", *keys)
+    ray = small(tmp_path / "ray", "engine=ray", *keys)
+    same_numbers(inline.rounds, ray.rounds)
+    same_numbers(inline.clients, ray.clients)
+    assert not inline.clients.failed.any()
+    assert inline.rounds.train_loss.notna().all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("keys", [["strategy.placement=central"], ["strategy=splitfed_v2", "strategy.turn=step"]])
+def test_ray_and_inline_agree_with_a_central_host(keys: list[str], tmp_path: Path) -> None:
+    inline, ray = (small(tmp_path / e, f"engine={e}", *keys) for e in ("inline", "ray"))
+    same_numbers(inline.rounds, ray.rounds)
+    same_numbers(inline.clients, ray.clients)
+
+
+def test_clients_as_they_come_bring_the_same_bits(tmp_path: Path) -> None:
+    arrival = small(tmp_path / "a", "engine=inline", "strategy=splitfed_v2", "strategy.order=arrival")
+    random = small(tmp_path / "r", "engine=inline", "strategy=splitfed_v2")
+    bits = ["samples", "uplink_bits", "downlink_bits", "sync_bits"]
+    pd.testing.assert_frame_equal(arrival.rounds[bits], random.rounds[bits])
+
+
+def test_a_run_leaves_what_the_contract_says(tmp_path: Path) -> None:
+    run = small(tmp_path / "run", "engine=inline", "eval_every=2", "rounds=3", "partition.holdout=0.2")
+    files = {p.name for p in (tmp_path / "run").iterdir()}
+    assert files == {
+        "config.yaml", "rounds.parquet", "clients.parquet", "partition.parquet", "summary.json", "checkpoint",
+    }  # fmt: skip
+    assert list(run.rounds.columns) == ROUNDS.names and list(run.clients.columns) == CLIENTS.names
+    partition = pd.read_parquet(tmp_path / "run" / "partition.parquet")
+    assert list(partition.columns) == PARTITION.names
+    assert partition["count"].sum() < 160 and (partition["count"] > 0).all()
+    assert set(run.summary) == SUMMARY and run.summary["status"] == "completed"
+    assert json.loads((tmp_path / "run" / "summary.json").read_text()) == run.summary
+
+    rounds, clients = run.rounds, run.clients
+    assert rounds["round"].tolist() == [1, 2, 3]
+    assert rounds.test_accuracy.isna().tolist() == [True, False, False]  # every second one, and the last
+    assert clients.groupby("round").client.count().tolist() == [3, 3, 3]
+    per_round = clients.groupby("round")[["samples", "uplink_bits", "downlink_bits", "sync_bits"]].sum().cumsum()
+    np.testing.assert_array_equal(per_round.to_numpy(), rounds[per_round.columns].to_numpy())
+    for name in ("samples", "uplink_bits", "downlink_bits", "wire_bytes", "sync_bits"):
+        assert rounds[name].dtype == np.int64 and run.summary[name] == rounds[name].iloc[-1]
+    assert rounds.test_accuracy.dropna().between(0, 1).all()
+    assert clients.test_accuracy[clients["round"] > 1].notna().any()  # on held-out parts
+
+
+def test_each_client_sends_its_bits_by_the_formula(tmp_path: Path) -> None:
+    """Section 2 of the design, worked out by hand for `base` and `adc` on the digits (N=17, D=64, L=10)."""
+    for name, sent, extra in (("base", 8 * 17 * 64, 8 * 4), ("adc", 4 * 8 * 64, 8 * (4 + 2))):
+        options = ["compressor.ratio=0.25"] if name == "adc" else []
+        run = small(tmp_path / name, "engine=inline", f"compressor={name}", "local_steps=3", *options)
+        whole = run.clients[run.clients.samples == 3 * 8]
+        assert len(whole) and (whole.uplink_bits == 3 * (sent * 32 + extra)).all()
+        assert (whole.downlink_bits == 3 * sent * 32).all()
+        client_model = 64 * 12 + 64 + 64 + 17 * 64 + 3 * (4 * 64 + (64 + 1) * 192 + 65 * 64 + 65 * 128 + 129 * 64)
+        assert (run.clients.sync_bits == 2 * 32 * client_model).all()
+
+
+def test_xi_is_the_mean_of_both_ratios_to_base(tmp_path: Path) -> None:
+    base, adc = (
+        small(tmp_path / c, "engine=inline", f"compressor={c}").rounds.iloc[-1] for c in ("base", "adc")
+    )
+    assert base.xi == 1
+    ratios = adc.uplink_bits / base.uplink_bits, adc.downlink_bits / base.downlink_bits
+    assert adc.xi == pytest.approx(sum(ratios) / 2, rel=1e-12)
+
+
+def test_a_failing_client_is_left_out_and_named(tmp_path: Path) -> None:
+    run = flsplit.run([
+        "engine=inline", "clients=6", "rounds=2", "dataset.train_limit=300", "partition=pathological",
+        "compressor=base", "compressor.name=helpers.failing", f"out={tmp_path / 'run'}",
+    ])  # fmt: skip
+    partition = pd.read_parquet(tmp_path / "run" / "partition.parquet")
+    with_three = set(partition[partition.label == 3].client)
+    failed = set(run.clients[run.clients.failed].client)
+    assert failed == with_three and 0 < len(failed) < 6
+    rows = run.clients[run.clients.failed]
+    assert rows.train_loss.isna().all()
+    good = run.clients[~run.clients.failed].sync_bits.unique()
+    assert len(good) == 1 and (rows.sync_bits * 2 == good[0]).all()  # received a model, brought none back
+
+
+def test_a_run_whose_clients_all_fail_says_why(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    from flsplit.cli import main
+
+    out = tmp_path / "run"
+    code = main([
+        "engine=inline", "clients=2", "rounds=2", "partition=iid", "compressor=base", "compressor.name=helpers.failing",
+        f"out={out}",
+    ])  # fmt: skip
+    assert code == 1
+    assert "flsplit: every client failed in round 1; client 0: RuntimeError: there is a 3\n" in capfd.readouterr().err
+    assert json.loads((out / "summary.json").read_text())["status"] == "failed"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["inline", "ray"])
+@pytest.mark.parametrize("strategy", strategies.available())
+def test_pretrained_deit_learns_real_photographs(
+    engine: str, strategy: str, tmp_path: Path, cifar100: Path, deit_tiny_weights: Path
+) -> None:
+    run = flsplit.run([
+        f"engine={engine}", f"strategy={strategy}", "dataset=cifar100", f"dataset.path={cifar100}", "clients=2",
+        "dataset.train_limit=100", "dataset.test_limit=50", "model=deit_tiny", "model.image_size=48",
+        f"model.pretrained={deit_tiny_weights}", "rounds=3", f"out={tmp_path / 'run'}", "partition=iid",
+        "batch_size=25", "lr=3e-4",
+    ])  # fmt: skip
+    assert run.rounds.train_loss.is_monotonic_decreasing

@@ -1,0 +1,76 @@
+"""A run that was cut off goes on as if it had not been."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import flsplit
+from flsplit.errors import UserError
+
+KEYS = [
+    "engine=inline", "clients=4", "clients_per_round=3", "batch_size=8", "dataset.train_limit=120",
+    "dataset.test_limit=40", "compressor=randtopk",
+]  # fmt: skip
+
+
+def assert_same(a: flsplit.Run, b: flsplit.Run) -> None:
+    for name in ("rounds", "clients"):
+        x, y = getattr(a, name), getattr(b, name)
+        columns = [c for c in x.columns if c != "seconds"]
+        pd.testing.assert_frame_equal(x[columns], y[columns], check_exact=True)
+
+
+@pytest.mark.parametrize("strategy", ["splitfed_v1", "splitfed_v2"])
+@pytest.mark.parametrize("state", ["persist", "reset"])
+def test_more_rounds_continue_a_finished_run(strategy: str, state: str, tmp_path: Path) -> None:
+    keys = [*KEYS, f"strategy={strategy}", f"optimizer_state={state}"]
+    whole = flsplit.run([*keys, "rounds=4", f"out={tmp_path / 'whole'}"])
+    flsplit.run([*keys, "rounds=2", f"out={tmp_path / 'part'}"])
+    resumed = flsplit.run([f"resume={tmp_path / 'part'}", "rounds=4"])
+    assert_same(whole, resumed)
+    assert resumed.summary["samples"] == whole.summary["samples"]
+
+
+def test_a_moved_run_goes_on_from_its_new_place(tmp_path: Path) -> None:
+    whole = flsplit.run([*KEYS, "rounds=3", f"out={tmp_path / 'whole'}"])
+    flsplit.run([*KEYS, "rounds=2", f"out={tmp_path / 'part'}"])
+    shutil.move(tmp_path / "part", tmp_path / "moved")
+    assert_same(whole, flsplit.run([f"resume={tmp_path / 'moved'}", "rounds=3"]))
+
+
+def test_what_is_typed_beside_resume_must_agree(tmp_path: Path) -> None:
+    flsplit.run([*KEYS, "rounds=1", f"out={tmp_path / 'run'}"])
+    with pytest.raises(UserError, match=r"batch_size=16 differs .*batch_size=8"):
+        flsplit.run([f"resume={tmp_path / 'run'}", "batch_size=16"])
+    flsplit.run([f"resume={tmp_path / 'run'}", "batch_size=8", "rounds=2"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["inline", "ray"])
+def test_a_kill_at_any_moment_changes_no_number(engine: str, tmp_path: Path) -> None:
+    keys = [*KEYS[1:], f"engine={engine}", "rounds=12"]
+    whole = flsplit.run([*KEYS, "rounds=12", f"out={tmp_path / 'whole'}"])
+    out = tmp_path / "killed"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "flsplit.cli", *keys, f"out={out}"], start_new_session=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )  # fmt: skip
+    deadline = time.monotonic() + 120
+    while not (out / "checkpoint" / "state.json").exists():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.005)
+    time.sleep(0.21)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (out / "summary.json").exists(), "it was over before it was killed"
+    assert_same(whole, flsplit.run([f"resume={out}", "engine=inline"]))
