@@ -6,6 +6,7 @@ Flower decides on the engine and the number of nodes here; everything else comes
 
 from __future__ import annotations
 
+import logging
 import shlex
 import sys
 import time
@@ -29,11 +30,10 @@ def main(grid: Grid, context: Context) -> None:
     import ray
 
     from flsplit.compose import compose
-    from flsplit.engine import quiet
     from flsplit.hub import RayHub
     from flsplit.experiment import execute
 
-    quiet()
+    logging.getLogger("flwr").setLevel(logging.WARNING)
     overrides = shlex.split(str(context.run_config.get("overrides", "")))
     _wait(ray.is_initialized, "Ray")
     _wait(lambda: bool(list(grid.get_node_ids())), "a Flower node")

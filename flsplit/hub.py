@@ -147,7 +147,7 @@ class RayHub:
         self._directory.drop.remote(key)
 
     def start_host(self, make_host: Callable[[], ServerHost]) -> None:
-        """See `Hub`. The host gets an actor of its own.
+        """See `Hub`. The host gets an actor of its own, which builds it while the caller goes on.
 
         It takes none of Ray's counted resources: Flower sizes its pool from a node's totals, so whatever the host
         took would be missing under a worker that then waits for ever. It sees the GPUs all the same (see
@@ -156,7 +156,6 @@ class RayHub:
         actor = self._ray.remote(num_cpus=0, num_gpus=0)(HostActor)
         name = self.address.removeprefix("ray:") + "-host"
         self._host = actor.options(name=name, namespace=self.NAMESPACE).remote(make_host)
-        self._ray.get(self._host.ready.remote())
 
     def host_link(self) -> Link:
         """See `Hub`."""
@@ -191,10 +190,6 @@ class HostActor:
 
     def __init__(self, make_host: Callable[[], ServerHost]) -> None:
         self._host = make_host()
-
-    def ready(self) -> bool:
-        """Answer once the host is built."""
-        return True
 
     def begin(self, state: SideState, *, shared: bool) -> None:
         """See `ServerHost.begin`."""
