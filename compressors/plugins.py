@@ -22,7 +22,7 @@ class Plugins(Generic[T]):
         helpers: modules of the package that hold none.
     """
 
-    def __init__(self, group: str, package: str, base: type[T], helpers: Iterable[str]) -> None:
+    def __init__(self, group: str, package: str, base: type[T], helpers: Iterable[str] = ()) -> None:
         self._group, self._package, self._base, self._helpers = group, package, base, frozenset(helpers)
 
     def available(self) -> list[str]:
@@ -44,7 +44,7 @@ class Plugins(Generic[T]):
         short = self.available()
         if name in short:
             return import_module(f"{self._package}.{name}")
-        if "." not in name:
+        if "." not in name or not all(part.isidentifier() for part in name.split(".")):
             raise ValueError(
                 f"{self._group} must be one of {', '.join(short)}, or the dotted path of a module, "
                 f"got {name!r}{nearest(name, short)}"

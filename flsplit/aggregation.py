@@ -27,6 +27,11 @@ _OURS = {
     "min_train_nodes",
     "min_evaluate_nodes",
     "min_available_nodes",
+    "weighted_by_key",
+    "arrayrecord_key",
+    "configrecord_key",
+    "train_metrics_aggr_fn",
+    "evaluate_metrics_aggr_fn",
 }
 
 

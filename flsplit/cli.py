@@ -1,72 +1,174 @@
-"""`flsplit [key=value ...]`: the command line, a Hydra application."""
+"""`flsplit [key=value ...]`: the command line, a Hydra application.
+
+Everything that can refuse a configuration comes before Hydra starts a job, for every job of a sweep: Hydra makes its
+folders first and asks afterwards.
+"""
 
 from __future__ import annotations
 
+import argparse
+import io
 import os
 import sys
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import NoReturn
 
 import hydra
+from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from flsplit.errors import RunFailed, UserError
 
-_outcomes: list[Exception] = []  # of this command's jobs; raised here, they would pass through Hydra, which prints
+_REFUSED = ("config_name", "config_path", "experimental_rerun")  # they would replace flsplit's own configuration
+_SHOW = ("help", "hydra_help", "cfg", "resolve", "info", "shell_completion")
 
-
-@hydra.main(version_base="1.3", config_path="pkg://conf", config_name="config")
-def _job(cfg: DictConfig) -> None:
-    from flsplit.compose import plain, resolve
-    from flsplit.experiment import execute
-
-    try:
-        settings = HydraConfig.get()
-        config = resolve(plain(cfg), list(settings.overrides.task))
-        if settings.mode == RunMode.MULTIRUN:  # one folder per job, below `out` if it is given
-            base = Path(config.out) if config.out else Path(settings.sweep.dir)
-            config = replace(config, out=str(base / str(settings.job.num)))
-        execute(config)
-    except (UserError, RunFailed) as error:
-        _outcomes.append(error)
+Job = Callable[[DictConfig], None]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line.
 
     Returns:
-        0, 1 for a run that failed, 2 for a mistake of the user's.
+        0, 1 for a run that failed, 2 for a mistake of the user's, 130 when interrupted.
     """
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    before, sys.argv = sys.argv, ["flsplit", *arguments]
-    sys.path.append(str(Path.cwd()))  # a user's own compressors and strategies lie where the command is given
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its own errors on instead of printing and leaving
-    _outcomes.clear()
+    command = _Command()
     try:
-        _apply(arguments)
-    except KeyboardInterrupt:
-        print("flsplit: interrupted; continue with resume=FOLDER", file=sys.stderr)
-        return 130
-    finally:
-        sys.argv = before
-    for error in _outcomes:
-        print(f"flsplit: {error}", file=sys.stderr)
-    return max((2 if isinstance(error, UserError) else 1 for error in _outcomes), default=0)
-
-
-def _apply(arguments: list[str]) -> None:
-    from flsplit.compose import check_sweep, in_one_line
-
-    try:
-        with in_one_line(arguments):
-            if {"-m", "--multirun"} & set(arguments):
-                check_sweep([a for a in arguments if not a.startswith("-")])
-            _job()
+        command.run(list(sys.argv[1:] if argv is None else argv))
     except UserError as error:
-        _outcomes.append(error)
+        command.fail(error, 2)
+    except KeyboardInterrupt:
+        begun = command.folder is not None and (command.folder / "config.yaml").exists()
+        command.fail(f"interrupted; resume={command.folder} goes on from here" if begun else "interrupted", 130)
+        if argv is None:  # a process of our own: not to wait for the server's thread, which would start Ray anew
+            os._exit(command.code)
+    return command.code
+
+
+class _Command:
+    """One call: what comes of it, and the folder of the run at hand."""
+
+    def __init__(self) -> None:
+        self.code = 0
+        self.folder: Path | None = None
+        self._unexpected: Exception | None = None
+
+    def fail(self, message: object, code: int) -> None:
+        """Tell the user in one line."""
+        print("flsplit:", " ".join(str(message).splitlines()), file=sys.stderr)
+        self.code = max(self.code, code)
+
+    def run(self, arguments: list[str]) -> None:
+        """Show what is asked for, or check everything and then let Hydra run it.
+
+        Raises:
+            UserError: before anything is written.
+        """
+        flags = _parse(arguments)
+        if flags.version:
+            print("flsplit", _version())
+        elif any(getattr(flags, name) for name in _SHOW):
+            self._show(arguments, flags)
+        else:
+            self._start(flags.overrides, sweep=flags.multirun)
+        if self._unexpected is not None:
+            raise self._unexpected
+
+    def _show(self, arguments: list[str], flags: argparse.Namespace) -> None:
+        from flsplit.overrides import composable, in_one_line
+
+        typed = composable(flags.overrides) if flags.cfg or flags.help else flags.overrides
+        complaint = io.StringIO()
+        try:
+            with in_one_line(), redirect_stderr(complaint):
+                _launch([a for a in arguments if a not in flags.overrides] + typed, lambda cfg: None)
+        except SystemExit as leave:
+            if leave.code:
+                raise UserError(complaint.getvalue().strip()) from leave
+        except ValueError as error:
+            raise UserError(str(error)) from error
+
+    def _start(self, overrides: list[str], *, sweep: bool) -> None:
+        from flsplit.compose import request, sweep_job
+        from flsplit.overrides import in_one_line
+
+        sys.path.append(str(Path.cwd()))  # where users keep compressors and strategies of their own
+        asked = request(overrides, sweep=sweep)
+        from flsplit.experiment import execute, prepare
+
+        prepared = [prepare(config) for config in asked.jobs]
+
+        def job(cfg: DictConfig) -> None:
+            try:
+                if sweep:
+                    settings = HydraConfig.get()
+                    ready = prepare(sweep_job(cfg, settings, list(settings.overrides.task)))
+                else:
+                    [ready] = prepared
+                self.folder = ready.out
+                execute(ready.plan.config, prepared=ready)
+            except RunFailed as error:
+                self.fail(f"{self.folder}: {error}" if sweep else error, 1)
+            except UserError as error:
+                self.fail(error, 2)
+            except Exception as error:  # raised again by `run`: on its way through Hydra, that would print it as well
+                self._unexpected = self._unexpected or error
+
+        try:
+            with in_one_line():
+                _launch(["-m"] * sweep + asked.overrides, job)
+        except OSError as error:  # the job's own do not come this far
+            raise UserError(f"hydra.{'sweep' if sweep else 'run'}.dir: a folder cannot be made: {error}") from error
+
+
+def _parse(arguments: list[str]) -> argparse.Namespace:
+    """Hydra's flags, and what was typed beside them.
+
+    Raises:
+        UserError: an unknown flag, or one of Hydra's that flsplit has no use for.
+    """
+
+    def refuse(message: str) -> NoReturn:
+        raise UserError(f"{message}; keys are given as key=value, flsplit --help shows them")
+
+    parser = get_args_parser()
+    parser.error = refuse  # type: ignore[method-assign]
+    flags = parser.parse_intermixed_args([a for a in arguments if a != "--version"])
+    flags.version = "--version" in arguments
+    for name in _REFUSED:
+        if getattr(flags, name) is not None:
+            refuse(f"--{name.replace('_', '-')} does not go with flsplit")
+    if flags.config_dir is not None:
+        folder = Path(flags.config_dir).expanduser().absolute()
+        if not folder.is_dir():
+            raise UserError(f"--config-dir must be a folder of configuration groups, got {flags.config_dir}")
+        flags.overrides.append('hydra.searchpath=["file://' + str(folder).replace('"', '\\"') + '"]')
+    return flags
+
+
+def _launch(arguments: list[str], job: Job) -> None:
+    """Hand over to Hydra, which reads `sys.argv`."""
+    before = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
+    sys.argv = ["flsplit", *arguments]
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands errors on instead of printing and leaving
+    try:
+        hydra.main(version_base="1.3", config_path="pkg://conf", config_name="config")(job)()
+    finally:
+        sys.argv = before[0]
+        if before[1] is None:
+            os.environ.pop("HYDRA_FULL_ERROR", None)
+        else:
+            os.environ["HYDRA_FULL_ERROR"] = before[1]
+
+
+def _version() -> str:
+    try:
+        return version("flsplit")
+    except PackageNotFoundError:
+        return "(not installed)"
 
 
 if __name__ == "__main__":

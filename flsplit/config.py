@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
 import torch
 
 import compressors
 from flsplit import data
 from flsplit.errors import UserError
-from flsplit.typed import nearest, read
-
-if TYPE_CHECKING:
-    from strategies import Strategy
+from flsplit.typed import nearest, read, shown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,27 +78,26 @@ class Config:
         """A compressor as configured, not yet bound to a model."""
         return compressors.build(**self.compressor)
 
-    def strategy_instance(self) -> Strategy:
-        """A strategy as configured."""
-        import strategies  # strategies build on flsplit, not the other way round: found by name, when needed
-
-        return strategies.build(**self.strategy)
-
     def as_dict(self) -> dict[str, Any]:
         """Plain nested values; `read_config` brings them back."""
         return asdict(self)
 
 
+P = TypeVar("P", str, str | None)
+
+ENGINES = ("ray", "inline")
 _CHOICES = {
     "augment": ("none", "paper"),
     "optimizer_state": ("persist", "reset"),
     "device": ("auto", "cpu", "cuda"),
     "precision": ("fp32", "bf16"),
-    "engine.name": ("ray", "inline"),
 }
 _COUNTS = (
     "clients", "clients_per_round", "rounds", "local_epochs", "local_steps", "batch_size", "eval_every",
 )  # fmt: skip
+
+
+_MOST = 1_000_000_000  # of anything that is counted
 
 
 def read_config(values: Mapping[str, Any]) -> Config:
@@ -109,53 +106,108 @@ def read_config(values: Mapping[str, Any]) -> Config:
     Raises:
         UserError: one line that names the key, what is wrong with it and what would be right.
     """
-    config = read(Config, values)
     for key, choices in _CHOICES.items():
-        value = config.engine.name if key == "engine.name" else getattr(config, key)
+        value = values.get(key, choices[0])
         if value not in choices:
             known = ", ".join(choices)
-            raise UserError(f"{key} must be one of {known}, got {value!r}{nearest(value, choices)}")
+            raise UserError(f"{key} must be one of {known}, got {shown(value)}{nearest(str(value), choices)}")
+    config = _expanded(read(Config, values))
     for key in _COUNTS:
         value = getattr(config, key)
-        if value is not None and value < 1:
-            raise UserError(f"{key} must be at least 1, got {value}")
+        if value is not None and not 1 <= value <= _MOST:
+            raise UserError(f"{key} must be {'at least 1' if value < 1 else f'at most {_MOST}'}, got {value}")
     if config.seed < 0:
         raise UserError(f"seed must not be negative, got {config.seed}")
-    for key, number in (("lr", config.lr), ("engine.cpus_per_client", config.engine.cpus_per_client)):
-        if not (number > 0 and math.isfinite(number)):
-            raise UserError(f"{key} must be a positive number, got {number}")
+    if not (config.lr > 0 and math.isfinite(config.lr)):
+        raise UserError(f"lr must be a positive number, got {config.lr}")
+    if config.engine.name not in ENGINES:
+        raise UserError(
+            f"engine.name must be one of {', '.join(ENGINES)}, got {config.engine.name!r}"
+            f"{nearest(config.engine.name, ENGINES)}"
+        )
     if config.taking_part > config.clients:
         raise UserError(f"clients_per_round must be at most clients ({config.clients}), got {config.clients_per_round}")
     if config.local_epochs is None and config.local_steps is None:
         raise UserError("local_epochs or local_steps must be given")
     _check_model(config.model)
+    _check_cpus(config.engine)
     _check_gpus(config)
+    if not isinstance(config.strategy.get("aggregator_args", {}), Mapping):
+        raise UserError(
+            "strategy.aggregator_args is a group of keys (strategy.aggregator_args.KEY=VALUE), "
+            f"got {shown(config.strategy['aggregator_args'])}"
+        )
     try:
         config.compressor_instance().check(batch_size=config.batch_size)
-        config.strategy_instance()
         data.check(config.dataset)
     except ValueError as error:
         raise UserError(str(error)) from error
+    except OSError as error:
+        raise UserError(f"dataset.path: {error.strerror}: {error.filename}") from error
     return config
 
 
+def _expanded(config: Config) -> Config:
+    """Paths with the user's home folder in place of `~`.
+
+    Raises:
+        UserError: for an empty path, which would be taken for the folder at hand.
+    """
+    paths = {
+        "out": config.out,
+        "resume": config.resume,
+        "dataset.path": config.dataset.path,
+        "model.pretrained": config.model.pretrained,
+    }
+    for key, path in paths.items():
+        if isinstance(path, str) and not path.strip():
+            raise UserError(f"{key} must not be empty; leave it out, or name a path")
+    model = config.model
+    if isinstance(model.pretrained, str):
+        model = replace(model, pretrained=_home(model.pretrained))
+    return replace(config, out=_home(config.out), resume=_home(config.resume), model=model)
+
+
+def _home(path: P) -> P:
+    """`path` with the user's home folder in place of `~`."""
+    return str(Path(path).expanduser()) if path and path.startswith("~") else path
+
+
 def _check_model(model: ModelConfig) -> None:
-    if model.image_size is not None and not 1 <= model.image_size <= 4096:
-        raise UserError(f"model.image_size must be between 1 and 4096 pixels, got {model.image_size}")
+    if model.image_size is not None and not 4 <= model.image_size <= 4096:
+        raise UserError(f"model.image_size must be between 4 and 4096 pixels, got {model.image_size}")
     if model.split_point < 1:
         raise UserError(f"model.split_point must be at least 1, got {model.split_point}")
+    if model.name == "vit_micro" and model.pretrained is not False:
+        raise UserError(f"model.pretrained must be false: vit_micro has no weights to load; got {model.pretrained}")
     if isinstance(model.pretrained, str) and not Path(model.pretrained).is_file():
         raise UserError(f"model.pretrained must be true, false or a weights file; no such file: {model.pretrained}")
+
+
+def _check_cpus(engine: EngineConfig) -> None:
+    share, there = engine.cpus_per_client, os.cpu_count() or 1
+    if not (share > 0 and math.isfinite(share)):
+        raise UserError(f"engine.cpus_per_client must be a positive number, got {share}")
+    if engine.name == "ray" and share > there:
+        raise UserError(f"engine.cpus_per_client must be at most {there}, the CPUs of this machine, got {share:g}")
+    if share > 1024:
+        raise UserError(f"engine.cpus_per_client must be at most 1024, got {share:g}")
+    if engine.name == "ray" and share > 1 and share % 1:
+        raise UserError(f"engine.cpus_per_client must be a whole number or below 1, as Ray counts, got {share:g}")
 
 
 def _check_gpus(config: Config) -> None:
     share = config.engine.gpus_per_client
     wrong = share != "auto" if isinstance(share, str) else not (share >= 0 and math.isfinite(share))
     if wrong:
-        raise UserError(f"engine.gpus_per_client must be auto or a number of GPUs from 0, got {share!r}")
-    if torch.cuda.is_available():
-        return
-    if config.device == "cuda":
+        raise UserError(f"engine.gpus_per_client must be auto or a number of GPUs from 0, got {shown(share)}")
+    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if not there and config.device == "cuda":
         raise UserError("device=cuda asks for a GPU, but PyTorch sees none here; use device=cpu or device=auto")
-    if not isinstance(share, str) and share > 0:
-        raise UserError(f"engine.gpus_per_client={share:g} asks for a GPU, but PyTorch sees none here; use auto or 0")
+    if isinstance(share, str) or share == 0:
+        return
+    if share > there:
+        seen = f"{there} here" if there else "none here; use auto or 0"
+        raise UserError(f"engine.gpus_per_client={share:g} asks for more GPUs than PyTorch sees: {seen}")
+    if config.engine.name == "ray" and share > 1 and share % 1:
+        raise UserError(f"engine.gpus_per_client must be a whole number or below 1, as Ray counts, got {share:g}")

@@ -178,3 +178,4 @@ def quiet() -> None:
     """Keep Flower and Ray from writing between our lines; what goes wrong reaches the user by ours."""
     logging.getLogger("flwr").setLevel(logging.CRITICAL)
     logging.getLogger("ray").setLevel(logging.ERROR)
+    logging.getLogger("ray._private").setLevel(logging.CRITICAL)  # Ray resets its own level, but not this one

@@ -6,7 +6,6 @@ import json
 import platform
 import resource
 import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -27,8 +26,10 @@ from flsplit.clients import save_clients
 from flsplit.compose import compose
 from flsplit.config import Config
 from flsplit.errors import RunFailed, UserError
+from flsplit.folder import folder_for
 from flsplit.record import Recorder, write_partition
 from flsplit.report.console import Progress, closing_table
+from flsplit.resume import check_checkpoint
 from flsplit.server_app import Server
 
 Start = Callable[[engine.ServerMain], None]
@@ -77,7 +78,14 @@ def run(overrides: Sequence[str] = (), *, quiet: bool = True) -> Run:
     return execute(compose(overrides), quiet=quiet)
 
 
-def execute(config: Config, *, quiet: bool = False, stream: TextIO | None = None, start: Start | None = None) -> Run:
+def execute(
+    config: Config,
+    *,
+    quiet: bool = False,
+    stream: TextIO | None = None,
+    start: Start | None = None,
+    prepared: Prepared | None = None,
+) -> Run:
     """Run a checked configuration: prepare, train, summarise.
 
     Args:
@@ -85,12 +93,13 @@ def execute(config: Config, *, quiet: bool = False, stream: TextIO | None = None
         quiet: whether to show no progress.
         stream: for progress and the closing table; stderr and stdout if None.
         start: provides grid and hub to the server's rounds; the configured engine if None.
+        prepared: from `prepare`, where that has been done already.
 
     Raises:
         UserError: if data or model refuse the configuration; nothing is written then.
         RunFailed: if the run could not go on.
     """
-    prepared = prepare(config)
+    prepared = prepared or prepare(config)
     recorder, checkpoints = lay_out(prepared)
     if start is None:
         start = partial(engine.run, prepared.plan, client_app, prepared.workers)
@@ -119,7 +128,7 @@ def prepare(config: Config) -> Prepared:
     Raises:
         UserError: naming the key.
     """
-    out = _folder(config)
+    out = folder_for(config)
     try:
         dataset = data.load(config.dataset, seed=config.seed)
         labels = dataset.train.labels
@@ -137,8 +146,12 @@ def prepare(config: Config) -> Prepared:
         assembly = assembly_for(plan.to_json())
         tokens, width = assembly.activations
         config.compressor_instance().check(batch_size=config.batch_size, tokens=tokens, width=width)
+        if config.resume is not None:
+            check_checkpoint(out, config.rounds, assembly)
     except ValueError as error:
         raise UserError(str(error)) from error
+    except OSError as error:  # of the data: everything else is read by flsplit.config and flsplit.resume
+        raise UserError(f"dataset.path: {error.strerror}: {error.filename}") from error
     return Prepared(
         plan, out, dataset, [train for train, _ in halves], [held for _, held in halves],
         engine.workers(config, device == "cuda"),
@@ -146,10 +159,17 @@ def prepare(config: Config) -> Prepared:
 
 
 def lay_out(prepared: Prepared) -> tuple[Recorder, Checkpoints]:
-    """Make the run's folder with what is known before the first round."""
+    """Make the run's folder with what is known before the first round.
+
+    Raises:
+        UserError: if it cannot be made.
+    """
     out, config = prepared.out, prepared.plan.config
     checkpoints, recorder = Checkpoints(out / "checkpoint"), Recorder(out)
-    checkpoints.create()
+    try:
+        checkpoints.create()
+    except OSError as error:
+        raise UserError(f"out={out} cannot be made: {error.strerror}") from error
     values = {key: value for key, value in config.as_dict().items() if key not in ("resume", "experiment")}
     (out / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create({**values, "out": str(out)})))
     save_clients(Path(prepared.plan.clients), prepared.train, prepared.held)
@@ -204,28 +224,6 @@ def title(config: Config) -> str:
         f"{config.compressor['name']} · {config.strategy['name']} · {config.clients} {who} · "
         f"{config.model.name} on {config.dataset.name}"
     )
-
-
-def _folder(config: Config) -> Path:
-    """The run's folder, not yet made.
-
-    Raises:
-        UserError: if there is something in it already.
-    """
-    if config.out is None:
-        base = Path("outputs") / time.strftime("%Y-%m-%d") / time.strftime("%H-%M-%S")
-        out, number = base, 1
-        while out.exists():
-            number += 1
-            out = base.with_name(f"{base.name}-{number}")
-        return out
-    out = Path(config.out)
-    if config.resume is not None:
-        return out
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        held = "a run" if (out / "config.yaml").exists() else "something"
-        raise UserError(f"out={config.out} already holds {held}; choose a new folder, or resume={config.out}")
-    return out
 
 
 def _device(config: Config) -> str:

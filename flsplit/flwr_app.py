@@ -30,8 +30,8 @@ def main(grid: Grid, context: Context) -> None:
     import ray
 
     from flsplit.compose import compose
-    from flsplit.hub import RayHub
     from flsplit.experiment import execute
+    from flsplit.hub import RayHub
 
     logging.getLogger("flwr").setLevel(logging.WARNING)
     overrides = shlex.split(str(context.run_config.get("overrides", "")))

@@ -20,6 +20,7 @@ from flsplit.ledger import Tally
 from flsplit.messenger import Messenger
 from flsplit.record import Recorder, Row
 from flsplit.report.console import Progress
+from flsplit.strategy import build
 from flsplit.streams import numpy_stream
 from flsplit.worker import Report
 
@@ -66,7 +67,7 @@ class Server:
         self._hub = hub
         hub.on_report = self._show
         messenger = Messenger(grid, self._plan, hub.address, config.clients, idle=self._show)
-        strategy = config.strategy_instance()
+        strategy = build(**config.strategy)
         if strategy.placement == "central":
             hub.start_host(partial(host_from_json, self._plan))
         messenger.warm_up(min(self._workers, config.taking_part))

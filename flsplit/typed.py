@@ -16,8 +16,16 @@ _WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: 
 
 def nearest(word: str, words: Iterable[str]) -> str:
     """`; did you mean X?` for the closest of `words`, or nothing."""
-    close = get_close_matches(word, list(words), n=1, cutoff=0.6)
+    close = get_close_matches(word.lower(), list(words), n=1, cutoff=0.7)
     return f"; did you mean {close[0]}?" if close else ""
+
+
+def shown(value: Any) -> str:
+    """A value as the user types it, cut where it is long."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    text = repr(value)
+    return text if len(text) <= 100 else f"{text[:97]}..."
 
 
 def read(kind: type[T], values: Mapping[str, Any], *, at: str = "") -> T:
@@ -48,7 +56,7 @@ def read(kind: type[T], values: Mapping[str, Any], *, at: str = "") -> T:
 def _value(hint: Any, value: Any, key: str) -> Any:
     if is_dataclass(hint) and isinstance(hint, type):
         if not isinstance(value, Mapping):
-            raise UserError(f"{key} is a group of keys, got {value!r}")
+            raise UserError(f"{key} is a group of keys, got {shown(value)}")
         return read(hint, value, at=f"{key}.")
     choices = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
     if value is None and type(None) in choices:
@@ -69,5 +77,9 @@ def _value(hint: Any, value: Any, key: str) -> Any:
             return float(value)
         except ValueError:
             pass
-    wanted = " or ".join(_WORDS.get(c, "a group of keys") for c in choices)
-    raise UserError(f"{key} must be {wanted}, got {value!r}")
+    wanted = " or ".join(_WORDS.get(c, "a group of keys") for c in choices).replace(
+        "true or false or", "true, false or"
+    )
+    if str in choices and isinstance(value, int | float) and not isinstance(value, bool) and bool not in choices:
+        wanted += f" (a number in quotes is text: '{key}=\"{value}\"')"
+    raise UserError(f"{key} must be {wanted}, got {shown(value)}")

@@ -1,6 +1,5 @@
 """Strategies of split-federated learning: one file each, found by its name."""
 
-from strategies.interface import Strategy
-from strategies.registry import available, build
+from flsplit.strategy import Strategy, available, build
 
 __all__ = ["Strategy", "available", "build"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from flsplit.federation import Federation
-from strategies.interface import Strategy
+from flsplit.strategy import Strategy
 
 
 class SplitFedV1(Strategy):

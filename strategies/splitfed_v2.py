@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from flsplit.errors import UserError
 from flsplit.federation import Federation
-from strategies.interface import Strategy
+from flsplit.strategy import Strategy
 
 
 class SplitFedV2(Strategy):

@@ -213,5 +213,3 @@ def average(columns: list[list[Tensor]], counts: list[int]) -> None:
         mean = sum(t.double() * n for t, n in zip(tensors, counts)) / sum(counts)
         for tensor in tensors:
             tensor.copy_(mean.float())
-
-

@@ -100,9 +100,7 @@ def test_each_client_sends_its_bits_by_the_formula(tmp_path: Path) -> None:
 
 
 def test_xi_is_the_mean_of_both_ratios_to_base(tmp_path: Path) -> None:
-    base, adc = (
-        small(tmp_path / c, "engine=inline", f"compressor={c}").rounds.iloc[-1] for c in ("base", "adc")
-    )
+    base, adc = (small(tmp_path / c, "engine=inline", f"compressor={c}").rounds.iloc[-1] for c in ("base", "adc"))
     assert base.xi == 1
     ratios = adc.uplink_bits / base.uplink_bits, adc.downlink_bits / base.downlink_bits
     assert adc.xi == pytest.approx(sum(ratios) / 2, rel=1e-12)

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import numpy as np
+from PIL import UnidentifiedImageError
 
 from flsplit.data import images
 from flsplit.data.errors import DataError
@@ -41,7 +42,8 @@ def write_table(folder: Path, name: str, split: Split, rows: np.ndarray, max_sid
             if max_side is not None:
                 image, decoded = images.shrink(image, decoded, max_side)
         except Exception as error:  # Pillow has no common exception for broken files
-            raise DataError(f"{split.where(row)} cannot be read as an image ({error})") from error
+            reason = "of no known format" if isinstance(error, UnidentifiedImageError) else error
+            raise DataError(f"{split.where(row)} cannot be read as an image ({reason})") from error
         return image, np.asarray(decoded)
 
     writer = TableWriter(folder, name, split.labels[rows])

@@ -26,9 +26,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "runs", nargs="+", metavar="RUN", type=Path, help="a run's folder, or one that contains run folders"
     )
-    parser.add_argument(
-        "--out", type=Path, default=Path("report.html"), help="the page to write [%(default)s]"
-    )
+    parser.add_argument("--out", type=Path, default=Path("report.html"), help="the page to write [%(default)s]")
     try:
         arguments = parser.parse_args(argv)
         write_report(arguments.runs, arguments.out)

@@ -183,9 +183,7 @@ def _round_line(row: Mapping[str, Any], state: State, took: float, now: float) -
     loss, accuracy = row.get("train_loss"), row.get("test_accuracy")
     width = 1 if state.rounds is None else len(str(state.rounds))
     parts = [
-        f"round {state.round:{width}d}"
-        if state.rounds is None
-        else f"round {state.round:>{width}d}/{state.rounds}",
+        f"round {state.round:{width}d}" if state.rounds is None else f"round {state.round:>{width}d}/{state.rounds}",
         f"loss {NOTHING if loss is None or missing(loss) else format(loss, '.3f'):>5}",
         f"accuracy {percent(accuracy):>5}",
         f"up {human_bits(state.uplink_bits):>8}",

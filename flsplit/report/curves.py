@@ -69,16 +69,12 @@ def _draw(
         return to_svg(drawing, title)
 
 
-def over_rounds(
-    curves: Sequence[Curve], *, title: str, y_label: str, size: tuple[float, float] = HALF
-) -> str:
+def over_rounds(curves: Sequence[Curve], *, title: str, y_label: str, size: tuple[float, float] = HALF) -> str:
     """A plot against the round."""
     return _draw(curves, title=title, x_label="round", y_label=y_label, size=size, log_x=False)
 
 
-def over_bits(
-    curves: Sequence[Curve], *, title: str, y_label: str, what: str, size: tuple[float, float] = HALF
-) -> str:
+def over_bits(curves: Sequence[Curve], *, title: str, y_label: str, what: str, size: tuple[float, float] = HALF) -> str:
     """A plot against bits, in the unit that suits the largest, logarithmic where runs are far apart.
 
     Args:

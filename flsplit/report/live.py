@@ -111,9 +111,7 @@ class LiveBar:
 
 def print_table(stream: SafeStream, title: str, rows: Sequence[tuple[str, str]]) -> None:
     """A two-column table under a heading."""
-    table = Table(
-        title=Text(title, style="bold"), title_justify="left", show_header=False, box=None, pad_edge=False
-    )
+    table = Table(title=Text(title, style="bold"), title_justify="left", show_header=False, box=None, pad_edge=False)
     table.add_column(style="cyan", no_wrap=True)
     table.add_column(overflow="fold")
     for name, text in rows:

@@ -104,9 +104,7 @@ def _loss_section(entries: Sequence[_Entry]) -> str:
     for column, caption in (("train_loss", "Training loss"), ("test_loss", "Test loss")):
         lines = _lines(entries, itemgetter("round"), itemgetter(column))
         if lines:
-            svg = curves.over_rounds(
-                lines, title=f"{caption} over rounds", y_label=f"{caption.lower()} (nats)"
-            )
+            svg = curves.over_rounds(lines, title=f"{caption} over rounds", y_label=f"{caption.lower()} (nats)")
             parts.append(_figure(svg, f"{caption} over rounds", "half"))
     if not parts:
         return ""

@@ -22,9 +22,7 @@ _WRITTEN = (30, 20)  # up to so many clients and labels, the counts are written 
 
 def counts(partition: pd.DataFrame) -> pd.DataFrame:
     """Samples as a table of labels (rows) by clients (columns), zeros filled in."""
-    table = partition.pivot_table(
-        index="label", columns="client", values="count", aggfunc="sum", fill_value=0
-    )
+    table = partition.pivot_table(index="label", columns="client", values="count", aggfunc="sum", fill_value=0)
     return table.astype("int64").sort_index().sort_index(axis=1)
 
 
@@ -47,9 +45,7 @@ def _ticks(axis: Any, values: list[Any], room: int) -> None:
     if len(values) <= room:
         positions = list(range(len(values)))
     else:
-        ticks = MaxNLocator(nbins=max(4, room // 2), integer=True, steps=[1, 2, 5, 10]).tick_values(
-            0, len(values) - 1
-        )
+        ticks = MaxNLocator(nbins=max(4, room // 2), integer=True, steps=[1, 2, 5, 10]).tick_values(0, len(values) - 1)
         positions = [int(tick) for tick in ticks if 0 <= tick < len(values)]
     axis.set_major_locator(FixedLocator(positions))
     axis.set_ticklabels([str(values[position]) for position in positions])

@@ -93,8 +93,7 @@ def find_runs(paths: Sequence[Path]) -> list[Path]:
             raise ReportError(f"{error.filename}: cannot be read: {error.strerror}") from error
         if not runs:
             raise ReportError(
-                f"{path}: no run here; a run's folder has config.yaml and rounds.parquet "
-                f"(looked {_DEPTH} levels deep)"
+                f"{path}: no run here; a run's folder has config.yaml and rounds.parquet (looked {_DEPTH} levels deep)"
             )
         found.update(dict.fromkeys(run.resolve() for run in runs))
     return list(found)

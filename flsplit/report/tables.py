@@ -81,9 +81,7 @@ def _status(run: Run) -> str:
 
 def results(runs: Sequence[Run], cells: Sequence[str]) -> str:
     """What the runs reached; `cells` name them."""
-    rows = [
-        [cell, _status(run), *(escape(show(run)) for _, show in _RESULTS)] for run, cell in zip(runs, cells)
-    ]
+    rows = [[cell, _status(run), *(escape(show(run)) for _, show in _RESULTS)] for run, cell in zip(runs, cells)]
     return table(["run", "status", *(head for head, _ in _RESULTS)], rows, "results")
 
 

@@ -9,6 +9,8 @@ Shapes: B samples, N tokens (prefix tokens included), D embedding width, H heads
 from __future__ import annotations
 
 import copy
+import logging
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -23,6 +25,7 @@ from torch import Tensor, nn
 
 from flsplit.data.hub import reachable as hub_reachable
 from flsplit.streams import derived_seed
+from flsplit.typed import nearest
 
 
 class ClientModel(nn.Module):
@@ -149,25 +152,49 @@ def build(name: str, *, classes: int, image_size: int, pretrained: bool | str, s
         torch.manual_seed(derived_seed(seed, "init"))
         if name == "vit_micro":
             return _vit_micro(classes, image_size)
+        _check_name(name)
         options: dict[str, object] = {"num_classes": classes, "img_size": image_size}
         if isinstance(pretrained, str):
             options["pretrained_cfg_overlay"] = {"file": str(Path(pretrained))}
         try:
-            with _offline_if_unreachable() if pretrained is True else nullcontext():
+            with _offline_if_unreachable() if pretrained is True else nullcontext(), _quiet():
                 model = timm.create_model(DEIT.get(name, name), pretrained=bool(pretrained), **options)
         except Exception as error:
             raise ValueError(_explain(name, pretrained, error)) from error
     check_cuttable(model)
+    _check_image_size(model, name, image_size)
     if isinstance(pretrained, str):
         _check_weights(model, name, pretrained)
     return model
+
+
+def _check_name(name: str) -> None:
+    """Refuse what timm does not know, before it looks on the Hub or on the disk."""
+    base, _, tag = DEIT.get(name, name).partition(".")
+    if not timm.is_model(base):
+        hint = nearest(name, ["vit_micro", *DEIT, *timm.list_models()])
+        raise ValueError(f"model.name must be a model of timm, got {name!r}{hint}")
+    if tag and f"{base}.{tag}" not in (tags := timm.list_pretrained(f"{base}.*")):
+        raise ValueError(f"model.name: timm has no weights {name!r}{nearest(name, tags)}")
+
+
+def _check_image_size(model: VisionTransformer, name: str, image_size: int) -> None:
+    """Refuse a size whose last pixels no patch would cover."""
+    patch = max(model.patch_embed.patch_size)
+    if image_size % patch or image_size < patch:
+        below = max(1, image_size // patch) * patch
+        raise ValueError(
+            f"model.image_size must be a multiple of {patch} for {name} (its patches), got {image_size}; "
+            f"{below} and {below + patch} are the nearest"
+        )
 
 
 def _check_weights(model: VisionTransformer, name: str, path: str) -> None:
     """Refuse a file that leaves a part of the model without weights, the head apart: timm loads it all the same."""
     missing = set(model.state_dict()) - set(load_state_dict(path)) - set(model.head.state_dict(prefix="head."))
     if missing:
-        raise ValueError(f"model.pretrained: {path} does not fit {name}: it lacks {min(missing)} and {len(missing) - 1} more")
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise ValueError(f"model.pretrained: {path} does not fit {name}: it lacks {min(missing)}{more}")
 
 
 def _vit_micro(classes: int, image_size: int) -> VisionTransformer:
@@ -184,13 +211,28 @@ def _explain(name: str, pretrained: bool | str, error: Exception) -> str:
     if isinstance(error, TypeError):
         return f"model: {name} is not a Vision Transformer that timm can build for a given image size"
     if isinstance(pretrained, str):
-        return f"model.pretrained: cannot load {pretrained} into {name}: {reason}"
+        if "size mismatch" in str(error):
+            return f"model.pretrained: {pretrained} does not fit {name}: {str(error).splitlines()[1].strip()}"
+        return f"model.pretrained: {pretrained} is not a weights file that timm can read ({reason.partition('. ')[0]})"
     if pretrained and isinstance(error, OSError):
         return (
             f"model.pretrained=true: the Hugging Face Hub, which has the weights of {name}, cannot be reached; "
             "give a local file with model.pretrained=FILE, or model.pretrained=false"
         )
     return f"model: cannot build {name}: {reason}"
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No warnings of PyTorch's and timm's: what matters of them is said by `build`'s own errors."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
 
 
 @contextmanager

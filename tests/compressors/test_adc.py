@@ -206,8 +206,6 @@ def test_never_waits_for_the_device_but_to_end_kmeans(
     torch.cuda.set_sync_debug_mode("error")
     try:
         payload = compressor.compress(z, y, s, start=start)
-        compressor.decompress(payload, BatchShape(batch=40, tokens=17, width=4, classes=10))[
-            0
-        ].sum().backward()
+        compressor.decompress(payload, BatchShape(batch=40, tokens=17, width=4, classes=10))[0].sum().backward()
     finally:
         torch.cuda.set_sync_debug_mode("default")

@@ -41,10 +41,7 @@ def test_equals_loops(make_batch: MakeBatch, batch: int, final_relu: bool, devic
     encoder, decoder = compressor.client_half, compressor.server_half
     assert encoder is not None and decoder is not None
     weights = [
-        half.get_parameter(f"{i}.{part}")
-        for half in (encoder, decoder)
-        for i in (0, 2)
-        for part in ("weight", "bias")
+        half.get_parameter(f"{i}.{part}") for half in (encoder, decoder) for i in (0, 2) for part in ("weight", "bias")
     ]
     copies = [weight.detach().clone().requires_grad_() for weight in weights]
     copy = z.detach().requires_grad_()

@@ -33,9 +33,7 @@ def test_equals_double_sums(
     keys = torch.randn(group, tokens * width)
     compressor = C3SL(group=group).bind(tokens=tokens, width=width, keys=keys)
     payload = compressor.compress(z, y, s)
-    received, targets = compressor.decompress(
-        payload, BatchShape(batch=batch, tokens=tokens, width=width, classes=10)
-    )
+    received, targets = compressor.decompress(payload, BatchShape(batch=batch, tokens=tokens, width=width, classes=10))
     assert torch.equal(targets, y)
 
     copy = z.detach().cpu().requires_grad_()

@@ -98,8 +98,7 @@ ERRORS: list[tuple[str, dict[str, Any], str]] = [
     (
         "topk",
         {"ratio": 0.1},
-        "compressor.ratio is not an option of topk (did you mean 'rate'?); "
-        "its options are rate, index_bits, at_eval",
+        "compressor.ratio is not an option of topk (did you mean 'rate'?); its options are rate, index_bits, at_eval",
     ),
     ("topk", {"rate": -0.1}, "compressor.rate must be in (0, 1], got -0.1"),
     (
@@ -130,8 +129,7 @@ ERRORS: list[tuple[str, dict[str, Any], str]] = [
     (
         "no_such_package.method",
         {},
-        "compressor must name a module that can be imported, got 'no_such_package.method': "
-        "no module 'no_such_package'",
+        "compressor must name a module that can be imported, got 'no_such_package.method': no module 'no_such_package'",
     ),
     ("compressors.kmeans", {}, "compressor module compressors.kmeans must define one Compressor, found none"),
 ]

@@ -75,9 +75,7 @@ def test_same_generator_same_payload(make_batch: MakeBatch, name: str, options: 
         compressor = bound(name, options, 17, 6)
         payloads.append(compressor.compress(z, y, s, generator=torch.Generator().manual_seed(9)))
     first, second = payloads
-    assert all(
-        torch.equal(a, b) for a, b in zip(first.floats + first.integers, second.floats + second.integers)
-    )
+    assert all(torch.equal(a, b) for a, b in zip(first.floats + first.integers, second.floats + second.integers))
 
 
 @pytest.mark.parametrize(("name", "options"), METHODS, ids=IDS)

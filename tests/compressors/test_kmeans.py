@@ -97,9 +97,7 @@ def test_empty_cluster_takes_the_farthest_sample() -> None:
 def test_no_cluster_is_ever_empty(x: Tensor, share: int, device: str) -> None:
     clusters = min(share, len(x))
     for iterations in (1, 2, 50):
-        assignment, means = kmeans(
-            x.to(device), torch.arange(clusters, device=device), max_iterations=iterations
-        )
+        assignment, means = kmeans(x.to(device), torch.arange(clusters, device=device), max_iterations=iterations)
         assert sorted(set(assignment.tolist())) == list(range(clusters))
         assert means.shape == (clusters, 6)
 

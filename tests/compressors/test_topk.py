@@ -111,9 +111,7 @@ def test_randtopk_draws_like_a_draw_one_after_the_other() -> None:
 def test_randtopk_draws_from_the_generator(make_batch: MakeBatch) -> None:
     z, y, s = make_batch(4, 5, 12)
     compressor = RandTopK(rate=0.2)
-    seeded = [
-        compressor.compress(z, y, s, generator=torch.Generator().manual_seed(seed)) for seed in (3, 3, 4)
-    ]
+    seeded = [compressor.compress(z, y, s, generator=torch.Generator().manual_seed(seed)) for seed in (3, 3, 4)]
     assert torch.equal(seeded[0].integers[1], seeded[1].integers[1])
     assert not torch.equal(seeded[0].integers[1], seeded[2].integers[1])
     draws = torch.empty(4, 60).exponential_(generator=torch.Generator().manual_seed(3))

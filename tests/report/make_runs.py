@@ -56,9 +56,7 @@ def rounds_table(
 
 def partition_table(clients: int, labels: int, *, alpha: float = 0.3, seed: int = 0) -> pd.DataFrame:
     rng = np.random.default_rng(seed)
-    counts = np.stack(
-        [rng.multinomial(50 * clients, rng.dirichlet([alpha] * clients)) for _ in range(labels)]
-    )
+    counts = np.stack([rng.multinomial(50 * clients, rng.dirichlet([alpha] * clients)) for _ in range(labels)])
     label, client = np.nonzero(counts)
     return pd.DataFrame({"client": client, "label": label, "count": counts[label, client]})
 
@@ -67,9 +65,7 @@ def clients_table(
     rounds: int, clients: int, *, held_out: bool = False, failed: tuple[tuple[int, int], ...] = ()
 ) -> pd.DataFrame:
     rng = np.random.default_rng(1)
-    number, client = (
-        grid.ravel() for grid in np.meshgrid(range(1, rounds + 1), range(clients), indexing="ij")
-    )
+    number, client = (grid.ravel() for grid in np.meshgrid(range(1, rounds + 1), range(clients), indexing="ij"))
     table = pd.DataFrame(
         {
             "round": number,

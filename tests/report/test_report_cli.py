@@ -44,9 +44,7 @@ def test_no_run_at_all(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--bogus" in refused(capsys, "run", "--bogus")
 
 
-def test_out_must_be_a_page_in_a_folder_that_exists(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_out_must_be_a_page_in_a_folder_that_exists(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = make_run(tmp_path / "run")
     kept = (run / "config.yaml").read_bytes()
     assert "no folder" in refused(capsys, run, "--out", tmp_path / "absent" / "report.html")

@@ -126,9 +126,7 @@ def test_without_a_last_round_there_is_no_time_left() -> None:
 
 
 @pytest.mark.parametrize("variable,value", [("NO_COLOR", "1"), ("TERM", "dumb")])
-def test_plain_on_a_terminal_that_asks_for_it(
-    monkeypatch: pytest.MonkeyPatch, variable: str, value: str
-) -> None:
+def test_plain_on_a_terminal_that_asks_for_it(monkeypatch: pytest.MonkeyPatch, variable: str, value: str) -> None:
     monkeypatch.setenv(variable, value)
     stream = Terminal()
     with Progress(rounds=2, stream=stream) as progress:
@@ -167,9 +165,7 @@ def test_terminal_shows_bar_numbers_and_notes() -> None:
         step(progress, 2, 0, 120)
         clock.now += 10
         progress.note("client 3 failed [red]badly[/red]")
-        progress.step(
-            round=2, step=30, steps=120, loss=1.5, uplink_bits=23_400_000, downlink_bits=9_000_000_000
-        )
+        progress.step(round=2, step=30, steps=120, loss=1.5, uplink_bits=23_400_000, downlink_bits=9_000_000_000)
     last = shown(stream).splitlines()[-1]
     for told in ("round 2/30", "step 30/120", "loss 1.500", "accuracy 56.7%", "up 23.4 Mb", "down 9.0 Gb"):
         assert told in last
@@ -217,9 +213,7 @@ def test_many_threads_at_once() -> None:
 
 
 @pytest.mark.parametrize("kind", [io.StringIO, Terminal])
-def test_a_closed_stream_is_no_reason_to_stop(
-    kind: type[io.StringIO], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_closed_stream_is_no_reason_to_stop(kind: type[io.StringIO], monkeypatch: pytest.MonkeyPatch) -> None:
     raised: list[Any] = []
     monkeypatch.setattr(threading, "excepthook", raised.append)
     stream = kind()
@@ -267,9 +261,7 @@ def test_closing_table(kind: type[io.StringIO]) -> None:
     stream = kind()
     closing_table(SUMMARY, title="adc [red] digits", stream=stream)
     lines = [re.sub(r" {2,}", "  ", line.strip()) for line in shown(stream).splitlines()]
-    told = dict(
-        re.split(r" {2,}", line.replace("exchanged ", "exchanged  "), maxsplit=1) for line in lines[1:]
-    )
+    told = dict(re.split(r" {2,}", line.replace("exchanged ", "exchanged  "), maxsplit=1) for line in lines[1:])
     assert lines[0] == "adc [red] digits"
     assert told["test accuracy"] == "56.7% final, 60.0% best"
     assert told["bits up"].startswith("12.3 Mb ")

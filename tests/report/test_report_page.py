@@ -154,8 +154,7 @@ def test_null_columns_as_parquet_writes_them(tmp_path: Path) -> None:
     assert "test loss (nats)" not in page.text
     blind = rounds_table(3).assign(test_accuracy=None, test_loss=None)
     assert (
-        "No round has been evaluated."
-        in page_of(tmp_path, make_run(tmp_path / "b", rounds=blind, summary=False)).text
+        "No round has been evaluated." in page_of(tmp_path, make_run(tmp_path / "b", rounds=blind, summary=False)).text
     )
 
 

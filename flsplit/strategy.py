@@ -1,4 +1,4 @@
-"""What a strategy is: one method that runs a round."""
+"""What a strategy is: one method that runs a round. Strategies themselves live in the package `strategies`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+from compressors.plugins import Plugins
 from flsplit.aggregation import Aggregator
 from flsplit.errors import UserError
 from flsplit.federation import Federation
@@ -44,3 +45,21 @@ class Strategy(ABC):
     @abstractmethod
     def round(self, fed: Federation, clients: Sequence[int]) -> None:
         """Train `clients` for one round and leave the new models in `fed.client_model` and `fed.server_model`."""
+
+
+_STRATEGIES: Plugins[Strategy] = Plugins("strategy", "strategies", Strategy)  # type: ignore[type-abstract]
+available = _STRATEGIES.available
+
+
+def build(name: str, **options: Any) -> Strategy:
+    """Create a strategy.
+
+    Args:
+        name: one of the package `strategies` ("splitfed_v1"), or the dotted path of any importable module that
+            defines one `Strategy`.
+        options: the keyword arguments of its class.
+
+    Raises:
+        ValueError: for an unknown name or option, or a value that cannot be; one line each.
+    """
+    return _STRATEGIES.build(name, options)

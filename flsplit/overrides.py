@@ -1,0 +1,195 @@
+"""What the user typed, `key=value` by `key=value`: read and refused here before Hydra composes anything.
+
+Hydra accepts a few forms that make no sense for flsplit (a group taken away, chosen twice or put elsewhere) and its
+own complaints fill paragraphs; both end up here as one line that names the key.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_module
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, OverrideType
+from hydra.errors import HydraException, OverrideParseException
+from omegaconf import OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+from flsplit.errors import UserError
+from flsplit.typed import nearest, shown
+
+_OPEN = "strategy.aggregator_args"  # whatever keys the aggregator takes: Hydra wants ++ for those it has not seen
+_SIGNS = {OverrideType.ADD: "+", OverrideType.FORCE_ADD: "++"}
+_REFUSED = {
+    "hydra.mode": "write -m for a sweep, nothing for a single run",
+    "hydra.job.chdir": "a run stays in the folder where flsplit was started; out=FOLDER says where its files go",
+}
+
+
+@contextmanager
+def hydra() -> Iterator[ConfigLoader]:
+    """Hydra with flsplit's own configuration, also inside another application of Hydra's; its loader."""
+    outer = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_module("conf", job_name="flsplit", version_base="1.3"):
+            yield GlobalHydra.instance().config_loader()
+    finally:
+        GlobalHydra.instance().hydra = outer
+
+
+def read(overrides: Sequence[str]) -> list[str]:
+    """Check what was typed, key by key, and bring it into the form that Hydra takes; within `hydra`.
+
+    Raises:
+        UserError: for the first override that makes no sense.
+    """
+    parser = OverridesParser.create()
+    return [_checked(_parsed(parser, override), overrides) for override in overrides]
+
+
+def composable(overrides: Sequence[str]) -> list[str]:
+    """The same outside `hydra`, for a configuration that is only shown: it composes, its values may be wrong.
+
+    Raises:
+        UserError: see `read`.
+    """
+    with hydra(), in_one_line(overrides):
+        typed = read(overrides)
+        hydra_compose("config", overrides=typed)
+        return typed
+
+
+def parse(overrides: Sequence[str]) -> list[Override]:
+    """Hydra's view of overrides that `read` has passed; within `hydra`."""
+    return OverridesParser.create(GlobalHydra.instance().config_loader()).parse_overrides(list(overrides))
+
+
+def keys(overrides: Sequence[str]) -> list[str]:
+    """The keys that were typed, Hydra's own apart."""
+    return [o.key_or_group for o in parse(overrides) if not o.key_or_group.startswith("hydra")]
+
+
+@contextmanager
+def in_one_line(overrides: Sequence[str] = ()) -> Iterator[None]:
+    """Turn complaints of Hydra and OmegaConf into a `UserError` of one line."""
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", message="provider=")  # a searchpath that does not exist
+            yield
+    except (HydraException, OmegaConfBaseException, UserWarning) as error:
+        raise UserError(_shorten(error, overrides)) from error
+
+
+def _parsed(parser: OverridesParser, override: str) -> Override:
+    key, equals, value = override.partition("=")
+    try:
+        parsed = parser.parse_override(override)
+    except (OverrideParseException, HydraException) as error:
+        if not equals:
+            raise UserError(f"{override!r} is not of the form key=value") from error
+        if not re.fullmatch(r"[+~]*[\w/]+([.@:][\w/]+)*", key, re.ASCII):
+            raise UserError(_unknown_key(key, ())) from error
+        text = value.replace("\\", "\\\\").replace('"', '\\"')
+        raise UserError(
+            f"{key}: Hydra reads this value only in quotes; in a shell: " + shlex.quote(f'{key}="{text}"')
+        ) from error
+    if not parsed.key_or_group:
+        raise UserError(f"{override!r} is not of the form key=value")
+    return parsed
+
+
+def _checked(override: Override, overrides: Sequence[str]) -> str:
+    key, text = override.key_or_group, str(override.input_line)
+    if key in _REFUSED:
+        raise UserError(f"{key}: {_REFUSED[key]}")
+    if override.is_hydra_override():
+        return text
+    if override.type is OverrideType.DEL:
+        raise UserError(f"~{key}: no key can be taken away; give {key} another value")
+    sign, value = _SIGNS.get(override.type, ""), text.partition("=")[2]
+    if override.package is not None:
+        raise UserError(f"{key}@{override.package}: a key cannot be put elsewhere; write {key}={value}")
+    choices = _choices(key, overrides)
+    if choices or key == "experiment":
+        if sign:
+            raise UserError(f"{sign}{key}: {key} is chosen already; write {key}={value}")
+        if [o.partition("=")[0] for o in overrides].count(key) > 1:
+            raise UserError(f"{key} is given more than once; choose one")
+        _check_choice(override, choices)
+    elif key == _OPEN or key.startswith(f"{_OPEN}."):
+        return f"++{key}={value}"
+    return text
+
+
+def _choices(key: str, overrides: Sequence[str]) -> list[str]:
+    """What can be chosen for the group `key`, folders of the user's own included; nothing if it is no group."""
+    own = [override for override in overrides if override.startswith("hydra.searchpath=")]
+    loader = GlobalHydra.instance().config_loader()
+    return sorted(loader.get_group_options(key, config_name="config", overrides=own))
+
+
+def _check_choice(override: Override, choices: Sequence[str]) -> None:
+    group = override.key_or_group
+    if override.is_sweep_override():
+        return  # each of its values is checked in its own job
+    value: Any = override.value()
+    choice = str(value) if isinstance(value, str) else shown(value)
+    if choice in choices:
+        return
+    if not choices:
+        raise UserError(f"{group}={choice}: there is none to choose; leave it out")
+    hint = nearest(choice, choices)
+    if "." in choice and group in ("compressor", "strategy"):
+        hint = f"; for a module of your own add a group file that has it as its `name`, see {group}/base.yaml"
+    raise UserError(f"{group} must be one of {', '.join(choices)}, got {choice!r}{hint}")
+
+
+def _shorten(error: Exception, overrides: Sequence[str]) -> str:
+    text = str(error).strip()
+    if found := re.search(r"Could not (?:override|find) '([^'/]+)'", text):
+        return _unknown_key(found[1], overrides)
+    if found := re.search(r"Override ([^\s=]+)=.* looks like a config group override", text):
+        return _unknown_key(found[1], overrides)
+    if found := re.search(r"An item is already at '([^']+)'", text):
+        return f"+{found[1]}: there is such a key already; write {found[1]}=VALUE"
+    if found := re.search(r"Could not find '([^']+)/([^'/]*)'", text):
+        return f"{found[1]}: there is no {found[2]!r} to choose"
+    if found := re.search(r"Ambiguous value for argument '([^'=]+)=", text):
+        return f"{found[1]}: several values need -m (one run each); a value with a comma must be quoted"
+    if found := re.search(r"Cannot merge DictConfig.*full_key: ([\w.]+)", text + str(error.__cause__), re.DOTALL):
+        return f"{found[1]} is a group of keys; write {found[1]}.KEY=VALUE"
+    if isinstance(error, MissingMandatoryValue):
+        return f"{error.full_key} must be given"
+    cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__
+    if cause is not None:
+        text = str(cause)
+    first = " ".join(text.split("\n")[0].split())
+    key = cause.full_key if isinstance(cause, OmegaConfBaseException) else None
+    return f"{key}: {first}" if key and key not in first else first
+
+
+def _unknown_key(key: str, overrides: Sequence[str]) -> str:
+    """Name the nearest key: of the same group, as it was chosen, if the group is right; else of all."""
+    chosen = [o for o in overrides if o.startswith("hydra.") or _choices(o.partition("=")[0], overrides)]
+    try:
+        config = hydra_compose("config", overrides=chosen)
+    except (HydraException, OmegaConfBaseException):
+        config = hydra_compose("config")
+    values: Any = OmegaConf.to_container(config, resolve=False)
+    group, _, last = key.rpartition(".")
+    within = values.get(group)
+    if not isinstance(within, dict):
+        known = [*values, *(f"{name}.{inner}" for name, of in values.items() if isinstance(of, dict) for inner in of)]
+        return f"unknown key {key}{nearest(key, known) or '; flsplit --help shows all'}"
+    names = [name for name in within if name != "name"]
+    hint = nearest(last, names).replace("mean ", f"mean {group}.")
+    return f"unknown key {key}{hint} ({group}={within.get('name')} has {', '.join(names)})"
