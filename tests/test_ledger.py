@@ -57,10 +57,8 @@ def test_a_tally_adds_up() -> None:
     for batch in (128, 128, 5):
         prices.charge(tally, BatchShape(batch=batch, tokens=197, width=192, classes=100))
     assert (tally.samples, tally.steps) == (261, 3)
-    step, short = (
-        price("adc", ratio=0.1),
-        price("adc", BatchShape(batch=5, tokens=197, width=192, classes=100), ratio=0.1),
-    )
+    step = price("adc", ratio=0.1)
+    short = price("adc", BatchShape(batch=5, tokens=197, width=192, classes=100), ratio=0.1)
     for key in ("uplink_bits", "downlink_bits", "nominal_bits", "wire_bytes", "base_uplink_bits", "base_downlink_bits"):
         assert getattr(tally, key) == 2 * step[key] + short[key]
     up, down = tally.uplink_bits / tally.base_uplink_bits, tally.downlink_bits / tally.base_downlink_bits

@@ -49,7 +49,7 @@ def test_a_moved_run_goes_on_from_its_new_place(tmp_path: Path) -> None:
 
 def test_what_is_typed_beside_resume_must_agree(tmp_path: Path) -> None:
     flsplit.run([*KEYS, "rounds=1", f"out={tmp_path / 'run'}"])
-    with pytest.raises(UserError, match=r"batch_size=16 differs .*batch_size=8"):
+    with pytest.raises(UserError, match="batch_size=16 differs from the run to resume, which has 8"):
         flsplit.run([f"resume={tmp_path / 'run'}", "batch_size=16"])
     flsplit.run([f"resume={tmp_path / 'run'}", "batch_size=8", "rounds=2"])
 
