@@ -1,0 +1,1 @@
+"""Studies and measurements built on the platform."""

@@ -1,0 +1,1 @@
+"""Speed, as ratios to what a user would write by hand: `python -m experiments.bench [CASE ...] --json FILE`."""
