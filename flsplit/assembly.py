@@ -15,11 +15,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from compressors import Compressor
+from compressors import BatchShape, Compressor
+from flsplit.budget import Budget
 from flsplit.clients import training_rows
 from flsplit.config import Config
 from flsplit.data import Dataset, Pipeline
-from flsplit.ledger import PriceList
+from flsplit.ledger import FLOAT_BITS, PriceList, Tally, base_layout
 from flsplit.split.host import ServerHost
 from flsplit.split.model import build, cut
 from flsplit.split.side import Side, SideState
@@ -110,6 +111,44 @@ class Assembly:
     def client_rows(self) -> tuple[np.ndarray, ...]:
         """Rows of the training table that each client trains on."""
         return training_rows(self.plan.clients)
+
+    def steps(self, client: int, limit: int | None = None) -> list[Tally]:
+        """What the steps of a client's round cost, one by one.
+
+        Args:
+            client: who.
+            limit: bits that it may still send; None without a budget.
+        """
+        config = self.config
+        sizes = self.pipeline.steps(
+            len(self.client_rows[client]), config.batch_size, config.local_epochs, config.local_steps, self.group_size
+        )
+        steps = [self.prices.step(self._shape(size)) for size in sizes]
+        return steps if limit is None or self.budget is None else steps[: self.budget.affordable(steps, limit)]
+
+    @cached_property
+    def budget(self) -> Budget | None:
+        """What the clients may send, if the configuration limits it."""
+        if self.config.budget.base_epochs is None:
+            return None
+        base = base_layout(self._shape(1))
+        return Budget(
+            self.config.budget, base_bits=base.uplink_bits + base.downlink_bits,
+            samples=[len(rows) for rows in self.client_rows],
+            model_bits=2 * FLOAT_BITS * self.client_side().size,
+        )  # fmt: skip
+
+    def expected_rounds(self) -> int | None:
+        """How many rounds the run has: exactly without a budget, else about."""
+        if self.budget is None:
+            return self.config.rounds
+        steps = [self.steps(client) for client in range(self.config.clients)]
+        about = self.budget.rounds(steps, self.config.taking_part)
+        return about if self.config.rounds is None else min(about, self.config.rounds)
+
+    def _shape(self, size: int) -> BatchShape:
+        tokens, width = self.activations
+        return BatchShape(batch=size, tokens=tokens, width=width, classes=self.classes)
 
     def client_side(self) -> Side:
         """A new client side with the initial weights."""

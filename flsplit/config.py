@@ -13,6 +13,7 @@ import torch
 
 import compressors
 from flsplit import data
+from flsplit.budget import CHARGES, SHARES, BudgetConfig
 from flsplit.errors import UserError
 from flsplit.typed import nearest, read, shown
 
@@ -55,10 +56,11 @@ class Config:
     augment: str
     clients: int
     clients_per_round: int | None
-    rounds: int
+    rounds: int | None
     local_epochs: int | None
     local_steps: int | None
     batch_size: int
+    budget: BudgetConfig
     lr: float
     optimizer_state: str
     device: str
@@ -129,6 +131,7 @@ def read_config(values: Mapping[str, Any]) -> Config:
         raise UserError(f"clients_per_round must be at most clients ({config.clients}), got {config.clients_per_round}")
     if config.local_epochs is None and config.local_steps is None:
         raise UserError("local_epochs or local_steps must be given")
+    _check_budget(config)
     _check_model(config.model)
     _check_cpus(config.engine)
     _check_gpus(config)
@@ -171,6 +174,19 @@ def _expanded(config: Config) -> Config:
 def _home(path: P) -> P:
     """`path` with the user's home folder in place of `~`."""
     return str(Path(path).expanduser()) if path and path.startswith("~") else path
+
+
+def _check_budget(config: Config) -> None:
+    budget = config.budget
+    for key, choices in (("charge", CHARGES), ("share", SHARES)):
+        value = getattr(budget, key)
+        if value not in choices:
+            raise UserError(f"budget.{key} must be one of {', '.join(choices)}, got {value!r}{nearest(value, choices)}")
+    epochs = budget.base_epochs
+    if epochs is not None and not (0 < epochs <= _MOST):
+        raise UserError(f"budget.base_epochs must be above 0 and at most {_MOST}, got {epochs:g}")
+    if epochs is None and config.rounds is None:
+        raise UserError("rounds=null needs a budget that ends the run: budget.base_epochs=EPOCHS")
 
 
 def _check_model(model: ModelConfig) -> None:

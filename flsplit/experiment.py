@@ -105,7 +105,7 @@ def execute(
         start = partial(engine.run, prepared.plan, client_app, prepared.workers)
     state = checkpoints.load()
     with Progress(
-        rounds=config.rounds,
+        rounds=assembly_for(prepared.plan.to_json()).expected_rounds(),
         first_round=state.round + 1 if state else 1,
         stream=stream or sys.stderr,
         quiet=quiet,
@@ -116,7 +116,7 @@ def execute(
         except RunFailed:
             finish(prepared, server, recorder, "failed")
             raise
-    summary = finish(prepared, server, recorder, "completed")
+    summary = finish(prepared, server, recorder, "budget" if server.out_of_budget else "completed")
     if not quiet:
         closing_table({**summary, "out": str(prepared.out)}, title=title(config), stream=stream or sys.stdout)
     return read_run(prepared.out)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -50,10 +50,11 @@ class Federation:
         self.moments: dict[int, str] = {}
         self.reports: list[Report] = []
         self.sync_bits: dict[int, int] = {}
+        self._limits: Mapping[int, int] | None = None
 
-    def begin(self, round: int) -> None:
-        """Start a round."""
-        self.round = round
+    def begin(self, round: int, limits: Mapping[int, int] | None) -> None:
+        """Start a round, in which each client sends no more bits than `limits` says (but for its last step)."""
+        self.round, self._limits = round, limits
         self.reports, self.sync_bits = [], {}
         self._hub.new_round()
         if not self._persist:
@@ -160,6 +161,7 @@ class Federation:
                 moments={c: self.moments[c] for c in cohort if c in self.moments},
                 moments_out=str(folder / f"{{client}}.{self.round}.npy") if self._persist else None,
                 keep_moments=self._persist,
+                limits=None if self._limits is None else {c: self._limits[c] for c in cohort},
             )
             for cohort in cohorts
         ]

@@ -42,7 +42,10 @@ def main(grid: Grid, context: Context) -> None:
         overrides.append(f"clients={nodes}")
     config = compose([*overrides, "engine=ray"])
     if config.clients > nodes:
-        raise RunFailed(f"clients={config.clients}, but Flower has started {nodes} nodes")
+        raise RunFailed(
+            f"clients={config.clients}, but Flower has started {nodes} nodes; for more: "
+            f"flwr federation simulation-config --num-supernodes {config.clients}"
+        )
     hub = RayHub(f"flsplit-{uuid4().hex[:12]}", create=True)
     try:
         execute(config, stream=sys.stdout, start=lambda rounds: rounds(grid, hub))

@@ -6,7 +6,6 @@ requested ratio, times the price of `base`) and `wire` (bytes of the packed mess
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
 
@@ -58,27 +57,22 @@ class Tally:
 
 
 class PriceList:
-    """Prices of one compressor's steps; each shape is worked out once."""
+    """What one step costs with a compressor, by the shape of its batch; each shape is worked out once."""
 
     def __init__(self, compressor: Compressor) -> None:
         self.step = lru_cache(maxsize=None)(lambda shape: _price(compressor, shape))
 
-    def charge(self, tally: Tally, shape: BatchShape) -> None:
-        """Add one step on a batch of `shape` to `tally`."""
-        for name, value in self.step(shape).items():
-            setattr(tally, name, getattr(tally, name) + value)
 
-
-def _price(compressor: Compressor, shape: BatchShape) -> Mapping[str, int]:
+def _price(compressor: Compressor, shape: BatchShape) -> Tally:
     layout, base = compressor.layout(shape), base_layout(shape)
     up, down = compressor.nominal_ratios(shape)
-    return {
-        "samples": shape.batch,
-        "steps": 1,
-        "uplink_bits": layout.uplink_bits,
-        "downlink_bits": layout.downlink_bits,
-        "nominal_bits": round(up * base.uplink_bits) + round(down * base.downlink_bits),
-        "wire_bytes": wire_bytes(layout),
-        "base_uplink_bits": base.uplink_bits,
-        "base_downlink_bits": base.downlink_bits,
-    }
+    return Tally(
+        samples=shape.batch,
+        steps=1,
+        uplink_bits=layout.uplink_bits,
+        downlink_bits=layout.downlink_bits,
+        nominal_bits=round(up * base.uplink_bits) + round(down * base.downlink_bits),
+        wire_bytes=wire_bytes(layout),
+        base_uplink_bits=base.uplink_bits,
+        base_downlink_bits=base.downlink_bits,
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -72,12 +73,12 @@ def _saved(folder: Path, resume: str) -> dict[str, Any]:
     return values
 
 
-def check_checkpoint(folder: Path, rounds: int, assembly: Assembly) -> None:
+def check_checkpoint(folder: Path, rounds: int | None, assembly: Assembly) -> None:
     """Refuse a run whose files do not let it go on.
 
     Args:
         folder: of the run.
-        rounds: how many are asked for.
+        rounds: how many are asked for; None if a budget ends the run.
         assembly: of its configuration.
 
     Raises:
@@ -93,7 +94,7 @@ def check_checkpoint(folder: Path, rounds: int, assembly: Assembly) -> None:
         if (
             state is not None or (folder / "rounds.parquet").exists()
         ):  # killed before the first round, a run may lack the tables
-            recorder.restore(finished or rounds)
+            recorder.restore(finished or sys.maxsize)
     except (OSError, ValueError, KeyError) as error:
         raise _damaged(folder, "rounds.parquet or clients.parquet is missing or damaged") from error
     ahead = len(recorder.rounds) - finished  # tables are written first: killed in between, the first round is ahead
@@ -109,7 +110,7 @@ def check_checkpoint(folder: Path, rounds: int, assembly: Assembly) -> None:
             np.load(path, mmap_mode="r")
         except (OSError, ValueError, EOFError) as error:
             raise _damaged(folder, f"{path} is missing or damaged") from error
-    if state.round > rounds:
+    if rounds is not None and state.round > rounds:
         raise UserError(f"rounds={rounds}: the run to resume has finished {state.round} already; ask for more")
 
 

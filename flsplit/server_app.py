@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
@@ -35,6 +35,7 @@ class Totals:
     sync_bits: int = 0
     seconds: float = 0.0  # of rounds, evaluation included, start-up apart
     training_seconds: float = 0.0  # of rounds, start-up and evaluation apart
+    charged: dict[int, int] = field(default_factory=dict)  # to each client, where there is a budget
 
 
 class Server:
@@ -46,6 +47,10 @@ class Server:
         checkpoints: of the run.
         progress: the live display.
         workers: client processes to warm up.
+
+    Attributes:
+        totals: what has been counted so far.
+        out_of_budget: whether every client has spent its share of the budget.
     """
 
     def __init__(
@@ -54,6 +59,7 @@ class Server:
         self._plan, self._recorder, self._checkpoints, self._progress = plan, recorder, checkpoints, progress
         self._workers = workers
         self._shown = 0.0
+        self.out_of_budget = False
         self.totals = Totals(Tally())
 
     def run(self, grid: Grid, hub: Hub) -> None:
@@ -79,14 +85,20 @@ class Server:
             moments_folder=self._checkpoints.moments,
         )  # fmt: skip
         fed.moments = dict(start.moments)
-        for number in range(start.round + 1, config.rounds + 1):
+        number = start.round
+        limits = self._limits()
+        while not self._over(number, limits):
+            number += 1
             began = time.perf_counter()
-            clients = self._sample(number)
-            fed.begin(number)
-            self._expect(number, clients)
+            clients = self._sample(number, limits)
+            fed.begin(number, limits)
+            self._expect(number, clients, limits)
             strategy.round(fed, clients)
             trained = time.perf_counter()
-            score, own = self._evaluate(evaluator, number)
+            self._charge()
+            limits = self._limits()
+            last = self._over(number, limits)
+            score, own = self._evaluate(evaluator, number, last)
             seconds = time.perf_counter() - began
             self.totals.training_seconds += trained - began
             self.totals.seconds += seconds
@@ -98,21 +110,42 @@ class Server:
             client_model, server_model = self._assembly.initial()
             return State(round=0, client_model=client_model, server_model=server_model, moments={}, totals={})
         values = dict(state.totals)
-        self.totals = Totals(Tally(**values.pop("tally")), **values)
+        charged = {int(client): bits for client, bits in values.pop("charged").items()}
+        self.totals = Totals(Tally(**values.pop("tally")), charged=charged, **values)
         self._recorder.restore(state.round)
         return state
 
-    def _sample(self, number: int) -> list[int]:
+    def _limits(self) -> dict[int, int] | None:
+        """Bits that remain, for those clients that have any; None without a budget."""
+        budget = self._assembly.budget
+        return None if budget is None else budget.left(self.totals.charged)
+
+    def _charge(self) -> None:
+        """Charge the clients for the round."""
+        budget, charged = self._assembly.budget, self.totals.charged
+        if budget is None:
+            return
+        for report in self._fed.reports:
+            cost = budget.cost(report.tally, self._fed.sync_bits[report.client])
+            charged[report.client] = charged.get(report.client, 0) + cost
+
+    def _over(self, number: int, limits: dict[int, int] | None) -> bool:
+        """Whether round `number` was the last."""
+        self.out_of_budget = limits is not None and not limits
+        return self.out_of_budget or number == self._assembly.config.rounds
+
+    def _sample(self, number: int, limits: dict[int, int] | None) -> list[int]:
         """The clients that take part in a round, ascending."""
         config = self._assembly.config
-        if config.taking_part == config.clients:
-            return list(range(config.clients))
+        able = list(range(config.clients)) if limits is None else sorted(limits)
+        if config.taking_part >= len(able):
+            return able
         stream = numpy_stream(config.seed, "participation", number)
-        return sorted(int(c) for c in stream.choice(config.clients, config.taking_part, replace=False))
+        return sorted(able[c] for c in stream.choice(len(able), config.taking_part, replace=False))
 
-    def _evaluate(self, evaluator: Evaluator, number: int) -> tuple[Score | None, dict[int, float]]:
+    def _evaluate(self, evaluator: Evaluator, number: int, last: bool) -> tuple[Score | None, dict[int, float]]:
         config, dataset, fed = self._assembly.config, self._assembly.dataset, self._fed
-        if number % config.eval_every and number != config.rounds:
+        if number % config.eval_every and not last:
             return None, {}
         models = (fed.client_model, fed.server_model)
         parts = held_out_rows(self._assembly.plan.clients)
@@ -148,7 +181,7 @@ class Server:
                 round=number, client_model=fed.client_model, server_model=fed.server_model, moments=fed.moments,
                 totals={
                     "tally": tally.as_dict(), "sync_bits": totals.sync_bits, "seconds": totals.seconds,
-                    "training_seconds": totals.training_seconds,
+                    "training_seconds": totals.training_seconds, "charged": totals.charged,
                 },
             )
         )  # fmt: skip
@@ -163,19 +196,10 @@ class Server:
             "sync_bits": self._fed.sync_bits[report.client], "failed": failed,
         }  # fmt: skip
 
-    def _expect(self, number: int, clients: Sequence[int]) -> None:
+    def _expect(self, number: int, clients: Sequence[int], limits: dict[int, int] | None) -> None:
         """Work out how many steps the round will take, for the display."""
-        config, rows = self._assembly.config, self._assembly.client_rows
         self._round = number
-        self._steps = sum(
-            len(
-                self._assembly.pipeline.steps(
-                    len(rows[c]), config.batch_size, config.local_epochs, config.local_steps,
-                    self._assembly.group_size,
-                )
-            )
-            for c in clients
-        )  # fmt: skip
+        self._steps = sum(len(self._assembly.steps(c, None if limits is None else limits[c])) for c in clients)
 
     def _show(self) -> None:
         """Bring the display up to date while clients work."""

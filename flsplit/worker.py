@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
+from itertools import islice
 
 import numpy as np
 import torch
@@ -37,6 +38,7 @@ class Task:
         moments: files with the optimizer moments of those clients that have any, by client.
         moments_out: where to leave them, with `{client}` in it, or None: they are not kept.
         keep_moments: whether a replica's moments return with it.
+        limits: bits that each client may still send; None without a budget.
     """
 
     round: int
@@ -47,6 +49,7 @@ class Task:
     moments: dict[int, str] = field(default_factory=dict)
     moments_out: str | None = None
     keep_moments: bool = True
+    limits: dict[int, int] | None = None
 
     def to_json(self) -> str:
         """Text from which `from_json` makes the same task."""
@@ -58,6 +61,8 @@ class Task:
         values = json.loads(text)
         values["clients"] = tuple(values["clients"])
         values["moments"] = {int(client): path for client, path in values["moments"].items()}
+        if values["limits"] is not None:
+            values["limits"] = {int(client): bits for client, bits in values["limits"].items()}
         return Task(**values)
 
 
@@ -93,7 +98,8 @@ class Run:
         if client in task.moments:
             side.load_moments(torch.from_numpy(np.load(task.moments[client], mmap_mode="c")))
         link.open(client)
-        self._loop = _start(assembly, task.round, client, side)
+        limit = None if task.limits is None else task.limits[client]
+        self._loop = _start(assembly, task.round, client, side, limit)
         self._uplink: Uplink | None = next(self._loop, None)
 
     def advance(self) -> bool:
@@ -101,7 +107,7 @@ class Run:
         if self._uplink is None:
             return False
         downlink = self._link.step(self._uplink)
-        self._prices.charge(self.tally, self._uplink.shape)
+        self.tally += self._prices.step(self._uplink.shape)
         try:
             self._uplink = self._loop.send(downlink)
         except StopIteration:
@@ -129,15 +135,16 @@ class Run:
         )
 
 
-def _start(assembly: Assembly, round: int, client: int, side: Side) -> LocalPass:
+def _start(assembly: Assembly, round: int, client: int, side: Side, limit: int | None) -> LocalPass:
     config = assembly.config
     batches = assembly.pipeline.train_batches(
         assembly.dataset.train, assembly.client_rows[client], client=client, round=round,
         batch_size=config.batch_size, local_epochs=config.local_epochs, local_steps=config.local_steps,
         group_size=assembly.group_size,
     )  # fmt: skip
+    steps = len(assembly.steps(client, limit))
     return local_pass(
-        side, batches, client=client, classes=assembly.classes, stream=assembly.stream(client, round),
+        side, islice(batches, steps), client=client, classes=assembly.classes, stream=assembly.stream(client, round),
         autocast=assembly.autocast,
     )  # fmt: skip
 

@@ -12,7 +12,7 @@ BASE_UP, BASE_DOWN = 128 * (197 * 192 * 32 + 7), 128 * 197 * 192 * 32
 
 
 def price(name: str, shape: BatchShape = DEIT_T, **options: object) -> dict[str, int]:
-    return dict(PriceList(build(name, **options)).step(shape))
+    return PriceList(build(name, **options)).step(shape).as_dict()
 
 
 def test_base() -> None:
@@ -55,7 +55,7 @@ def test_a_tally_adds_up() -> None:
     prices, tally, total = PriceList(build("adc", ratio=0.1)), Tally(), Tally()
     assert tally.xi is None
     for batch in (128, 128, 5):
-        prices.charge(tally, BatchShape(batch=batch, tokens=197, width=192, classes=100))
+        tally += prices.step(BatchShape(batch=batch, tokens=197, width=192, classes=100))
     assert (tally.samples, tally.steps) == (261, 3)
     step = price("adc", ratio=0.1)
     short = price("adc", BatchShape(batch=5, tokens=197, width=192, classes=100), ratio=0.1)

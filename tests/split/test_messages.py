@@ -50,11 +50,11 @@ def test_packed_messages_are_as_long_as_the_ledger_says(name: str, shape: BatchS
     up, down = pack(uplink, layout), pack(downlink, layout)
     assert len(up) + len(down) == wire_bytes(layout)
     price = PriceList(compressor).step(shape)
-    assert price["wire_bytes"] == len(up) + len(down)
-    assert (price["uplink_bits"], price["downlink_bits"]) == (layout.uplink_bits, layout.downlink_bits)
-    padding = 8 * (len(up) - header_bytes(layout)) - price["uplink_bits"]
+    assert price.wire_bytes == len(up) + len(down)
+    assert (price.uplink_bits, price.downlink_bits) == (layout.uplink_bits, layout.downlink_bits)
+    padding = 8 * (len(up) - header_bytes(layout)) - price.uplink_bits
     assert 0 <= padding < 8 * len(layout.integers)
-    assert 8 * (len(down) - header_bytes(layout, down=True)) == price["downlink_bits"]
+    assert 8 * (len(down) - header_bytes(layout, down=True)) == price.downlink_bits
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda s: f"{s.batch}x{s.tokens}x{s.width}x{s.classes}")
