@@ -1,0 +1,91 @@
+"""`results.csv`: a row for each run that was really run; and the numbers that the paper reports."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pandas as pd
+
+from experiments.paper.point import Point
+from flsplit.experiment import Run
+
+HOME = Path(__file__).parent
+COLUMNS = [
+    "experiment", "scale", "dataset", "model", "method", "parameter", "rule", "clients", "strategy", "partition",
+    "alpha", "seed", "xi_nominal", "xi_actual", "samples", "final_test_accuracy", "best_test_accuracy", "uplink_bits",
+    "downlink_bits", "sync_bits", "seconds", "device", "commit",
+]  # fmt: skip
+_KEY = ["scale", "dataset", "model", "method", "parameter", "rule", "seed"]
+
+
+def reported() -> pd.DataFrame:
+    """What the paper reports: `figure, dataset, model, method, vector, parameter, reported_xi, test_accuracy, source`."""
+    return pd.read_csv(HOME / "reported.csv")
+
+
+class Results:
+    """The table of runs and the curves beside it.
+
+    Args:
+        folder: holds `results.csv` and `curves/`.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path, self._curves = folder / "results.csv", folder / "curves"
+
+    def table(self) -> pd.DataFrame:
+        """All rows, of all commits."""
+        if not self.path.exists():
+            return pd.DataFrame(columns=COLUMNS)
+        return pd.read_csv(self.path, dtype={"parameter": str, "rule": str}).fillna({"parameter": "", "rule": ""})
+
+    def row(self, point: Point) -> pd.Series | None:
+        """The row of a point; None if it has not been run."""
+        found = self.table()
+        for key in _KEY:
+            value = getattr(point, key)
+            found = found[found[key] == ("" if value is None else value)]
+        return None if found.empty else found.iloc[-1]
+
+    def curve(self, point: Point) -> pd.DataFrame | None:
+        """`round, samples, uplink_bits, downlink_bits, xi, train_loss, test_accuracy` of a point."""
+        path = self._curves / f"{point.slug}.csv"
+        return pd.read_csv(path) if path.exists() else None
+
+    def add(self, experiment: str, point: Point, run: Run) -> None:
+        """Append a finished run.
+
+        Args:
+            experiment: the figure or table that asked for it.
+            point: what was run.
+            run: what came out.
+        """
+        summary, held = run.summary, run.clients.test_accuracy.dropna()
+        tuned = "partition.holdout=0.2" in point.options  # Figure 3 scores on the held-back fifth
+        row = {
+            "experiment": experiment, "scale": point.scale, "dataset": point.dataset, "model": point.model,
+            "method": point.method, "parameter": point.parameter, "rule": point.rule, "clients": 1,
+            "strategy": "splitfed_v1", "partition": "iid", "alpha": None, "seed": point.seed,
+            "xi_nominal": point.xi_nominal(), "xi_actual": summary["xi"], "samples": summary["samples"],
+            "final_test_accuracy": held.iloc[-1] if tuned else summary["final_test_accuracy"],
+            "best_test_accuracy": held.max() if tuned else summary["best_test_accuracy"],
+            "uplink_bits": summary["uplink_bits"], "downlink_bits": summary["downlink_bits"],
+            "sync_bits": summary["sync_bits"], "seconds": round(summary["seconds"], 1), "device": summary["device"],
+            "commit": commit(),
+        }  # fmt: skip
+        self._curves.mkdir(parents=True, exist_ok=True)
+        columns = ["round", "samples", "uplink_bits", "downlink_bits", "xi", "train_loss", "test_accuracy"]
+        run.rounds[columns].round(6).to_csv(self._curves / f"{point.slug}.csv", index=False)
+        pd.DataFrame([row], columns=COLUMNS).to_csv(
+            self.path, mode="a", header=not self.path.exists(), index=False, float_format="%.6g"
+        )
+
+
+def commit() -> str:
+    """The commit of this code, `-dirty` if files were changed since; `unknown` outside a repository."""
+    found = subprocess.run(
+        ["git", "-C", str(HOME), "describe", "--always", "--dirty", "--abbrev=10"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    return found.stdout.strip() or "unknown"

@@ -1,0 +1,59 @@
+"""Runs the points that are missing, and goes on with those that were cut off."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from experiments.paper.point import Point
+from experiments.paper.results import Results
+from flsplit.compose import compose
+from flsplit.experiment import execute, read_run
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where runs find what they need and leave what they make.
+
+    Attributes:
+        runs: folder for the run folders.
+        data: local copy of the dataset; None for the Hub.
+        weights: file with pretrained weights; None for the Hub.
+        overrides: where and how it is computed, which is not part of the protocol (`device=cuda`).
+    """
+
+    runs: Path
+    data: str | None = None
+    weights: str | None = None
+    overrides: tuple[str, ...] = ()
+
+
+def run_missing(experiment: str, points: Sequence[Point], results: Results, place: Place) -> int:
+    """Run every point that has no row yet, and append the rows.
+
+    Returns:
+        how many were run.
+    """
+    missing = [point for point in points if results.row(point) is None]
+    for number, point in enumerate(missing, 1):
+        print(f"{experiment}: run {number} of {len(missing)}: {point.slug}", flush=True)
+        folder = place.runs / point.slug
+        if not (folder / "summary.json").exists():
+            _run(point, folder, place)
+        results.add(experiment, point, read_run(folder))
+    return len(missing)
+
+
+def _run(point: Point, folder: Path, place: Place) -> None:
+    begun = (folder / "config.yaml").exists()
+    keys = [f'resume="{folder}"'] if begun else point.overrides(data=place.data, weights=place.weights)
+    if not begun:
+        keys += [*place.overrides, f'out="{folder}"']
+    execute(compose(keys))
+
+
+def status(folder: Path) -> str:
+    """How the run in a folder ended."""
+    return str(json.loads((folder / "summary.json").read_text())["status"])
