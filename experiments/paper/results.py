@@ -20,7 +20,7 @@ _KEY = ["scale", "dataset", "model", "method", "parameter", "rule", "seed"]
 
 
 def reported() -> pd.DataFrame:
-    """What the paper reports: `figure, dataset, model, method, vector, parameter, reported_xi, test_accuracy, source`."""
+    """What the paper reports: a row for each point of Figure 4 and each cell of Table 2, with its source."""
     return pd.read_csv(HOME / "reported.csv")
 
 

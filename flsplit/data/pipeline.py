@@ -75,8 +75,8 @@ class Pipeline:
             raise DataError(f"augment: {augment!r} is unknown; choose one of {', '.join(transform.NAMES)}")
         self._size = image_size
         self._augment = augment == "paper"
-        self._mean = torch.tensor(mean, device=device).view(1, 3, 1, 1)
-        self._std = torch.tensor(std, device=device).view(1, 3, 1, 1)
+        self.mean = torch.tensor(mean, device=device).view(1, 3, 1, 1)
+        self.std = torch.tensor(std, device=device).view(1, 3, 1, 1)
         self._device = device
         self._seed = seed
         self._threads = threads
@@ -167,7 +167,7 @@ class Pipeline:
         x = resize(images, self._size).to(torch.float32, memory_format=torch.contiguous_format)
         if step.draws is not None:
             x = torch.where(put(step.draws.flip, self._device).view(-1, 1, 1, 1), x.flip(-1), x)
-        return x.expand(-1, 3, -1, -1).div(255).sub_(self._mean).div_(self._std)
+        return x.expand(-1, 3, -1, -1).div(255).sub_(self.mean).div_(self.std)
 
 
 def _chunks(steps: Iterator[_Step], images: int) -> Iterator[list[_Step]]:
