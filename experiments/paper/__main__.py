@@ -22,7 +22,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         _make(arguments)
     except UserError as error:
-        print("experiments.paper:", error, file=sys.stderr)
+        text = str(error).replace("dataset.path=", "--data ").replace("model.pretrained=FILE", "--weights FILE")
+        print("experiments.paper:", text, file=sys.stderr)
         return 2
     except RunFailed as error:
         print("experiments.paper:", error, file=sys.stderr)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -21,7 +22,7 @@ LABELS = {
     "base": "Base", "adc": "ADC", "topk": "Top-K", "randtopk": "RandTopK", "c3sl": "C3-SL", "bottlenet": "BottleNet++",
 }  # fmt: skip
 NAMES = {"cifar100": "CIFAR-100", "food101": "Food101", "deit_tiny": "DeiT-T", "deit_small": "DeiT-S"}
-_STYLES = {method: Style.of(index) for index, method in enumerate(("adc", *(m for m in METHODS if m != "adc")))}
+_STYLES = {m: Style.of(i) for m, i in zip(("adc", "topk", "randtopk", "c3sl", "bottlenet", "base"), (0, 2, 3, 4, 1, 6))}
 _RULE_LINES = {"sqrt": "-", "pow_1_5_4_5": "--", "release2026": ":"}
 
 
@@ -113,8 +114,17 @@ def _fig3(rows: pd.DataFrame, results: Results, path: Path) -> None:
             axes.set_yticks(range(len(grid.index)), [f"{y:g}" for y in grid.index])
             axes.set(xlabel="T/B", ylabel="k/n", title=f"{title(rows)}: {label}")
             plain_axes(axes)
+            _write_cells(axes, grid)
             drawing.colorbar(image, ax=axes)
         _save(drawing, path)
+
+
+def _write_cells(axes: Axes, grid: pd.DataFrame) -> None:
+    middle = (grid.max().max() + grid.min().min()) / 2
+    for (y, x), value in np.ndenumerate(grid.to_numpy()):
+        if np.isfinite(value):
+            text = f"{value:.1f}" if middle > 1 else f"{value:.2f}"
+            axes.text(x, y, text, ha="center", va="center", fontsize=7, color="white" if value < middle else "black")
 
 
 def _fig5(rows: pd.DataFrame, results: Results, path: Path) -> None:

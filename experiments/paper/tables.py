@@ -91,9 +91,10 @@ def compare(rows: pd.DataFrame, scale: str, points: Sequence[Point] | None = Non
         f"{'dataset':9} {'model':10} {'method':10} {'parameter':22} {'rule':12} {'reported':>8} {'ours':>7} "
         f"{'diff':>7} {'xi sent':>7}  conditions"
     )
+    means["_order"] = [(_order(key[:2]), METHODS.index(key[2]), _order(key[3:4]), key[4]) for key in means.index]
     lines = [head]
     gaps: dict[str, dict[float, float]] = {}
-    for key, row in means.iterrows():
+    for key, row in means.sort_values("_order").iterrows():
         dataset, model, method, parameter, rule = key  # type: ignore[misc]
         known = _reported(dataset, model, method, parameter)
         difference = None if known is None else row.ours - known
@@ -107,6 +108,11 @@ def compare(rows: pd.DataFrame, scale: str, points: Sequence[Point] | None = Non
     if scale == "reduced":
         lines.append(REDUCED_NOTE)
     return "\n".join(lines)
+
+
+def _order(words: Sequence[str]) -> tuple[tuple[float, str], ...]:
+    """Sorts numbers as numbers."""
+    return tuple((float(word), "") if word.replace(".", "", 1).isdigit() else (0.0, word) for word in words)
 
 
 def _best_rule(gaps: dict[str, dict[float, float]]) -> list[str]:

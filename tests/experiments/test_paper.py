@@ -1,0 +1,227 @@
+"""The paper's runs: what they are, that they are run once, and what is drawn and said of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from experiments.bench.single import noise
+from experiments.paper import __main__ as paper
+from experiments.paper import tables
+from experiments.paper.clusters import rollout
+from experiments.paper.point import Point
+from experiments.paper.protocol import METHODS, RULES, Choice, points
+from experiments.paper.results import COLUMNS, Results, reported
+from flsplit.compose import compose
+
+SHORT = [
+    "--scale", "reduced", "--set", "model.pretrained=false", "--set", "model.image_size=32", "--set",
+    "dataset.test_limit=20", "--set", "budget.base_epochs=0.3", "--set", "batch_size=64",
+]  # fmt: skip
+
+
+def a_point(**more: object) -> Point:
+    values = {"scale": "full", "dataset": "cifar100", "model": "deit_tiny", "method": "adc", "seed": 1, **more}
+    return Point(**values)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("ratio", "rule", "epochs"),
+    [(0.5, "sqrt", 20), (0.4, "sqrt", 25), (0.3, "pow_1_5_4_5", 33), (0.1, "sqrt", 101), (0.1, "release2026", 57)],
+)
+def test_the_budget_buys_the_epochs_of_the_protocol(ratio: float, rule: str, epochs: int) -> None:
+    assert abs(a_point(value=ratio, rule=rule).rounds() - epochs) <= 1
+
+
+def test_a_point_is_the_protocol_on_the_command_line(tmp_path: Path) -> None:
+    noise(tmp_path / "data", train=4, test=2)
+    weights = tmp_path / "weights.safetensors"
+    weights.touch()
+    point = a_point(method="topk", value=0.2, seed=51, scale="reduced", options=("model.split_point=5",))
+    config = compose(point.overrides(data=str(tmp_path / "data"), weights=str(weights)))
+    assert (config.clients, config.rounds, config.budget.base_epochs, config.batch_size) == (1, None, 10, 128)
+    assert (config.lr, config.augment, config.partition.name, config.precision) == (1e-4, "paper", "iid", "fp32")
+    assert (config.dataset.train_limit, config.dataset.test_limit, config.model.image_size) == (2500, None, 96)
+    assert (config.compressor["rate"], config.model.split_point, config.seed) == (0.2, 5, 51)
+    assert config.eval_every == point.rounds() // 10
+    full = compose(a_point(method="base").overrides(data=str(tmp_path / "data"), weights=str(weights)))
+    assert (full.dataset.train_limit, full.model.image_size, full.model.split_point) == (None, 224, 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [
+        ("fig1", 34),
+        ("fig4", 4 * 34),
+        ("fig3", 200),
+        ("fig5", 16),
+        ("fig6", 30),
+        ("fig7", 60),
+        ("fig8", 2),
+        ("table2", 18),
+    ],
+)
+def test_each_figure_has_its_runs(name: str, count: int) -> None:
+    found = points(name, Choice(seeds=(1,)))
+    assert len(found) == len({point.slug for point in found}) == count
+    for point in found:
+        assert 0 < point.xi_nominal() <= 1 and point.rounds() >= 10
+
+
+def test_every_reported_point_is_among_them() -> None:
+    found = points("fig4", Choice(seeds=(1,)))
+    ours = {(p.dataset, p.model, p.method, p.parameter) for p in found}
+    theirs = reported().query("figure == 'fig4'").fillna({"parameter": ""})
+    for row in theirs.itertuples():
+        parameter = "" if row.method == "base" else f"{float(row.parameter):g}"
+        assert (row.dataset, row.model, row.method, parameter) in ours
+
+
+def test_a_choice_narrows() -> None:
+    choice = Choice(scale="reduced", methods=("base", "adc", "c3sl"), ratios=(0.1,), rules=RULES, seeds=(1,))
+    assert [(p.method, p.value, p.rule) for p in points("fig4", choice)] == [
+        ("base", None, None), *(("adc", 0.1, rule) for rule in RULES), ("c3sl", 8, None),
+    ]  # fmt: skip
+
+
+@pytest.fixture
+def short(tmp_path: Path) -> list[str]:
+    noise(tmp_path / "data", train=128, test=20)
+    folders = {name: str(tmp_path / name) for name in ("runs", "results", "figures", "data")}
+    return [*SHORT, *(word for name, path in folders.items() for word in (f"--{name}", path))]
+
+
+@pytest.mark.slow
+def test_what_is_missing_is_run_once_drawn_and_compared(
+    short: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["fig4", "--methods", "base,adc", "--ratios", "0.3", *short]
+    assert paper.main(command) == 0
+    assert "run 2 of 2" in capsys.readouterr().out
+    rows = pd.read_csv(tmp_path / "results" / "results.csv")
+    assert list(rows.columns) == COLUMNS and rows.method.tolist() == ["base", "adc"]
+    assert rows.xi_actual[0] == 1 and 0.2 < rows.xi_actual[1] < 0.3 and rows.xi_nominal[1] == 0.3
+    assert (rows.final_test_accuracy.between(0, 1)).all() and (rows.samples >= 64).all()
+    [picture] = (tmp_path / "figures").iterdir()
+    assert picture.name == "fig4-cifar100-deit_tiny-reduced.png" and picture.stat().st_size > 10_000
+
+    assert paper.main([word for word in command if word != str(tmp_path / "data") and word != "--data"]) == 0
+    assert "nothing to run" in capsys.readouterr().out
+    assert len(pd.read_csv(tmp_path / "results" / "results.csv")) == 2
+
+    assert paper.main(["fig8", "--ratios", "0.3", *short]) == 0  # looks into the model that has just been trained
+    assert (tmp_path / "figures" / "fig8-cifar100-deit_tiny-reduced.png").stat().st_size > 10_000
+
+
+@pytest.mark.slow
+def test_a_run_that_was_cut_off_goes_on(short: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from flsplit.server_app import Server
+
+    def cut_off(self: Server, *_: object) -> None:
+        raise KeyboardInterrupt
+
+    command = ["fig4", "--methods", "adc", "--ratios", "0.1", *short]
+    assert paper.main([*command, "--results", str(tmp_path / "whole"), "--runs", str(tmp_path / "other")]) == 0
+    finish = Server._finish
+    monkeypatch.setattr(Server, "_finish", lambda self, n, *rest: cut_off(self) if n == 2 else finish(self, n, *rest))
+    assert paper.main(command) == 130
+    monkeypatch.undo()
+    assert paper.main(command) == 0
+    whole, resumed = (pd.read_csv(tmp_path / f / "results.csv") for f in ("whole", "results"))
+    pd.testing.assert_frame_equal(whole.drop(columns="seconds"), resumed.drop(columns="seconds"))
+    curves = [pd.read_csv(next((tmp_path / f / "curves").iterdir())) for f in ("whole", "results")]
+    assert len(curves[0]) > 2
+    pd.testing.assert_frame_equal(*curves)
+
+
+def test_the_grid_is_scored_on_the_held_back_fifth(tmp_path: Path) -> None:
+    class Run:
+        summary = dict.fromkeys(["xi", "samples", "uplink_bits", "downlink_bits", "sync_bits", "seconds"], 1)
+        summary |= {"final_test_accuracy": 0.1, "best_test_accuracy": 0.2, "device": "cpu"}
+        rounds = pd.DataFrame(columns=["round", "samples", "uplink_bits", "downlink_bits", "xi", "train_loss"])
+        rounds["test_accuracy"] = [0.1]
+        clients = pd.DataFrame({"test_accuracy": [0.7, 0.6]})
+
+    [point, *_] = points("fig3", Choice(seeds=(1,)))
+    results = Results(tmp_path)
+    results.add("fig3", point, Run())  # type: ignore[arg-type]
+    row = results.row(point)
+    assert row is not None and (row.final_test_accuracy, row.best_test_accuracy) == (0.6, 0.7)
+
+
+def rows_of(*found: tuple[Point, float]) -> pd.DataFrame:
+    return pd.DataFrame([
+        {
+            "scale": p.scale, "dataset": p.dataset, "model": p.model, "method": p.method, "parameter": p.parameter,
+            "rule": p.rule or "", "seed": p.seed, "final_test_accuracy": accuracy, "xi_actual": 0.1, "device": "a GPU",
+            "commit": "abc",
+        }
+        for p, accuracy in found
+    ])  # fmt: skip
+
+
+def test_comparison_with_what_is_reported() -> None:
+    ours = rows_of(
+        (a_point(method="base"), 0.83), (a_point(value=0.1, rule="sqrt"), 0.76), (a_point(value=0.2, rule="sqrt"), 0.8),
+        (a_point(value=0.1, rule="release2026"), 0.78), (a_point(value=0.1, rule="sqrt", seed=2), 0.77),
+        (a_point(value=0.1, rule="sqrt", options=("batch_size=16",)), 0.5),
+    )  # fmt: skip
+    lines = tables.compare(ours, "full").splitlines()
+    [base] = [line for line in lines if " base " in line]
+    assert "0.8253  0.8300 +0.0047" in base and "1 seed(s), a GPU, abc" in base
+    [adc] = [line for line in lines if " 0.1  " in line and "sqrt" in line]
+    assert "0.7716  0.7650 -0.0066" in adc and "2 seed(s)" in adc
+    [other] = [line for line in lines if "batch_size=16" in line]
+    assert " -  0.5000 " in other  # the paper has no such point
+    assert lines[-1].endswith("at 0.1, by rule: sqrt 0.0066; release2026 0.0084. Nearest: sqrt.")
+    assert "no rows of reduced scale yet" in tables.compare(ours, "reduced")
+    assert "cannot be said" in tables.compare(ours[:3], "full")
+
+
+def test_table1_has_every_method_and_the_ratios_of_the_paper() -> None:
+    text = tables.table1("full")
+    prices = {tuple(line.split()[:2]): line.split()[2:] for line in text.splitlines()[2:-1]}
+    assert {name for name, _ in prices} == {*METHODS, *RULES} - {"base", "sqrt"}
+    assert prices["adc", "0.1"] == ["0.1000", "0.0984", "0.0984", "0.0984", "0.0984"]  # T=40, k=62 of 128, 197
+    assert prices["release2026", "0.1"][3] == "0.1745" and prices["pow_1_5_4_5", "0.5"][3] == "0.4974"
+
+
+def test_rollout_sums_to_one_and_is_the_product_of_the_maps() -> None:
+    import timm
+
+    torch.manual_seed(0)
+    vit = timm.create_model("vit_tiny_patch16_224", img_size=32, depth=2, embed_dim=12, num_heads=3).eval()
+    images = torch.randn(2, 3, 32, 32)
+    found = rollout(vit, images)
+    assert found.shape == (2, 5)
+    torch.testing.assert_close(found.sum(1), torch.ones(2))
+
+    maps, x = [], vit.norm_pre(vit._pos_embed(vit.patch_embed(images)))
+    for block in vit.blocks:
+        q, k, _ = block.attn.qkv(block.norm1(x)).reshape(2, 5, 3, 3, 4).unbind(2)
+        maps.append(torch.einsum("bqhd,bkhd->bhqk", q, k).div(2).softmax(-1).mean(1))
+        x = block(x)
+    mixed = [(attention + torch.eye(5)) / 2 for attention in maps]
+    torch.testing.assert_close(found, (mixed[1] @ mixed[0])[:, 0])
+
+
+@pytest.mark.parametrize(
+    "arguments", [["fig2"], ["fig4", "--ratios", "2"], ["fig4", "--methods", "adk"], ["fig4", "--seeds", "x"]]
+)
+def test_mistakes_are_refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        paper.main(arguments)
+    assert left.value.code == 2 and "error: argument" in capsys.readouterr().err
+
+
+def test_a_hub_that_cannot_be_reached_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    folders = ["--results", str(tmp_path), "--runs", str(tmp_path / "runs")]
+    assert paper.main(["fig4", "--methods", "base", *folders]) == 2
+    [line] = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith("experiments.paper: dataset.path") and not (tmp_path / "runs").exists()
