@@ -141,8 +141,10 @@ def test_the_grid_is_scored_on_the_held_back_fifth(tmp_path: Path) -> None:
     class Run:
         summary = dict.fromkeys(["xi", "samples", "uplink_bits", "downlink_bits", "sync_bits", "seconds"], 1)
         summary |= {"final_test_accuracy": 0.1, "best_test_accuracy": 0.2, "device": "cpu"}
-        rounds = pd.DataFrame(columns=["round", "samples", "uplink_bits", "downlink_bits", "xi", "train_loss"])
-        rounds["test_accuracy"] = [0.1]
+        rounds = pd.DataFrame(
+            [[1, 1, 1, 1, 1.0, 0.5, 0.1]],
+            columns=["round", "samples", "uplink_bits", "downlink_bits", "xi", "train_loss", "test_accuracy"],
+        )
         clients = pd.DataFrame({"test_accuracy": [0.7, 0.6]})
 
     [point, *_] = points("fig3", Choice(seeds=(1,)))
@@ -224,4 +226,4 @@ def test_a_hub_that_cannot_be_reached_is_one_line(
     folders = ["--results", str(tmp_path), "--runs", str(tmp_path / "runs")]
     assert paper.main(["fig4", "--methods", "base", *folders]) == 2
     [line] = capsys.readouterr().err.strip().splitlines()
-    assert line.startswith("experiments.paper: dataset.path") and not (tmp_path / "runs").exists()
+    assert line.endswith("give a local copy with --data FOLDER") and not (tmp_path / "runs").exists()
