@@ -171,7 +171,7 @@ MISTAKES = [
     ("clients=4 clients_per_round=5", "clients_per_round", "at most clients (4)"),
     ("clients_per_round=0", "clients_per_round", "at least 1"),
     ("rounds=0", "rounds", "at least 1"),
-    ("rounds=null", "rounds", "a whole number"),
+    ("rounds=null", "rounds", "budget.base_epochs"),
     ("local_epochs=0", "local_epochs", "at least 1"),
     ("local_steps=0", "local_steps", "at least 1"),
     ("local_epochs=null", "local_epochs", "must be given"),
