@@ -95,7 +95,7 @@ class Assembly:
         return Pipeline(
             image_size=self.plan.image_size, augment=self.config.augment, mean=tuple(cfg.get("mean", half)),
             std=tuple(cfg.get("std", half)), device=self.device, seed=self.config.seed,
-            threads=self.config.engine.threads,
+            workers=self.config.engine.threads,
         )  # fmt: skip
 
     @cached_property

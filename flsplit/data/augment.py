@@ -42,6 +42,10 @@ class Draws:
     factors: np.ndarray
     flip: np.ndarray
 
+    def __getitem__(self, part: slice) -> Draws:
+        """The numbers of some of the images."""
+        return Draws(*(getattr(self, field.name)[part] for field in fields(self)))
+
     @classmethod
     def joined(cls, parts: list[Draws]) -> Draws:
         """The numbers of several steps, one after another."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,9 @@ from PIL import UnidentifiedImageError
 
 from flsplit.data import images
 from flsplit.data.errors import DataError
+from flsplit.data.ordered import ordered_map
 from flsplit.data.reader import Split
 from flsplit.data.table import TableWriter
-from flsplit.data.threads import ordered_map
 
 _AHEAD = 64  # images in memory at once
 
@@ -49,6 +50,7 @@ def write_table(folder: Path, name: str, split: Split, rows: np.ndarray, max_sid
     writer = TableWriter(folder, name, split.labels[rows])
     threads = min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
     stream = zip((int(row) for row in rows), split.read(rows))
-    for encoded, pixels in ordered_map(prepare, stream, threads=threads, ahead=_AHEAD):
-        writer.add(encoded, pixels)
+    with ThreadPoolExecutor(threads, thread_name_prefix="flsplit-data") as pool:
+        for encoded, pixels in ordered_map(prepare, stream, pool=pool, ahead=_AHEAD):
+            writer.add(encoded, pixels)
     writer.close()

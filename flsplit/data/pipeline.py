@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from flsplit.data import augment as transform
@@ -16,12 +17,14 @@ from flsplit.data.augment_batch import paper_batch
 from flsplit.data.device import put
 from flsplit.data.errors import DataError
 from flsplit.data.order import step_indices, step_sizes
+from flsplit.data.ordered import ordered_map
+from flsplit.data.prepare import Piece, background, prepare
 from flsplit.data.resize import resize
 from flsplit.data.table import Table
-from flsplit.data.threads import ordered_map
 from flsplit.streams import torch_stream
 
-_AHEAD = 2  # batches of encoded images that are prepared while one is in use
+_PIECE = 16  # encoded images that a worker prepares at a time
+_AHEAD = 16  # such pieces that are prepared while a batch is in use, at least
 _TOGETHER = 1024  # images of one size that are augmented at once
 
 # Pixels of uniform tables on their devices: one copy per process, for all clients.
@@ -41,7 +44,7 @@ class Pipeline:
 
     The permutation of an epoch comes from the stream ("order", client, round, epoch), the augmentation of a
     step from ("augment", client, round, step), with steps counted through the round; `augment.draw` says in
-    which order. Threads and prefetching cannot change a batch, nor can the device change its 8-bit values.
+    which order. Workers and prefetching cannot change a batch, nor can the device change its 8-bit values.
     """
 
     steps = staticmethod(step_sizes)
@@ -55,7 +58,7 @@ class Pipeline:
         std: tuple[float, float, float],
         device: torch.device,
         seed: int,
-        threads: int = 1,
+        workers: int = 1,
     ) -> None:
         """Sets up for one kind of batch.
 
@@ -66,7 +69,7 @@ class Pipeline:
             std: Standard deviation of each channel.
             device: Where the batches go.
             seed: The run's seed.
-            threads: Threads that decode and augment images of many sizes in the background.
+            workers: Who decodes and augments images of many sizes in the background: one thread, or so many processes.
 
         Raises:
             DataError: `augment` is unknown.
@@ -79,7 +82,7 @@ class Pipeline:
         self.std = torch.tensor(std, device=device).view(1, 3, 1, 1)
         self._device = device
         self._seed = seed
-        self._threads = threads
+        self._workers = workers
 
     def train_batches(
         self,
@@ -145,22 +148,23 @@ class Pipeline:
             yield from zip(chunk, images.split([len(step.rows) for step in chunk]))
 
     def _of_many_sizes(self, table: Table, steps: Iterator[_Step]) -> Iterator[tuple[_Step, Tensor]]:
-        """(B, 3, S, S) uint8 of each step; background threads decode, augment and resize ahead of the consumer.
+        """(B, 3, S, S) uint8 of each step; workers decode, augment and resize ahead of the consumer."""
+        taken: deque[_Step] = deque()
 
-        The threads use NumPy and Pillow only: torch would start further threads in each of them.
-        """
+        def pieces() -> Iterator[Piece]:
+            for step in steps:
+                taken.append(step)
+                for start in range(0, len(step.rows), _PIECE):
+                    part = slice(start, start + _PIECE)
+                    encoded = [table.encoded(row) for row in step.rows[part].tolist()]
+                    yield Piece(encoded, step.draws and step.draws[part], self._size)
 
-        def prepare(step: _Step) -> tuple[_Step, np.ndarray]:
-            return step, np.stack([self._image(table, step, index) for index in range(len(step.rows))])
-
-        for step, images in ordered_map(prepare, steps, threads=self._threads, ahead=_AHEAD):
-            yield step, put(images, self._device).permute(0, 3, 1, 2)
-
-    def _image(self, table: Table, step: _Step, index: int) -> np.ndarray:
-        image = table.image(int(step.rows[index]))
-        if step.draws is not None:
-            image = transform.paper(image, step.draws, index)
-        return np.asarray(image.resize((self._size, self._size), Image.Resampling.BILINEAR))
+        with background(self._workers) as pool:
+            made = ordered_map(prepare, pieces(), pool=pool, ahead=max(_AHEAD, 2 * self._workers))
+            for images in made:
+                step = taken.popleft()
+                rest = islice(made, -(-len(step.rows) // _PIECE) - 1)
+                yield step, put(np.concatenate([images, *rest]), self._device).permute(0, 3, 1, 2)
 
     def _finish(self, images: Tensor, step: _Step) -> Tensor:
         """(B, C, h, w) uint8 to (B, 3, S, S) float32: resized, flipped, normalised."""

@@ -3,6 +3,7 @@ import threading
 import time
 import weakref
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,9 @@ from torchvision import transforms
 
 from flsplit.data import DataError, DatasetConfig, Pipeline, Table, load
 from flsplit.data import pipeline as pipeline_module
+from flsplit.data import prepare as prepare_module
 from flsplit.data.augment import draw, paper
-from flsplit.data.threads import ordered_map
+from flsplit.data.ordered import ordered_map
 from flsplit.streams import torch_stream
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -145,7 +147,7 @@ def test_without_augmentation_nothing_changes_but_the_order() -> None:
 def test_batches_depend_on_their_key_only(kind: str, augment: str, monkeypatch: pytest.MonkeyPatch) -> None:
     table = TABLES[kind](20)
     base = train(make(augment=augment), table)
-    assert same(base, train(make(augment=augment, threads=3), table))
+    assert same(base, train(make(augment=augment, workers=3), table))
     torch.manual_seed(99)
     monkeypatch.setattr(pipeline_module, "_AHEAD", 0)
     monkeypatch.setattr(pipeline_module, "_TOGETHER", 1)
@@ -185,7 +187,7 @@ def data_threads() -> list[threading.Thread]:
 
 @pytest.mark.parametrize("way", ["close", "drop", "exhaust", "error"])
 def test_threads_end_with_the_consumer(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    pipeline = make(augment="paper", threads=2)
+    pipeline = make(augment="paper")
     batches = pipeline.train_batches(encoded(), np.arange(20), client=0, round=0, batch_size=2)
     next(batches)
     assert data_threads()
@@ -222,18 +224,19 @@ def test_look_ahead_is_bounded_and_in_order() -> None:
         time.sleep(0.02 if item % 3 == 0 else 0.0)
         return item
 
-    results = ordered_map(slow_at_first, items(), threads=3, ahead=2)
-    assert [next(results) for _ in range(7)] == list(range(7))
-    assert len(taken) <= 7 + 2
-    assert list(results) == list(range(7, 100))
+    with ThreadPoolExecutor(3) as pool:
+        results = ordered_map(slow_at_first, items(), pool=pool, ahead=2)
+        assert [next(results) for _ in range(7)] == list(range(7))
+        assert len(taken) <= 7 + 2
+        assert list(results) == list(range(7, 100))
 
 
 def test_preparation_runs_beside_the_consumer(monkeypatch: pytest.MonkeyPatch) -> None:
-    def slow(*_: object) -> np.ndarray:
+    def slow(_: bytes) -> Image.Image:
         time.sleep(0.025)
-        return np.zeros((32, 32, 3), np.uint8)
+        return Image.new("RGB", (32, 32))
 
-    monkeypatch.setattr(Pipeline, "_image", slow)
+    monkeypatch.setattr(prepare_module, "decode", slow)
     start = time.monotonic()
     for _ in make().train_batches(encoded(), np.arange(20), client=0, round=0, batch_size=2, local_steps=20):
         time.sleep(0.05)

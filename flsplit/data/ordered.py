@@ -1,10 +1,10 @@
-"""A map over threads that keeps the order, runs a few items ahead and cleans up behind itself."""
+"""A map over a pool of workers that keeps the order, runs a few items ahead and cleans up behind itself."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -12,15 +12,14 @@ Result = TypeVar("Result")
 
 
 def ordered_map(
-    function: Callable[[Item], Result], items: Iterable[Item], *, threads: int, ahead: int
+    function: Callable[[Item], Result], items: Iterable[Item], *, pool: Executor, ahead: int
 ) -> Iterator[Result]:
-    """Yields ``function(item)`` in the order of `items`, computed by `threads` threads.
+    """Yields ``function(item)`` in the order of `items`, computed by `pool`.
 
     While the consumer works on one result, at most `ahead` further items are taken. An exception surfaces
-    in the consumer, at the item that caused it. The threads end with the iterator, also when it is closed
-    early.
+    in the consumer, at the item that caused it. What has not begun when the iterator ends, also when it is
+    closed early, is not done.
     """
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="flsplit-data")
     pending: deque[Future[Result]] = deque()
     try:
         for item in items:
@@ -30,4 +29,5 @@ def ordered_map(
         while pending:
             yield pending.popleft().result()
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        for future in pending:
+            future.cancel()
