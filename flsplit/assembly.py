@@ -20,7 +20,7 @@ from flsplit.budget import Budget
 from flsplit.clients import training_rows
 from flsplit.config import Config
 from flsplit.data import Dataset, Pipeline
-from flsplit.ledger import FLOAT_BITS, PriceList, Tally, base_layout
+from flsplit.ledger import Moves, PriceList, Tally, base_layout
 from flsplit.split.host import ServerHost
 from flsplit.split.model import build, cut
 from flsplit.split.side import Side, SideState
@@ -38,6 +38,8 @@ class Plan:
         clients: file with every client's sample indices (`flsplit.data.save_clients`).
         device: `cpu` or `cuda`.
         image_size: side of the model's input, pixels.
+        moves: models that the strategy moves.
+        split: whether activations cross.
     """
 
     config: Config
@@ -45,6 +47,8 @@ class Plan:
     clients: str
     device: str
     image_size: int
+    moves: Moves
+    split: bool
 
     def to_json(self) -> str:
         """Text from which `from_json` makes the same plan."""
@@ -101,7 +105,7 @@ class Assembly:
     @cached_property
     def prices(self) -> PriceList:
         """What a step costs."""
-        return PriceList(self._compressor())
+        return PriceList(self._compressor(), split=self.plan.split)
 
     @cached_property
     def group_size(self) -> int:
@@ -136,8 +140,13 @@ class Assembly:
         return Budget(
             self.config.budget, base_bits=base.uplink_bits + base.downlink_bits,
             samples=[len(rows) for rows in self.client_rows],
-            model_bits=2 * FLOAT_BITS * self.client_side().size,
+            moves=self.plan.moves, model_floats=self.model_floats,
         )  # fmt: skip
+
+    @cached_property
+    def model_floats(self) -> int:
+        """Floats of the models that the strategy moves."""
+        return self.client_side().size + (self.server_side().size if self.plan.moves.whole else 0)
 
     def expected_rounds(self) -> int | None:
         """How many rounds the run has: exactly without a budget, else about."""

@@ -23,9 +23,10 @@ class State:
 
     Attributes:
         round: the last one finished, 0 before the first.
-        client_model: client-side model.
+        client_model: client-side model, with optimizer moments where all clients share them.
         server_model: server-side model with its optimizer moments.
         moments: files of the clients' optimizer moments.
+        models: files of the client-side models that clients keep.
         totals: plain values to go on counting from.
     """
 
@@ -33,6 +34,7 @@ class State:
     client_model: SideState
     server_model: SideState
     moments: dict[int, str]
+    models: dict[int, str]
     totals: dict[str, Any]
 
 
@@ -41,25 +43,30 @@ class Checkpoints:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.moments = folder / "clients"
+        self.clients = folder / "clients"
 
     def create(self) -> None:
         """Make the folders."""
-        self.moments.mkdir(parents=True, exist_ok=True)
+        self.clients.mkdir(parents=True, exist_ok=True)
 
     def save(self, state: State) -> None:
         """Replace the last checkpoint by `state`."""
-        tensors = {"client.weights": state.client_model.weights, "server.weights": state.server_model.weights}
-        if state.server_model.moments is not None:
-            tensors["server.moments"] = state.server_model.moments
+        tensors = {}
+        for name, side in (("client", state.client_model), ("server", state.server_model)):
+            tensors[f"{name}.weights"] = side.weights
+            if side.moments is not None:
+                tensors[f"{name}.moments"] = side.moments
         models = f"models-{state.round}.safetensors"
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, self.folder / models)
-        moments = {str(client): Path(path).name for client, path in state.moments.items()}
-        values = {"round": state.round, "models": models, "moments": moments, "totals": state.totals}
+        files = {
+            name: {str(client): Path(path).name for client, path in paths.items()}
+            for name, paths in (("moments", state.moments), ("models", state.models))
+        }
+        values = {"round": state.round, "file": models, **files, "totals": state.totals}
         part = self.folder / "state.part"
         part.write_text(json.dumps(values))
         part.replace(self.folder / "state.json")
-        self._tidy({models}, set(moments.values()))
+        self._tidy({models}, {name for paths in files.values() for name in paths.values()})
 
     def load(self) -> State | None:
         """The last checkpoint, or None if no round was finished."""
@@ -67,19 +74,20 @@ class Checkpoints:
         if not path.exists():
             return None
         values = json.loads(path.read_text())
-        tensors: dict[str, torch.Tensor] = load_file(self.folder / values["models"])
+        tensors: dict[str, torch.Tensor] = load_file(self.folder / values["file"])
         return State(
             round=values["round"],
-            client_model=SideState(tensors["client.weights"]),
+            client_model=SideState(tensors["client.weights"], tensors.get("client.moments")),
             server_model=SideState(tensors["server.weights"], tensors.get("server.moments")),
-            moments={int(client): str(self.moments / name) for client, name in values["moments"].items()},
+            moments={int(client): str(self.clients / name) for client, name in values["moments"].items()},
+            models={int(client): str(self.clients / name) for client, name in values["models"].items()},
             totals=values["totals"],
         )
 
-    def _tidy(self, models: set[str], moments: set[str]) -> None:
+    def _tidy(self, models: set[str], of_clients: set[str]) -> None:
         for path in self.folder.glob("models-*.safetensors"):
             if path.name not in models:
                 path.unlink()
-        for path in self.moments.iterdir():
-            if path.name not in moments:
+        for path in self.clients.iterdir():
+            if path.name not in of_clients:
                 path.unlink()

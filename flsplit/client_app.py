@@ -14,7 +14,8 @@ from flwr.clientapp import ClientApp
 
 from flsplit.hub import connect
 from flsplit.ledger import Tally
-from flsplit.worker import Report, Task, worker_for
+from flsplit.task import Report, Task
+from flsplit.worker import worker_for
 
 app = ClientApp()
 

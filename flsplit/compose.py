@@ -113,7 +113,6 @@ def resolve(config: DictConfig, overrides: Sequence[str]) -> Config:
         values = resumed(values, keys(overrides))
     checked = read_config(values)
     try:
-        build(**checked.strategy)
+        return build(**checked.strategy).adapt(checked)
     except ValueError as error:
         raise UserError(str(error)) from error
-    return checked

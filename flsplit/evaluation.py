@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +24,13 @@ class Score:
 
     loss: float
     accuracy: float
+
+
+def mean(scores: Sequence[Score]) -> Score:
+    """Mean over models."""
+    return Score(
+        sum(score.loss for score in scores) / len(scores), sum(score.accuracy for score in scores) / len(scores)
+    )
 
 
 class Evaluator:

@@ -31,6 +31,7 @@ from flsplit.record import Recorder, write_partition
 from flsplit.report.console import Progress, closing_table
 from flsplit.resume import check_checkpoint
 from flsplit.server_app import Server
+from flsplit.strategy import build
 
 Start = Callable[[engine.ServerMain], None]
 
@@ -138,10 +139,11 @@ def prepare(config: Config) -> Prepared:
             data.split_holdout(rows, labels, config.partition.holdout, seed=config.seed, client=client)
             for client, rows in enumerate(parts)
         ]
-        device = _device(config)
+        device, strategy = _device(config), build(**config.strategy)
         plan = Plan(
             config=config, data=str(dataset.path.resolve()), device=device,
             clients=str(out.resolve() / "checkpoint" / "clients.npz"), image_size=_image_size(config, dataset),
+            moves=strategy.moves, split=strategy.split,
         )  # fmt: skip
         assembly = assembly_for(plan.to_json())
         tokens, width = assembly.activations

@@ -6,16 +6,17 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from flsplit.aggregation import Aggregator, RunningMean
 from flsplit.errors import RunFailed
 from flsplit.hub import Hub
-from flsplit.ledger import FLOAT_BITS, Tally
+from flsplit.ledger import Moves, Tally
 from flsplit.messenger import Messenger
 from flsplit.split.side import SideState
 from flsplit.streams import numpy_stream
-from flsplit.worker import Report, Task
+from flsplit.task import Report, Task
 
 
 class Federation:
@@ -26,6 +27,8 @@ class Federation:
         client_model: the client-side model that clients start the round with.
         server_model: the server-side model, with its optimizer moments.
         moments: file with the client-side optimizer moments of every client that has any.
+        models: file with the client-side model of every client that keeps its own.
+        acquainted: clients that have taken part before.
         reports: of the clients run so far in this round.
         sync_bits: bits of models that moved between a client and the server in this round, by client.
     """
@@ -40,14 +43,19 @@ class Federation:
         aggregator: Aggregator,
         persist: bool,
         seed: int,
-        moments_folder: Path,
+        folder: Path,
+        moves: Moves,
+        model_floats: int,
     ) -> None:
         self._messenger, self._hub = messenger, hub
         self._placement, self._aggregator = placement, aggregator
-        self._persist, self._seed, self._moments_folder = persist, seed, moments_folder
+        self._persist, self._seed, self._folder = persist, seed, folder
+        self._moves, self._model_floats = moves, model_floats
         self.round = 0
         self.client_model, self.server_model = models
         self.moments: dict[int, str] = {}
+        self.models: dict[int, str] = {}
+        self.acquainted: set[int] = set()
         self.reports: list[Report] = []
         self.sync_bits: dict[int, int] = {}
         self._limits: Mapping[int, int] | None = None
@@ -59,28 +67,54 @@ class Federation:
         self._hub.new_round()
         if not self._persist:
             self.moments = {}
+            self.client_model = SideState(self.client_model.weights)
             self.server_model = SideState(self.server_model.weights)
 
-    def train(self, clients: Sequence[int]) -> Iterator[Report]:
-        """Run `clients` side by side, each with `client_model` and, unless it is shared, a replica of `server_model`.
+    def train(self, clients: Sequence[int], *, personal: bool = False) -> Iterator[Report]:
+        """Run `clients` side by side, each with a client-side model and, unless it is shared, a server-side replica.
+
+        Args:
+            clients: who.
+            personal: whether each goes on with its own client-side model and keeps it, rather than starting from
+                `client_model`.
 
         Yields:
             their reports, in the order of `clients`, as they come.
         """
-        yield from self._run([(client,) for client in clients], lockstep=False)
+        yield from self._run([(client,) for client in clients], personal=personal)
 
-    def train_cohort(self, clients: Sequence[int], *, lockstep: bool) -> Iterator[Report]:
+    def train_cohort(self, clients: Sequence[int], *, turns: str = "whole", relay: bool = False) -> list[Report]:
         """Run `clients` in one place and in this order.
 
         Args:
             clients: who.
-            lockstep: a batch of each in turn, rather than one to its end, then the next.
+            turns: see `Task`.
+            relay: whether each starts with the client-side model of the one before it.
 
-        Yields:
+        Returns:
             their reports, in ascending order of clients.
         """
-        reports = list(self._run([tuple(clients)], lockstep=lockstep))
-        yield from sorted(reports, key=lambda report: report.client)
+        reports = list(self._run([tuple(clients)], turns=turns, relay=relay))
+        return sorted(reports, key=lambda report: report.client)
+
+    def handed_in(self, reports: Iterable[Report], clients: Sequence[int]) -> SideState:
+        """The client-side model of the last of `clients` that did not fail.
+
+        Raises:
+            RunFailed: if every client failed.
+        """
+        by_client = {report.client: report for report in reports}
+        keys = [by_client[client].client_model for client in clients]
+        for key in reversed(keys):
+            if key is not None:
+                return self._hub.get(key)
+        raise self._all_failed(by_client.values())
+
+    def models_of(self, client: int) -> tuple[SideState, SideState]:
+        """Client-side and server-side model as `client` would use them now."""
+        if client not in self.models:
+            return self.client_model, self.server_model
+        return SideState(torch.from_numpy(np.load(self.models[client], mmap_mode="c"))), self.server_model
 
     @contextmanager
     def shared_server_model(self) -> Iterator[None]:
@@ -107,74 +141,93 @@ class Federation:
         optimizer moments are averaged plainly. Clients that failed are left out.
 
         Returns:
-            the new client-side and server-side model (the latter unchanged where clients bring none).
+            the new client-side and server-side model; unchanged where clients bring none.
 
         Raises:
             RunFailed: if every client failed.
         """
-        models, moments = RunningMean(), RunningMean()
-        weight, replicas, reason = 0, False, None
+        collected, moments = self._aggregator.collect(), RunningMean()
+        client_models, replicas, seen = False, False, []
         for report in reports:
-            if report.client_model is None:
-                reason = reason or f"client {report.client}: {report.error}"
+            seen.append(report)
+            if report.error is not None:
                 continue
-            vectors = [self._take(report.client_model).weights]
+            vectors = []
+            if report.client_model is not None:
+                vectors.append(self._take(report.client_model).weights)
+                client_models = True
             if report.server_model is not None:
                 replica = self._take(report.server_model)
                 vectors.append(replica.weights)
                 replicas = True
                 if replica.moments is not None:
                     moments.add(replica.moments, report.tally.samples)
-            models.add(torch.cat(vectors), report.tally.samples)
-            weight += report.tally.samples
-        mean = models.value()
-        if mean is None:
-            raise RunFailed(f"every client failed in round {self.round}; {reason}")
-        new = self._aggregator.aggregate(self.round, mean, weight)
-        size = self.client_model.weights.numel()
-        client_model = SideState(new[:size].clone())
-        if not replicas:
-            return client_model, self.server_model
-        return client_model, SideState(new[size:].clone(), moments.value())
+            collected.add(torch.cat(vectors), report.tally.samples)
+        if collected.empty:
+            raise self._all_failed(seen)
+        start = [self.client_model.weights] * client_models + [self.server_model.weights] * replicas
+        new = self._aggregator.aggregate(self.round, torch.cat(start), collected)
+        size = self.client_model.weights.numel() if client_models else 0
+        client_model = SideState(new[:size].clone()) if client_models else self.client_model
+        server_model = SideState(new[size:].clone(), moments.value()) if replicas else self.server_model
+        return client_model, server_model
+
+    def _all_failed(self, reports: Iterable[Report]) -> RunFailed:
+        first = next(iter(reports))
+        return RunFailed(f"every client failed in round {self.round}; client {first.client}: {first.error}")
 
     def _take(self, key: str) -> SideState:
         state = self._hub.get(key)
         self._hub.drop(key)
         return state
 
-    def _run(self, cohorts: Sequence[tuple[int, ...]], *, lockstep: bool) -> Iterator[Report]:
+    def _run(
+        self, cohorts: Sequence[tuple[int, ...]], *, turns: str = "whole", relay: bool = False, personal: bool = False
+    ) -> Iterator[Report]:
         client_key, server_key = f"{self.round}/client", f"{self.round}/server"
-        self._hub.put(client_key, SideState(self.client_model.weights))
+        self._hub.put(client_key, self.client_model)
         replica = self._placement == "replica" and not self._shared
         if replica:
             self._hub.put(server_key, self.server_model)
         elif not self._shared:
             self._hub.host_link().begin(self.server_model, shared=False)
-        folder = self._moments_folder
+        place = str(self._folder / f"{{client}}.{self.round}")
         tasks = [
             Task(
                 round=self.round,
                 clients=cohort,
-                lockstep=lockstep,
+                turns=turns,
+                relay=relay,
                 client_model=client_key,
                 server_model=server_key if replica else None,
                 moments={c: self.moments[c] for c in cohort if c in self.moments},
-                moments_out=str(folder / f"{{client}}.{self.round}.npy") if self._persist else None,
+                moments_out=f"{place}.npy" if self._persist and turns != "gradient" else None,
+                models={c: self.models[c] for c in cohort if c in self.models} if personal else {},
+                models_out=f"{place}.model.npy" if personal else None,
                 keep_moments=self._persist,
                 limits=None if self._limits is None else {c: self._limits[c] for c in cohort},
             )
             for cohort in cohorts
         ]
-        model_bits = FLOAT_BITS * self.client_model.weights.numel()
         for task, outcome in zip(tasks, self._messenger.run(tasks)):
             reports = outcome if isinstance(outcome, list) else _failed(task, outcome)
             for report in reports:
-                moved = model_bits * (1 if report.client_model is None else 2)  # handed out, handed in
-                self.sync_bits[report.client] = self.sync_bits.get(report.client, 0) + moved
+                self._count(report)
                 if report.moments is not None:
                     self.moments[report.client] = report.moments
+                if report.model is not None:
+                    self.models[report.client] = report.model
                 self.reports.append(report)
                 yield report
+
+    def _count(self, report: Report) -> None:
+        """Count the models that a client's round has moved."""
+        moved = self._moves.bits(
+            self._model_floats, first=report.client not in self.acquainted, steps=report.tally.steps,
+            succeeded=report.error is None,
+        )  # fmt: skip
+        self.acquainted.add(report.client)
+        self.sync_bits[report.client] = self.sync_bits.get(report.client, 0) + moved
 
 
 def _failed(task: Task, reason: str) -> list[Report]:

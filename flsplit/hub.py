@@ -201,8 +201,12 @@ class HostActor:
 
     def step(self, uplink: Any) -> Any:
         """See `ServerHost.step`."""
-        downlink = self._host.step(uplink)
-        return replace(downlink, gradients=tuple(g.cpu() for g in downlink.gradients))
+        return self.step_jointly([uplink])[0]
+
+    def step_jointly(self, uplinks: Any) -> Any:
+        """See `ServerHost.step_jointly`."""
+        downlinks = self._host.step_jointly(uplinks)
+        return [replace(d, gradients=tuple(g.cpu() for g in d.gradients)) for d in downlinks]
 
     def close(self, client: int, *, moments: bool) -> Any:
         """See `ServerHost.close`."""

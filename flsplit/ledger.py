@@ -56,11 +56,49 @@ class Tally:
         return asdict(self)
 
 
-class PriceList:
-    """What one step costs with a compressor, by the shape of its batch; each shape is worked out once."""
+@dataclass(frozen=True, kw_only=True)
+class Moves:
+    """Which models a strategy moves between a client and the server; gradients of a model count as one.
 
-    def __init__(self, compressor: Compressor) -> None:
-        self.step = lru_cache(maxsize=None)(lambda shape: _price(compressor, shape))
+    Attributes:
+        first: to a client when it takes part for the first time.
+        down: to a client at the start of each of its rounds.
+        up: back from it at the end, if it succeeded.
+        step: both ways in each of its steps.
+        whole: whether these are whole models rather than client-side models.
+    """
+
+    first: int = 0
+    down: int = 0
+    up: int = 0
+    step: int = 0
+    whole: bool = False
+
+    def bits(self, floats: int, *, first: bool, steps: int, succeeded: bool = True) -> int:
+        """What one client's round moves.
+
+        Args:
+            floats: in one such model.
+            first: whether it is the client's first round.
+            steps: that it has taken.
+            succeeded: whether it brings its model back.
+        """
+        count = self.first * first + self.down + self.up * succeeded + self.step * steps
+        return FLOAT_BITS * floats * count
+
+
+class PriceList:
+    """What one step costs with a compressor, by the shape of its batch; each shape is worked out once.
+
+    Args:
+        compressor: whose layout counts.
+        split: whether activations cross at all; if not, steps cost nothing.
+    """
+
+    def __init__(self, compressor: Compressor, *, split: bool = True) -> None:
+        self.step = lru_cache(maxsize=None)(
+            lambda shape: _price(compressor, shape) if split else Tally(samples=shape.batch, steps=1)
+        )
 
 
 def _price(compressor: Compressor, shape: BatchShape) -> Tally:

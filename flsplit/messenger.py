@@ -9,7 +9,7 @@ from flwr.app import Message, MessageType
 from flwr.serverapp import Grid
 
 from flsplit.client_app import from_record, reports_from_json, to_record
-from flsplit.worker import Report, Task
+from flsplit.task import Report, Task
 
 TTL = 90 * 24 * 3600.0  # seconds until Flower gives a message up
 POLL = (0.001, 0.05)  # seconds between two looks for replies, growing from the first to the second

@@ -13,7 +13,7 @@ from flwr.serverapp import Grid
 from flsplit.assembly import assembly_for, host_from_json
 from flsplit.checkpoint import Checkpoints, State
 from flsplit.clients import held_out_rows
-from flsplit.evaluation import Evaluator, Score
+from flsplit.evaluation import Evaluator, Score, mean
 from flsplit.federation import Federation
 from flsplit.hub import Hub
 from flsplit.ledger import Tally
@@ -22,7 +22,7 @@ from flsplit.record import Recorder, Row
 from flsplit.report.console import Progress
 from flsplit.strategy import build
 from flsplit.streams import numpy_stream
-from flsplit.worker import Report
+from flsplit.task import Report
 
 SHOW_EVERY = 0.25  # seconds
 
@@ -36,6 +36,7 @@ class Totals:
     seconds: float = 0.0  # of rounds, evaluation included, start-up apart
     training_seconds: float = 0.0  # of rounds, start-up and evaluation apart
     charged: dict[int, int] = field(default_factory=dict)  # to each client, where there is a budget
+    acquainted: list[int] = field(default_factory=list)  # clients that have taken part
 
 
 class Server:
@@ -82,9 +83,11 @@ class Server:
         self._fed = fed = Federation(
             messenger, hub, models=(start.client_model, start.server_model), placement=strategy.placement,
             aggregator=strategy.aggregator, persist=config.optimizer_state == "persist", seed=config.seed,
-            moments_folder=self._checkpoints.moments,
+            folder=self._checkpoints.clients, moves=strategy.moves, model_floats=assembly.model_floats,
         )  # fmt: skip
-        fed.moments = dict(start.moments)
+        fed.moments, fed.models, fed.acquainted = dict(start.moments), dict(start.models), set(self.totals.acquainted)
+        if strategy.note is not None:
+            self._progress.note(strategy.note)
         number = start.round
         limits = self._limits()
         while not self._over(number, limits):
@@ -108,7 +111,9 @@ class Server:
         state = self._checkpoints.load()
         if state is None:
             client_model, server_model = self._assembly.initial()
-            return State(round=0, client_model=client_model, server_model=server_model, moments={}, totals={})
+            return State(
+                round=0, client_model=client_model, server_model=server_model, moments={}, models={}, totals={}
+            )
         values = dict(state.totals)
         charged = {int(client): bits for client, bits in values.pop("charged").items()}
         self.totals = Totals(Tally(**values.pop("tally")), charged=charged, **values)
@@ -147,14 +152,19 @@ class Server:
         config, dataset, fed = self._assembly.config, self._assembly.dataset, self._fed
         if number % config.eval_every and not last:
             return None, {}
-        models = (fed.client_model, fed.server_model)
         parts = held_out_rows(self._assembly.plan.clients)
-        own = {}
+        own, scores = {}, []
         for report in fed.reports:
+            models = fed.models_of(report.client)
             score = evaluator.score(models, dataset.train, parts[report.client]) if len(parts[report.client]) else None
             if score is not None:
                 own[report.client] = score.accuracy
-        return evaluator.score(models, dataset.test), own
+            if report.client in fed.models:
+                scores.append(evaluator.score(models, dataset.test))
+        found = [score for score in scores if score is not None]
+        if not found:  # one global model
+            return evaluator.score((fed.client_model, fed.server_model), dataset.test), own
+        return mean(found), own
 
     def _finish(self, number: int, score: Score | None, own: dict[int, float], seconds: float) -> None:
         fed, totals = self._fed, self.totals
@@ -179,9 +189,10 @@ class Server:
         self._checkpoints.save(
             State(
                 round=number, client_model=fed.client_model, server_model=fed.server_model, moments=fed.moments,
-                totals={
+                models=fed.models, totals={
                     "tally": tally.as_dict(), "sync_bits": totals.sync_bits, "seconds": totals.seconds,
                     "training_seconds": totals.training_seconds, "charged": totals.charged,
+                    "acquainted": sorted(fed.acquainted),
                 },
             )
         )  # fmt: skip

@@ -8,8 +8,10 @@ from typing import Any, ClassVar
 
 from compressors.plugins import Plugins
 from flsplit.aggregation import Aggregator
+from flsplit.config import Config
 from flsplit.errors import UserError
 from flsplit.federation import Federation
+from flsplit.ledger import Moves
 
 
 class Strategy(ABC):
@@ -26,6 +28,9 @@ class Strategy(ABC):
     """
 
     placements: ClassVar[tuple[str, ...]] = ("replica", "central")
+    moves: Moves = Moves(down=1, up=1)  # models that the ledger counts
+    split: ClassVar[bool] = True  # whether activations cross between clients and the server
+    note: ClassVar[str | None] = None  # what users should know when they choose it
 
     def __init__(
         self,
@@ -41,6 +46,10 @@ class Strategy(ABC):
                 f"strategy.placement must be {' or '.join(self.placements)} for {name}, got {self.placement!r}"
             )
         self.aggregator = Aggregator(aggregator, aggregator_args or {})
+
+    def adapt(self, config: Config) -> Config:
+        """The configuration as this strategy has it, where keys play no part in it."""
+        return config
 
     @abstractmethod
     def round(self, fed: Federation, clients: Sequence[int]) -> None:

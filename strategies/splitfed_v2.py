@@ -33,10 +33,10 @@ class SplitFedV2(Strategy):
         """See `Strategy`."""
         with fed.shared_server_model():
             if self.order == "arrival":
-                reports = fed.train(clients)
+                fed.client_model, _ = fed.average(fed.train(clients))
             else:
-                reports = fed.train_cohort(fed.shuffled(clients), lockstep=self.turn == "step")
-            fed.client_model, _ = fed.average(reports)
+                turns = "step" if self.turn == "step" else "whole"
+                fed.client_model, _ = fed.average(fed.train_cohort(fed.shuffled(clients), turns=turns))
 
 
 def _check(key: str, value: str, choices: tuple[str, ...]) -> None:

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from compressors import BatchShape, Compressor, build
+from compressors import BatchShape, Compressor, Payload, build
 from flsplit import data
 from flsplit.data import Pipeline
 from flsplit.split import build as build_model
@@ -70,6 +70,18 @@ class Whole:
 
     def loss(self, images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
         """One forward pass from images to loss."""
+        payload, shape = self.sent(images, labels, generator)
+        z, target = self.compressor.decompress(payload, shape)
+        return F.cross_entropy(self.server(z), target)
+
+    def server(self, z: Tensor) -> Tensor:
+        """Right of the cut: activations to logits."""
+        for block in self.vit.blocks[self.setting.split_point :]:
+            z = block(z)
+        return self.vit.forward_head(self.vit.norm(z))
+
+    def sent(self, images: Tensor, labels: Tensor, generator: torch.Generator) -> tuple[Payload, BatchShape]:
+        """Left of the cut: images to what crosses it."""
         vit, cut = self.vit, self.setting.split_point
         x = vit.norm_pre(vit.patch_drop(vit._pos_embed(vit.patch_embed(images))))
         for block in vit.blocks[: cut - 1]:
@@ -79,10 +91,7 @@ class Whole:
         x = block(x)
         payload = self.compressor.compress(x, labels, scores, generator=generator)
         shape = BatchShape(batch=x.shape[0], tokens=x.shape[1], width=x.shape[2], classes=10)
-        z, target = self.compressor.decompress(payload, shape)
-        for block in vit.blocks[cut:]:
-            z = block(z)
-        return F.cross_entropy(vit.forward_head(vit.norm(z)), target)
+        return payload, shape
 
     def step(self, images: Tensor, labels: Tensor, generator: torch.Generator) -> float:
         """One training step of both sides."""
@@ -185,6 +194,89 @@ def splitfed_v2(setting: Setting, order: list[list[int]], *, by_step: bool = Fal
         average([list(whole.sides()[0].values()) for whole in wholes], counts)
     client, server = wholes[0].sides()
     return weights(client), weights(server)
+
+
+def splitfed_v3(setting: Setting) -> tuple[list[Tensor], Tensor]:
+    """Each client keeps its client side; server sides, and their moments, are averaged."""
+    samples = Data(setting)
+    wholes = [start(setting) for _ in range(setting.clients)]
+    for round in range(1, setting.rounds + 1):
+        counts = [train(whole, samples, client, round) for client, whole in enumerate(wholes)]
+        average([list(whole.sides()[1].values()) for whole in wholes], counts)
+        slots = [[whole.optimizers[1].state[p] for p in whole.sides()[1].values()] for whole in wholes]
+        for key in ("exp_avg", "exp_avg_sq", "step"):
+            average([[slot[key] for slot in column] for column in slots], counts)
+    return [weights(whole.sides()[0]) for whole in wholes], weights(wholes[0].sides()[1])
+
+
+def sequential(setting: Setting, order: list[list[int]]) -> tuple[Tensor, Tensor]:
+    """One server side; the client side passes from client to client, its moments stay behind."""
+    samples = Data(setting)
+    wholes = [start(setting) for _ in range(setting.clients)]
+    for other in wholes[1:]:
+        share(wholes[0], other)
+    last = wholes[0]
+    for round in range(1, setting.rounds + 1):
+        for client in order[round - 1]:
+            copy_client_side(last, wholes[client])
+            last = wholes[client]
+            train(last, samples, client, round)
+    client, server = last.sides()
+    return weights(client), weights(server)
+
+
+def parallel(setting: Setting, *, by_gradient: bool) -> tuple[Tensor, Tensor]:
+    """One server side, stepped on all activations at once; client sides take one step together, or their own."""
+    samples = Data(setting)
+    wholes = [start(setting) for _ in range(setting.clients)]
+    for other in wholes[1:]:
+        share(wholes[0], other)
+    for round in range(1, setting.rounds + 1):
+        queues = [list(samples.batches(c, round, wholes[c].compressor.group_size)) for c in range(setting.clients)]
+        for step in range(max(len(queue) for queue in queues)):
+            active = [c for c in range(setting.clients) if step < len(queues[c])]
+            sent = [wholes[c].sent(*queues[c][step]) for c in active]
+            received = [tuple(f.detach().requires_grad_() for f in payload.floats) for payload, _ in sent]
+            parts = [
+                wholes[0].compressor.decompress(Payload(floats, payload.integers), shape)
+                for floats, (payload, shape) in zip(received, sent)
+            ]
+            z, target = torch.cat([z for z, _ in parts]), torch.cat([t for _, t in parts])
+            F.cross_entropy(wholes[0].server(z), target).backward()
+            wholes[0].optimizers[1].step()
+            wholes[0].optimizers[1].zero_grad()
+            for c, (payload, _), floats in zip(active, sent, received):
+                torch.autograd.backward(payload.floats, tuple(f.grad for f in floats))
+                if by_gradient and c != 0:
+                    add_gradients(wholes[c], wholes[0])
+                elif not by_gradient:
+                    wholes[c].optimizers[0].step()
+                    wholes[c].optimizers[0].zero_grad()
+            if by_gradient:
+                wholes[0].optimizers[0].step()
+                wholes[0].optimizers[0].zero_grad()
+                for other in wholes[1:]:
+                    copy_client_side(wholes[0], other)
+        if not by_gradient:
+            counts = [sum(len(labels) for _, labels, _ in queue) for queue in queues]
+            average([list(whole.sides()[0].values()) for whole in wholes], counts)
+    client, server = wholes[0].sides()
+    return weights(client), weights(server)
+
+
+@torch.no_grad()
+def copy_client_side(source: Whole, target: Whole) -> None:
+    """Give `target` the client-side weights of `source`."""
+    for a, b in zip(source.sides()[0].values(), target.sides()[0].values()):
+        b.copy_(a)
+
+
+@torch.no_grad()
+def add_gradients(source: Whole, target: Whole) -> None:
+    """Move the client-side gradients of `source` onto those of `target`."""
+    for a, b in zip(source.sides()[0].values(), target.sides()[0].values()):
+        b.grad = a.grad.clone() if b.grad is None else b.grad + a.grad
+        a.grad = None
 
 
 def share(owner: Whole, other: Whole) -> None:

@@ -32,11 +32,12 @@ def test_every_method_has_a_yaml_with_all_its_options_and_their_defaults(group: 
         assert values.pop("name") == name
         built = package.build(name, **values)  # type: ignore[attr-defined]
         keywords: dict[str, object] = {}
-        for kind in reversed(type(built).__mro__[:-1]):
+        for kind in type(built).__mro__[:-1]:
             if "__init__" in vars(kind):
-                for p in list(inspect.signature(vars(kind)["__init__"]).parameters.values())[1:]:
-                    if p.kind is p.KEYWORD_ONLY:
-                        keywords[p.name] = p.default
+                parameters = list(inspect.signature(vars(kind)["__init__"]).parameters.values())[1:]
+                keywords = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY} | keywords
+                if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+                    break  # it takes no options of its base
         assert values.keys() == keywords.keys(), name
         for key, default in keywords.items():
             if key not in ("placement", "aggregator_args"):  # None stands for what the YAML spells out

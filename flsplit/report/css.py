@@ -28,6 +28,10 @@ tbody tr:hover > * { background: #f4f8fb; }
 .settings td { overflow-wrap: break-word; }
 .failures tbody th { min-width: 0; }
 .failures td { text-align: left; }
+.skew { margin: 0 0 22px; }
+.skew tbody th { min-width: 0; }
+.skew td:nth-child(-n+5), .skew thead th:nth-child(n+2):nth-child(-n+5) { text-align: right; }
+.skew td:nth-child(n+6), .skew thead th:nth-child(n+6) { padding-left: 20px; }
 .run { display: inline-block; vertical-align: top; max-width: calc(100% - 46px); overflow-wrap: anywhere; }
 .folder { display: block; color: var(--soft); font-weight: 400; font-size: 12px; }
 .swatch { margin: 3px 8px 0 0; vertical-align: top; }

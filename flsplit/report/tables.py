@@ -10,6 +10,7 @@ import pandas as pd
 
 from flsplit.report.labels import ASPECTS, describe, other_differences
 from flsplit.report.runs import Run
+from flsplit.report.skew import Skew, Spread
 from flsplit.report.style import Style
 from flsplit.report.units import duration, missing
 
@@ -96,6 +97,43 @@ def settings(runs: Sequence[Run], cells: Sequence[str]) -> str:
     # A long key may break after each of its parts.
     other_heads = [escape(key).replace(".", ".<wbr>").replace("_", "_<wbr>") for key in differing]
     return table(["run", *ASPECTS, *other_heads], rows, "settings")
+
+
+def skew(measures: Skew) -> str:
+    """How far a partition is from IID, with what 0 and 1 mean."""
+
+    def share(value: float | None) -> str:
+        return _DASH if value is None else f"{value:.3f}"
+
+    def shares(spread: Spread | None) -> list[str]:
+        if spread is None:
+            return [_DASH] * 4
+        return [share(value) for value in (spread.mean, spread.min, spread.median, spread.max)]
+
+    sizes = measures.samples
+    rows = [
+        ["label entropy, mean over clients", *shares(measures.entropy), "one label only", "all labels equally often"],
+        [
+            "label distance, mean over pairs of clients",
+            *(share(measures.pairwise_distance), _DASH, _DASH, _DASH),
+            "same shares of labels",
+            "no label in common",
+        ],
+        [
+            "label distance from all samples, mean over clients",
+            *shares(measures.global_distance),
+            "same shares of labels",
+            "only labels that hardly occur elsewhere",
+        ],
+        ["samples, mean over clients", *map(number, (sizes.mean, sizes.min, sizes.median, sizes.max)), "", ""],
+        [
+            "Gini coefficient of samples per client",
+            *(share(measures.gini), _DASH, _DASH, _DASH),
+            "all clients hold equally many",
+            "one client of many holds all",
+        ],
+    ]
+    return table(["skew", "value", "min", "median", "max", "0 means", "1 means"], rows, "skew")
 
 
 def failures(clients: pd.DataFrame, most: int = 30) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from compressors import Payload
 from flsplit.split.messages import Downlink, Uplink
@@ -74,19 +74,48 @@ class ServerHost:
         Returns:
             the gradients with respect to the floats received.
         """
-        side = self._shared or self._open[uplink.client]
-        received = tuple(t.to(side.device, non_blocking=True).requires_grad_() for t in _fresh(uplink.payload.floats))
-        integers = tuple(t.to(side.device, non_blocking=True) for t in uplink.payload.integers)
+        return self.step_jointly([uplink])[0]
+
+    def step_jointly(self, uplinks: Sequence[Uplink]) -> list[Downlink]:
+        """One step on several clients' uplinks: the loss is the mean over all their targets, concatenated.
+
+        Returns:
+            for each uplink the gradients of that loss with respect to the floats received.
+        """
+        side = self._shared or self._open[uplinks[0].client]
+        received = [
+            tuple(t.to(side.device, non_blocking=True).requires_grad_() for t in _fresh(uplink.payload.floats))
+            for uplink in uplinks
+        ]
         with self._autocast():
-            z, target = side.compressor.decompress(Payload(received, integers), uplink.shape)
-            logits = side.model(z)
-        loss = F.cross_entropy(logits.float(), target)
+            parts = []
+            for uplink, floats in zip(uplinks, received):
+                integers = tuple(t.to(side.device, non_blocking=True) for t in uplink.payload.integers)
+                parts.append(side.compressor.decompress(Payload(floats, integers), uplink.shape))
+            logits = _logits(side.model, [z for z, _ in parts]).float()
+        targets = [target for _, target in parts]
+        loss = F.cross_entropy(logits, _joined(targets))
         loss.backward()
         side.step()
-        gradients = tuple(t.grad if t.grad is not None else torch.zeros_like(t) for t in received)
-        self._losses[uplink.client] = self._losses[uplink.client].to(side.device) + loss.detach().double()
-        self._steps[uplink.client] += 1
-        return Downlink(client=uplink.client, shape=uplink.shape, gradients=gradients)
+        self._note_losses(uplinks, loss.detach(), logits.detach(), targets)
+        return [
+            Downlink(
+                client=uplink.client, shape=uplink.shape,
+                gradients=tuple(t.grad if t.grad is not None else torch.zeros_like(t) for t in floats),
+            )
+            for uplink, floats in zip(uplinks, received)
+        ]  # fmt: skip
+
+    def _note_losses(self, uplinks: Sequence[Uplink], loss: Tensor, logits: Tensor, targets: Sequence[Tensor]) -> None:
+        """Add to every client's sum the loss over its own targets."""
+        if len(uplinks) == 1:
+            own = [loss]
+        else:
+            rows = logits.split([len(target) for target in targets])
+            own = [F.cross_entropy(of_client, target) for of_client, target in zip(rows, targets)]
+        for uplink, value in zip(uplinks, own):
+            self._losses[uplink.client] = self._losses[uplink.client].to(loss.device) + value.double()
+            self._steps[uplink.client] += 1
 
     def close(self, client: int, *, moments: bool) -> Closed:
         """End `client`'s round.
@@ -114,6 +143,17 @@ class ServerHost:
 
     def _take_side(self) -> Side:
         return self._idle.pop() if self._idle else self._make_side()
+
+
+def _logits(model: nn.Module, parts: Sequence[Tensor]) -> Tensor:
+    """One forward pass over all clients' activations; one each where they keep different numbers of tokens."""
+    if len({z.shape[1:] for z in parts}) == 1:
+        return model(_joined(parts))
+    return _joined([model(z) for z in parts])
+
+
+def _joined(tensors: Sequence[Tensor]) -> Tensor:
+    return tensors[0] if len(tensors) == 1 else torch.cat(list(tensors))
 
 
 def _fresh(tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -25,6 +26,9 @@ class Link(Protocol):
 
     def step(self, uplink: Uplink) -> Downlink:
         """Send an uplink, wait for its downlink."""
+
+    def step_jointly(self, uplinks: Sequence[Uplink]) -> list[Downlink]:
+        """Send several clients' uplinks for one step together, wait for their downlinks."""
 
     def mean_loss(self, client: int) -> float:
         """Mean loss of the client's steps so far, for display; NaN where asking would cost a round trip."""
@@ -55,10 +59,11 @@ class ActorLink:
 
     def step(self, uplink: Uplink) -> Downlink:
         """See `Link`."""
-        floats = tuple(t.cpu() for t in uplink.payload.floats)
-        integers = tuple(t.cpu() for t in uplink.payload.integers)
-        uplink = replace(uplink, payload=Payload(floats, integers))
-        return self._get(self._actor.step.remote(uplink))
+        return self._get(self._actor.step.remote(_on_cpu(uplink)))
+
+    def step_jointly(self, uplinks: Sequence[Uplink]) -> list[Downlink]:
+        """See `Link`."""
+        return self._get(self._actor.step_jointly.remote([_on_cpu(uplink) for uplink in uplinks]))
 
     def mean_loss(self, client: int) -> float:
         """See `Link`."""
@@ -67,3 +72,9 @@ class ActorLink:
     def close(self, client: int, *, moments: bool) -> Closed:
         """See `Link`."""
         return self._get(self._actor.close.remote(client, moments=moments))
+
+
+def _on_cpu(uplink: Uplink) -> Uplink:
+    floats = tuple(t.cpu() for t in uplink.payload.floats)
+    integers = tuple(t.cpu() for t in uplink.payload.integers)
+    return replace(uplink, payload=Payload(floats, integers))

@@ -15,7 +15,7 @@ from compressors import BatchShape, Payload
 from flsplit.split.messages import Downlink, Uplink
 from flsplit.split.side import Side
 
-LocalPass = Generator[Uplink, Downlink, None]
+LocalPass = Generator[Uplink | None, Downlink | None, None]
 
 
 def local_pass(
@@ -26,6 +26,7 @@ def local_pass(
     classes: int,
     stream: Callable[[int], torch.Generator],
     autocast: Callable[[], AbstractContextManager[object]],
+    shared: bool = False,
 ) -> LocalPass:
     """Train the client-side model on `batches`, one step each.
 
@@ -36,9 +37,12 @@ def local_pass(
         classes: L, number of labels.
         stream: the random stream of a step, for compressors that draw.
         autocast: context of the forward pass.
+        shared: whether several clients train this side together: their gradients add up, and whoever drives them
+            steps it.
 
     Yields:
-        one `Uplink` of detached tensors a step; expects the `Downlink` with their gradients.
+        one `Uplink` of detached tensors a step; expects the `Downlink` with their gradients. With `shared`, None
+        after each: then the gradients are there.
     """
     for step, (images, labels) in enumerate(batches):
         with autocast():
@@ -47,7 +51,11 @@ def local_pass(
         shape = BatchShape(batch=z.shape[0], tokens=z.shape[1], width=z.shape[2], classes=classes)
         sent = Payload(tuple(t.detach() for t in payload.floats), payload.integers)
         downlink = yield Uplink(client=client, shape=shape, payload=sent)
+        assert downlink is not None
         torch.autograd.backward(
             payload.floats, tuple(g.to(t.device, t.dtype) for g, t in zip(downlink.gradients, payload.floats))
         )
-        side.step()
+        if shared:
+            yield None
+        else:
+            side.step()

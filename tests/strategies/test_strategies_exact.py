@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import reference
 import torch
@@ -36,15 +37,26 @@ def final(setting: Setting, out: Path, *more: str) -> tuple[torch.Tensor, torch.
     return state.client_model.weights, state.server_model.weights, run
 
 
-@pytest.mark.parametrize("strategy", ["splitfed_v1", "splitfed_v2"])
+@pytest.mark.parametrize(
+    "strategy", ["splitfed_v1", "splitfed_v2", "splitfed_v3", "sequential", "parallel", "centralized"]
+)
 @pytest.mark.parametrize("compressor", COMPRESSORS)
 def test_one_client_is_a_plain_training_loop(compressor: str, strategy: str, tmp_path: Path) -> None:
     setting = Setting(compressor=compressor, options=COMPRESSORS[compressor], rounds=3)
     client, server, run = final(setting, tmp_path / "run", f"strategy={strategy}")
     expected_client, expected_server, losses = reference.centralized(setting)
+    if strategy == "splitfed_v3":  # the client keeps its model
+        [client] = own_models(tmp_path / "run")
     assert torch.equal(client, expected_client)
     assert torch.equal(server, expected_server)
     assert run.rounds.train_loss.tolist() == pytest.approx(losses, rel=1e-6)
+
+
+def own_models(out: Path) -> list[torch.Tensor]:
+    """The client-side models that clients keep."""
+    state = Checkpoints(out / "checkpoint").load()
+    assert state is not None
+    return [torch.from_numpy(np.load(state.models[client])) for client in sorted(state.models)]
 
 
 @pytest.mark.parametrize("placement", ["replica", "central"])
@@ -66,6 +78,73 @@ def test_v2_is_its_definition(compressor: str, turn: str, tmp_path: Path) -> Non
     expected_client, expected_server = reference.splitfed_v2(setting, order, by_step=turn == "step")
     assert torch.equal(client, expected_client)
     assert torch.equal(server, expected_server)
+
+
+@pytest.mark.parametrize("placement", ["replica", "central"])
+@pytest.mark.parametrize("compressor", COMPRESSORS)
+def test_v3_is_its_definition(compressor: str, placement: str, tmp_path: Path) -> None:
+    setting = Setting(clients=3, compressor=compressor, options=COMPRESSORS[compressor])
+    keys = ["strategy=splitfed_v3", f"strategy.placement={placement}"]
+    client, server, run = final(setting, tmp_path / "run", *keys)
+    expected_clients, expected_server = reference.splitfed_v3(setting)
+    found = own_models(tmp_path / "run")
+    assert len(found) == 3 and all(torch.equal(a, b) for a, b in zip(found, expected_clients))
+    assert torch.equal(server, expected_server)
+    assert run.clients.sync_bits.tolist() == [32 * len(client)] * 3 + [0] * 3  # the first broadcast, and no more
+
+
+@pytest.mark.parametrize("compressor", COMPRESSORS)
+def test_sequential_is_its_definition(compressor: str, tmp_path: Path) -> None:
+    setting = Setting(clients=3, compressor=compressor, options=COMPRESSORS[compressor])
+    client, server, run = final(setting, tmp_path / "run", "strategy=sequential")
+    order = [numpy_stream(setting.seed, "turns", round).permutation(3).tolist() for round in (1, 2)]
+    expected_client, expected_server = reference.sequential(setting, order)
+    assert torch.equal(client, expected_client)
+    assert torch.equal(server, expected_server)
+    assert (run.clients.sync_bits == 2 * 32 * len(client)).all()
+
+
+@pytest.mark.parametrize("sync", ["gradient", "round"])
+@pytest.mark.parametrize("compressor", COMPRESSORS)
+def test_parallel_is_its_definition(compressor: str, sync: str, tmp_path: Path) -> None:
+    setting = Setting(clients=3, compressor=compressor, options=COMPRESSORS[compressor])
+    client, server, run = final(setting, tmp_path / "run", "strategy=parallel", f"strategy.sync={sync}")
+    expected_client, expected_server = reference.parallel(setting, by_gradient=sync == "gradient")
+    assert torch.equal(client, expected_client)
+    assert torch.equal(server, expected_server)
+    data = reference.Data(setting)
+    group = 4 if compressor == "c3sl" else 1
+    steps = [len(list(data.batches(c, 1, group))) for c in range(3)] * 2
+    moved = [1 + 2 * n if sync == "gradient" else 2 for n in steps]
+    assert run.clients.sync_bits.tolist() == [count * 32 * len(client) for count in moved]
+
+
+def test_fedavg_is_v1_without_a_link(tmp_path: Path) -> None:
+    setting = Setting(clients=3)
+    client, server, run = final(setting, tmp_path / "run", "strategy=fedavg")
+    expected_client, expected_server = reference.splitfed_v1(setting)
+    assert torch.equal(client, expected_client)
+    assert torch.equal(server, expected_server)
+    assert (run.clients.sync_bits == 2 * 32 * (len(client) + len(server))).all()
+    bits = ["uplink_bits", "downlink_bits", "nominal_bits", "wire_bytes"]
+    assert (run.rounds[bits] == 0).all().all() and run.rounds.xi.isna().all() and run.summary["xi"] is None
+
+
+def test_k_clients_in_parallel_are_one_with_k_times_the_batch(tmp_path: Path) -> None:
+    """Where the batches coincide: every client's whole part is one batch, the single client's batch is all of them."""
+    keys = ["rounds=4", "partition.alpha=inf"]
+    many = final(Setting(clients=3, limit=60, batch_size=20), tmp_path / "many", *keys, "strategy=parallel")[2]
+    one = final(Setting(limit=60, batch_size=60), tmp_path / "one", *keys)[2]
+    np.testing.assert_allclose(many.rounds.train_loss, one.rounds.train_loss, rtol=1e-4)
+    np.testing.assert_allclose(many.rounds.test_loss, one.rounds.test_loss, rtol=1e-4)
+
+
+def test_centralized_leaves_clients_and_partition_aside(tmp_path: Path) -> None:
+    keys = ["strategy=centralized", "clients_per_round=2"]
+    client, server, run = final(Setting(clients=4), tmp_path / "run", *keys)
+    expected_client, expected_server, _ = reference.centralized(Setting())
+    assert torch.equal(client, expected_client) and torch.equal(server, expected_server)
+    assert run.clients.client.tolist() == [0, 0] and (run.clients.sync_bits == 0).all()
 
 
 def test_a_persistent_optimizer_is_not_a_reset_one(tmp_path: Path) -> None:

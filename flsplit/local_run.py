@@ -1,0 +1,137 @@
+"""One client's round in progress, and the ways to drive one or several of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import islice
+
+import numpy as np
+import torch
+
+from flsplit.assembly import Assembly
+from flsplit.hub import Hub
+from flsplit.ledger import Tally
+from flsplit.split.link import Link
+from flsplit.split.messages import Downlink, Uplink
+from flsplit.split.side import Side, SideState
+from flsplit.split.trainer import LocalPass, local_pass
+from flsplit.task import Report, Task
+
+
+class LocalRun:
+    """A client's side, its generator of uplinks, and the account of what it sent.
+
+    Args:
+        assembly: of the experiment.
+        hub: where models are, and progress is told.
+        link: to the host.
+        task: of the round.
+        client: who.
+        side: the client side to train; taken as it is where the task's clients share one (`gradient`).
+        model: key of the client-side model to start from.
+
+    Attributes:
+        uplink: what it sends next; None when it has taken all its steps.
+        tally: of the steps taken.
+    """
+
+    def __init__(
+        self, assembly: Assembly, hub: Hub, link: Link, task: Task, client: int, side: Side, model: str
+    ) -> None:
+        self.client, self.side, self.tally = client, side, Tally()
+        self._hub, self._link, self._task, self._prices = hub, link, task, assembly.prices
+        if task.turns != "gradient":
+            side.load(_from_file(task.models[client]) if client in task.models else hub.get(model))
+            if client in task.moments:
+                side.load_moments(torch.from_numpy(np.load(task.moments[client], mmap_mode="c")))
+        link.open(client)
+        limit = None if task.limits is None else task.limits[client]
+        self._loop = _loop(assembly, task, client, side, limit)
+        self.uplink: Uplink | None = next(self._loop, None)
+
+    def receive(self, downlink: Downlink) -> None:
+        """Go backward with the answer to `uplink`, and on to the next one (with `gradient`, only after `proceed`)."""
+        assert self.uplink is not None
+        self.tally += self._prices.step(self.uplink.shape)
+        self._go_on(downlink)
+        self._hub.report(self.client, self.tally, self._link)
+
+    def proceed(self) -> None:
+        """Go on to the next uplink, after the update of the client-side model that all share."""
+        self._go_on(None)
+
+    def _go_on(self, value: Downlink | None) -> None:
+        try:
+            self.uplink = self._loop.send(value)
+        except StopIteration:
+            self.uplink = None
+
+    def finish(self) -> Report:
+        """Hand in what the round left."""
+        task, client = self._task, self.client
+        closed = self._link.close(client, moments=task.keep_moments)
+        self.tally.loss = closed.loss
+        state = self.side.state(moments=task.moments_out is not None)
+        client_key = server_key = moments = model = None
+        if task.moments_out is not None and state.moments is not None:
+            moments = task.moments_out.format(client=client)
+            np.save(moments, state.moments.numpy())
+        if task.models_out is not None:
+            model = task.models_out.format(client=client)
+            np.save(model, state.weights.numpy())
+        elif task.turns != "gradient":
+            client_key = f"{task.round}/client/{client}"
+            self._hub.put(client_key, SideState(state.weights))
+        if closed.replica is not None:
+            server_key = f"{task.round}/server/{client}"
+            self._hub.put(server_key, closed.replica)
+        return Report(
+            client=client, tally=self.tally, client_model=client_key, server_model=server_key, moments=moments,
+            model=model,
+        )  # fmt: skip
+
+
+def in_turns(runs: Iterable[LocalRun], link: Link) -> None:
+    """A batch of each client in turn, in their order, to the end of all; who has none left drops out."""
+    active = list(runs)
+    while active := [run for run in active if run.uplink is not None]:
+        for run in active:
+            assert run.uplink is not None
+            run.receive(link.step(run.uplink))
+
+
+def jointly(runs: Iterable[LocalRun], link: Link, shared: Side | None) -> None:
+    """A batch of all clients at a time, as one update of the server-side model; who has none left drops out.
+
+    Args:
+        runs: the clients, in the order in which their activations are concatenated.
+        link: to the host.
+        shared: the client side of all, whose gradients add up and which is stepped once; None if each has its own.
+    """
+    active = list(runs)
+    while active := [run for run in active if run.uplink is not None]:
+        uplinks: Sequence[Uplink] = [run.uplink for run in active if run.uplink is not None]
+        for run, downlink in zip(active, link.step_jointly(uplinks), strict=True):
+            run.receive(downlink)
+        if shared is not None:
+            shared.step()
+            for run in active:
+                run.proceed()
+
+
+def _from_file(path: str) -> SideState:
+    return SideState(torch.from_numpy(np.load(path, mmap_mode="c")))
+
+
+def _loop(assembly: Assembly, task: Task, client: int, side: Side, limit: int | None) -> LocalPass:
+    config = assembly.config
+    batches = assembly.pipeline.train_batches(
+        assembly.dataset.train, assembly.client_rows[client], client=client, round=task.round,
+        batch_size=config.batch_size, local_epochs=config.local_epochs, local_steps=config.local_steps,
+        group_size=assembly.group_size,
+    )  # fmt: skip
+    steps = len(assembly.steps(client, limit))
+    return local_pass(
+        side, islice(batches, steps), client=client, classes=assembly.classes,
+        stream=assembly.stream(client, task.round), autocast=assembly.autocast, shared=task.turns == "gradient",
+    )  # fmt: skip

@@ -1,0 +1,36 @@
+"""Centralized training, the upper bound: all data in one place, one training loop."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import ClassVar
+
+from flsplit.config import Config
+from flsplit.federation import Federation
+from flsplit.ledger import Moves
+from flsplit.strategy import Strategy
+
+
+class Centralized(Strategy):
+    """One client has all samples and keeps its model: `clients`, `clients_per_round` and `partition` play no part.
+
+    With the compressor between its blocks, this is to the bit the plain loop over the uncut model; `base` leaves
+    that model alone. What would cross the split point is counted, models are not: none moves.
+    """
+
+    placements: ClassVar[tuple[str, ...]] = ("replica",)
+    moves = Moves()
+    note = "centralized: one client has all data; clients and partition play no part"
+
+    def __init__(self) -> None:
+        super().__init__()
+
+    def adapt(self, config: Config) -> Config:
+        """See `Strategy`."""
+        partition = replace(config.partition, name="iid")
+        return replace(config, clients=1, clients_per_round=None, partition=partition)
+
+    def round(self, fed: Federation, clients: Sequence[int]) -> None:
+        """See `Strategy`."""
+        fed.client_model, fed.server_model = fed.average(fed.train(clients))

@@ -1,0 +1,39 @@
+"""Parallel split learning (Jeon and Kim, ICOIN 2020): all clients' batches make one server-side update."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from flsplit.errors import UserError
+from flsplit.federation import Federation
+from flsplit.ledger import Moves
+from flsplit.strategy import Strategy
+
+
+class Parallel(Strategy):
+    """Clients run in lockstep; the loss of a step is the mean over all clients' activations, concatenated.
+
+    Args:
+        sync: `gradient`: client-side gradients are summed, which is the gradient of that loss, and all clients take
+            the same step; each sends its gradient and receives the sum in every step. `round`: each client steps
+            its own client-side model, and these are averaged at the end of the round.
+        options: see `Strategy`.
+    """
+
+    placements: ClassVar[tuple[str, ...]] = ("central",)
+
+    def __init__(self, *, sync: str = "gradient", **options: Any) -> None:
+        super().__init__(**options)
+        if sync not in ("gradient", "round"):
+            raise UserError(f"strategy.sync must be gradient or round, got {sync!r}")
+        self.sync = sync
+        self.moves = Moves(down=1, step=2) if sync == "gradient" else Moves(down=1, up=1)
+
+    def round(self, fed: Federation, clients: Sequence[int]) -> None:
+        """See `Strategy`."""
+        with fed.shared_server_model():
+            if self.sync == "gradient":
+                fed.client_model = fed.handed_in(fed.train_cohort(clients, turns="gradient"), clients)
+            else:
+                fed.client_model, _ = fed.average(fed.train_cohort(clients, turns="joint"))
