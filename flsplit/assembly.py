@@ -40,6 +40,7 @@ class Plan:
         image_size: side of the model's input, pixels.
         moves: models that the strategy moves.
         split: whether activations cross.
+        proximal_mu: weight of FedProx's proximal term.
     """
 
     config: Config
@@ -49,6 +50,7 @@ class Plan:
     image_size: int
     moves: Moves
     split: bool
+    proximal_mu: float
 
     def to_json(self) -> str:
         """Text from which `from_json` makes the same plan."""
@@ -196,6 +198,7 @@ class Assembly:
             getattr(compressor, half),
             lr=self.config.lr,
             device=self.device,
+            proximal_mu=self.plan.proximal_mu,
         )
 
     def _compressor(self) -> Compressor:

@@ -7,7 +7,7 @@ removed only afterwards.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +27,17 @@ class State:
         server_model: server-side model with its optimizer moments.
         moments: files of the clients' optimizer moments.
         models: files of the client-side models that clients keep.
+        aggregator: what the aggregator carries from round to round.
         totals: plain values to go on counting from.
     """
 
     round: int
     client_model: SideState
     server_model: SideState
-    moments: dict[int, str]
-    models: dict[int, str]
-    totals: dict[str, Any]
+    moments: dict[int, str] = field(default_factory=dict)
+    models: dict[int, str] = field(default_factory=dict)
+    aggregator: dict[str, torch.Tensor] = field(default_factory=dict)
+    totals: dict[str, Any] = field(default_factory=dict)
 
 
 class Checkpoints:
@@ -51,7 +53,7 @@ class Checkpoints:
 
     def save(self, state: State) -> None:
         """Replace the last checkpoint by `state`."""
-        tensors = {}
+        tensors = {f"aggregator.{key}": value for key, value in state.aggregator.items()}
         for name, side in (("client", state.client_model), ("server", state.server_model)):
             tensors[f"{name}.weights"] = side.weights
             if side.moments is not None:
@@ -81,6 +83,11 @@ class Checkpoints:
             server_model=SideState(tensors["server.weights"], tensors.get("server.moments")),
             moments={int(client): str(self.clients / name) for client, name in values["moments"].items()},
             models={int(client): str(self.clients / name) for client, name in values["models"].items()},
+            aggregator={
+                key.removeprefix("aggregator."): value
+                for key, value in tensors.items()
+                if key.startswith("aggregator.")
+            },
             totals=values["totals"],
         )
 

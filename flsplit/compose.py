@@ -113,6 +113,13 @@ def resolve(config: DictConfig, overrides: Sequence[str]) -> Config:
         values = resumed(values, keys(overrides))
     checked = read_config(values)
     try:
-        return build(**checked.strategy).adapt(checked)
+        strategy = build(**checked.strategy)
     except ValueError as error:
         raise UserError(str(error)) from error
+    checked = strategy.adapt(checked)
+    if checked.taking_part < strategy.aggregator.fewest:
+        raise UserError(
+            f"strategy.aggregator={checked.strategy['aggregator']} needs at least {strategy.aggregator.fewest} clients "
+            f"in a round, got {checked.taking_part}"
+        )
+    return checked

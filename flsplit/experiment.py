@@ -143,7 +143,7 @@ def prepare(config: Config) -> Prepared:
         plan = Plan(
             config=config, data=str(dataset.path.resolve()), device=device,
             clients=str(out.resolve() / "checkpoint" / "clients.npz"), image_size=_image_size(config, dataset),
-            moves=strategy.moves, split=strategy.split,
+            moves=strategy.moves, split=strategy.split, proximal_mu=strategy.aggregator.proximal_mu,
         )  # fmt: skip
         assembly = assembly_for(plan.to_json())
         tokens, width = assembly.activations

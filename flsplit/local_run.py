@@ -44,6 +44,8 @@ class LocalRun:
             side.load(_from_file(task.models[client]) if client in task.models else hub.get(model))
             if client in task.moments:
                 side.load_moments(torch.from_numpy(np.load(task.moments[client], mmap_mode="c")))
+            if task.models_out is None and not task.relay:  # it will be averaged
+                side.anchor()
         link.open(client)
         limit = None if task.limits is None else task.limits[client]
         self._loop = _loop(assembly, task, client, side, limit)

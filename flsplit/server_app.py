@@ -85,6 +85,8 @@ class Server:
             aggregator=strategy.aggregator, persist=config.optimizer_state == "persist", seed=config.seed,
             folder=self._checkpoints.clients, moves=strategy.moves, model_floats=assembly.model_floats,
         )  # fmt: skip
+        strategy.aggregator.load(start.aggregator)
+        self._aggregator = strategy.aggregator
         fed.moments, fed.models, fed.acquainted = dict(start.moments), dict(start.models), set(self.totals.acquainted)
         if strategy.note is not None:
             self._progress.note(strategy.note)
@@ -111,9 +113,7 @@ class Server:
         state = self._checkpoints.load()
         if state is None:
             client_model, server_model = self._assembly.initial()
-            return State(
-                round=0, client_model=client_model, server_model=server_model, moments={}, models={}, totals={}
-            )
+            return State(round=0, client_model=client_model, server_model=server_model)
         values = dict(state.totals)
         charged = {int(client): bits for client, bits in values.pop("charged").items()}
         self.totals = Totals(Tally(**values.pop("tally")), charged=charged, **values)
@@ -189,7 +189,7 @@ class Server:
         self._checkpoints.save(
             State(
                 round=number, client_model=fed.client_model, server_model=fed.server_model, moments=fed.moments,
-                models=fed.models, totals={
+                models=fed.models, aggregator=self._aggregator.state(), totals={
                     "tally": tally.as_dict(), "sync_bits": totals.sync_bits, "seconds": totals.seconds,
                     "training_seconds": totals.training_seconds, "charged": totals.charged,
                     "acquainted": sorted(fed.acquainted),

@@ -93,10 +93,15 @@ class Whole:
         shape = BatchShape(batch=x.shape[0], tokens=x.shape[1], width=x.shape[2], classes=10)
         return payload, shape
 
-    def step(self, images: Tensor, labels: Tensor, generator: torch.Generator) -> float:
-        """One training step of both sides."""
+    def step(
+        self, images: Tensor, labels: Tensor, generator: torch.Generator, proximal: tuple[float, list[Tensor]] = (0, [])
+    ) -> float:
+        """One training step of both sides; `proximal` is FedProx's mu and the weights that it pulls to."""
         loss = self.loss(images, labels, generator)
         loss.backward()
+        mu, anchor = proximal
+        for p, start in zip((p for side in self.sides() for p in side.values()), anchor):
+            p.grad += mu * (p.detach() - start)
         for optimizer in self.optimizers:
             optimizer.step()
             optimizer.zero_grad()
@@ -161,12 +166,12 @@ def centralized(setting: Setting) -> tuple[Tensor, Tensor, list[float]]:
     return weights(client), weights(server), losses
 
 
-def splitfed_v1(setting: Setting) -> tuple[Tensor, Tensor]:
+def splitfed_v1(setting: Setting, mu: float = 0.0) -> tuple[Tensor, Tensor]:
     """Each client trains a whole model; both sides are averaged, and so are the server side's moments."""
     samples = Data(setting)
     wholes = [start(setting) for _ in range(setting.clients)]
     for round in range(1, setting.rounds + 1):
-        counts = [train(whole, samples, client, round) for client, whole in enumerate(wholes)]
+        counts = [train(whole, samples, client, round, mu) for client, whole in enumerate(wholes)]
         for side in (0, 1):
             average([list(whole.sides()[side].values()) for whole in wholes], counts)
         slots = [[whole.optimizers[1].state[p] for p in whole.sides()[1].values()] for whole in wholes]
@@ -289,11 +294,12 @@ def share(owner: Whole, other: Whole) -> None:
     other.optimizers[1] = owner.optimizers[1]
 
 
-def train(whole: Whole, samples: Data, client: int, round: int) -> int:
+def train(whole: Whole, samples: Data, client: int, round: int, mu: float = 0.0) -> int:
     """A client's local pass; returns the number of samples."""
     count = 0
+    anchor = [p.detach().clone() for side in whole.sides() for p in side.values()] if mu else []
     for images, labels, generator in samples.batches(client, round, whole.compressor.group_size):
-        whole.step(images, labels, generator)
+        whole.step(images, labels, generator, (mu, anchor))
         count += len(labels)
     return count
 

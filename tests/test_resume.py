@@ -54,6 +54,31 @@ def test_what_is_typed_beside_resume_must_agree(tmp_path: Path) -> None:
     flsplit.run([f"resume={tmp_path / 'run'}", "batch_size=8", "rounds=2"])
 
 
+@pytest.mark.parametrize(
+    "keys",
+    [
+        ["strategy=splitfed_v2"],
+        ["strategy=splitfed_v3", "clients_per_round=2"],
+        ["strategy=sequential"],
+        ["strategy=parallel"],
+        ["strategy=parallel", "strategy.sync=round"],
+        ["strategy=fedavg"],
+        ["strategy=centralized"],
+        ["strategy.aggregator=fedavgm"],
+        ["strategy.aggregator=fedadam"],
+        ["strategy.aggregator=krum"],
+        ["strategy.aggregator=fedmedian", "optimizer_state=reset"],
+    ],
+    ids=" ".join,
+)
+def test_whatever_a_run_carries_is_in_its_checkpoint(keys: list[str], tmp_path: Path) -> None:
+    whole = flsplit.run([*KEYS, *keys, "rounds=4", f"out={tmp_path / 'whole'}"])
+    flsplit.run([*KEYS, *keys, "rounds=2", f"out={tmp_path / 'cut'}"])
+    resumed = flsplit.run([f"resume={tmp_path / 'cut'}", "rounds=4"])
+    pd.testing.assert_frame_equal(whole.rounds.drop(columns="seconds"), resumed.rounds.drop(columns="seconds"))
+    pd.testing.assert_frame_equal(whole.clients, resumed.clients)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ["inline", "ray"])
 def test_a_kill_at_any_moment_changes_no_number(engine: str, tmp_path: Path) -> None:

@@ -64,6 +64,7 @@ class ServerHost:
         if self._shared is None:
             side = self._open.pop(client, None) or self._take_side()
             side.load(self._state)
+            side.anchor()
             self._open[client] = side
         self._losses[client] = torch.zeros((), dtype=torch.float64)
         self._steps[client] = 0

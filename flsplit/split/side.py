@@ -36,6 +36,8 @@ class Side:
         half: the compressor's trainable half that lives here, if it has one.
         lr: Adam's step size.
         device: where it computes.
+        proximal_mu: weight of FedProx's proximal term, mu/2 |w - w_0|^2 (Li et al. 2020, arXiv 1812.06127), from
+            `anchor` on.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class Side:
         *,
         lr: float,
         device: torch.device,
+        proximal_mu: float = 0.0,
     ) -> None:
         self.model = model
         self.compressor = compressor
@@ -53,6 +56,7 @@ class Side:
         self.modules = nn.ModuleList([model] if half is None else [model, half]).to(device)
         self.parameters = [p for p in self.modules.parameters() if p.requires_grad]
         self._tensors = [t for t in self.modules.state_dict(keep_vars=True).values() if t.is_floating_point()]
+        self._mu, self._anchor = proximal_mu, list[Tensor]()
         self.optimizer = torch.optim.Adam(self.parameters, lr=lr, betas=BETAS, eps=EPS)
 
     @property
@@ -62,6 +66,9 @@ class Side:
 
     def step(self) -> None:
         """One optimizer step on the gradients at hand, which it consumes."""
+        for parameter, start in zip(self.parameters, self._anchor):
+            if parameter.grad is not None:
+                parameter.grad.add_(parameter.detach() - start, alpha=self._mu)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
 
@@ -86,7 +93,13 @@ class Side:
             ValueError: if the state is of another model.
         """
         _unflatten(state.weights, self._tensors)
+        self._anchor = []
         self.load_moments(state.moments)
+
+    def anchor(self) -> None:
+        """Let the proximal term, if there is one, pull towards the weights as they are now, until the next `load`."""
+        if self._mu:
+            self._anchor = [parameter.detach().clone() for parameter in self.parameters]
 
     @torch.no_grad()
     def load_moments(self, moments: Tensor | None) -> None:

@@ -69,6 +69,18 @@ def test_v1_is_its_definition(compressor: str, placement: str, tmp_path: Path) -
     assert torch.equal(server, expected_server)
 
 
+@pytest.mark.parametrize("placement", ["replica", "central"])
+@pytest.mark.parametrize("compressor", ["base", "adc", "bottlenet"])
+def test_fedprox_pulls_both_sides_to_where_the_round_began(compressor: str, placement: str, tmp_path: Path) -> None:
+    setting = Setting(clients=3, compressor=compressor, options=COMPRESSORS[compressor])
+    prox = ["strategy.aggregator=fedprox", "strategy.aggregator_args.proximal_mu=0.5"]
+    client, server, _ = final(setting, tmp_path / "run", *prox, f"strategy.placement={placement}")
+    expected_client, expected_server = reference.splitfed_v1(setting, mu=0.5)
+    assert torch.equal(client, expected_client)
+    assert torch.equal(server, expected_server)
+    assert not torch.equal(client, reference.splitfed_v1(setting)[0])
+
+
 @pytest.mark.parametrize("turn", ["round", "step"])
 @pytest.mark.parametrize("compressor", COMPRESSORS)
 def test_v2_is_its_definition(compressor: str, turn: str, tmp_path: Path) -> None:
