@@ -7,6 +7,8 @@ the tokens with the highest mean attention. Gradients flow through the mean only
 Legend of shapes: B samples, N tokens, D width, L labels, T clusters, k tokens kept.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -68,6 +70,11 @@ class ADC(Compressor):
                 "compressor.batch_ratio and compressor.token_ratio must be given together, "
                 f"got batch_ratio={batch_ratio} and token_ratio={token_ratio}"
             )
+
+    @classmethod
+    def options_for(cls, ratio: float) -> dict[str, Any]:
+        """The ratio, divided by the rule that the others have."""
+        return {"ratio": ratio, "batch_ratio": None, "token_ratio": None}
 
     def clusters(self, batch: int) -> int:
         """T for a batch of B: at least 2, at most B."""

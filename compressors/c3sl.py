@@ -7,7 +7,7 @@ that sample amid the noise of the others. Nothing is normalised.
 Legend of shapes: B samples, N tokens, D width, L labels, R samples per group.
 """
 
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -35,6 +35,18 @@ class C3SL(Compressor):
         self.group = self.group_size = group
         self.keys: Tensor | None = None
         self._spectra: dict[torch.device, Tensor] = {}
+
+    @classmethod
+    def options_for(cls, ratio: float) -> dict[str, Any]:
+        """R = 1/ratio.
+
+        Raises:
+            ValueError: if that is no whole number.
+        """
+        group = round(1 / ratio)
+        if abs(group * ratio - 1) > 1e-3:
+            raise ValueError(f"c3sl needs a ratio of 1/R with a whole R, such as {1 / group:.4g}, got {ratio:g}")
+        return {"group": group}
 
     def bind(
         self,

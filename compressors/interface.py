@@ -148,6 +148,18 @@ class Compressor(ABC):
         """
         return None
 
+    @classmethod
+    def options_for(cls, ratio: float) -> dict[str, Any]:
+        """Options that make one client compress to about `ratio` where the others do otherwise (`client_profile`).
+
+        Args:
+            ratio: compression ratio, in (0, 1].
+
+        Raises:
+            ValueError: if the ratio is not this method's to choose, or would give clients models of different shapes.
+        """
+        raise ValueError(f"{cls.name} has the same ratio for all clients")
+
     @abstractmethod
     def compress(self, z: Tensor, y: Tensor, s: Tensor | None, *, generator: torch.Generator | None = None) -> Payload:
         """Client half: what is sent for one batch.

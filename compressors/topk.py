@@ -6,6 +6,8 @@ whatever is not sent is zero at the server and gets no gradient.
 Legend of shapes: B samples, N tokens, D width, L labels, K values kept per sample.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -34,6 +36,11 @@ class TopK(Compressor):
         super().__init__(at_eval=at_eval)
         self.rate = fraction("rate", rate)
         self.index_bits = choice("index_bits", index_bits, INDEX_BITS)
+
+    @classmethod
+    def options_for(cls, ratio: float) -> dict[str, Any]:
+        """k/D; indices come on top, as for all."""
+        return {"rate": ratio}
 
     def kept_values(self, features: int) -> int:
         """K for N * D features per sample."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from flsplit.clients import training_rows
 from flsplit.config import Config
 from flsplit.data import Dataset, Pipeline
 from flsplit.ledger import Moves, PriceList, Tally, base_layout
+from flsplit.profile import Profile
 from flsplit.split.host import ServerHost
 from flsplit.split.model import build, cut
 from flsplit.split.side import Side, SideState
@@ -41,6 +44,7 @@ class Plan:
         moves: models that the strategy moves.
         split: whether activations cross.
         proximal_mu: weight of FedProx's proximal term.
+        profiles: clients that differ from the others, by number (as text, for JSON): the values of a `Profile`.
     """
 
     config: Config
@@ -51,6 +55,7 @@ class Plan:
     moves: Moves
     split: bool
     proximal_mu: float
+    profiles: dict[str, Any]
 
     def to_json(self) -> str:
         """Text from which `from_json` makes the same plan."""
@@ -104,15 +109,44 @@ class Assembly:
             workers=self.config.engine.threads,
         )  # fmt: skip
 
-    @cached_property
-    def prices(self) -> PriceList:
-        """What a step costs."""
-        return PriceList(self._compressor(), split=self.plan.split)
+    def profile(self, client: int) -> Profile:
+        """How a client differs from the others."""
+        return Profile(**self.plan.profiles.get(str(client), {}))
+
+    def compressor_of(self, client: int) -> Compressor | None:
+        """The compressor of a client that has a ratio of its own; None for all others."""
+        return None if self.profile(client).ratio is None else self._at_ratio(self.profile(client).ratio)[0]
+
+    def price(self, client: int, shape: BatchShape) -> Tally:
+        """What a step costs a client."""
+        return self._at_ratio(self.profile(client).ratio)[1].step(shape)
 
     @cached_property
-    def group_size(self) -> int:
-        """Samples that are compressed together."""
-        return self.config.compressor_instance().group_size
+    def _at_ratio(self) -> Callable[[float | None], tuple[Compressor, PriceList]]:
+        """Compressor and prices at a client's own ratio, or (None) at the ratio of all; each made once."""
+
+        @cache
+        def make(ratio: float | None) -> tuple[Compressor, PriceList]:
+            compressor = self._compressor(ratio)
+            return compressor, PriceList(compressor, split=self.plan.split)
+
+        return make
+
+    def batches(self, client: int, round: int, steps: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """The first `steps` batches of a client's round; see `Pipeline.train_batches`."""
+        found = self.pipeline.train_batches(
+            self.dataset.train, self.client_rows[client], client=client, round=round, **self._schedule(client)
+        )
+        return islice(found, steps)
+
+    def _schedule(self, client: int) -> dict[str, Any]:
+        config, own = self.config, self.profile(client)
+        return {
+            "batch_size": own.batch_size or config.batch_size,
+            "local_epochs": config.local_epochs,
+            "local_steps": own.local_steps or config.local_steps,
+            "group_size": self._at_ratio(own.ratio)[0].group_size,
+        }
 
     @property
     def client_rows(self) -> tuple[np.ndarray, ...]:
@@ -126,11 +160,9 @@ class Assembly:
             client: who.
             limit: bits that it may still send; None without a budget.
         """
-        config = self.config
-        sizes = self.pipeline.steps(
-            len(self.client_rows[client]), config.batch_size, config.local_epochs, config.local_steps, self.group_size
-        )
-        steps = [self.prices.step(self._shape(size)) for size in sizes]
+        sizes = self.pipeline.steps(len(self.client_rows[client]), **self._schedule(client))
+        sizes = sizes[: math.ceil((self.profile(client).speed or 1.0) * len(sizes))]
+        steps = [self.price(client, self._shape(size)) for size in sizes]
         return steps if limit is None or self.budget is None else steps[: self.budget.affordable(steps, limit)]
 
     @cached_property
@@ -174,7 +206,7 @@ class Assembly:
 
     def host(self) -> ServerHost:
         """A new host for server-side models."""
-        return ServerHost(self.server_side, autocast=self.autocast)
+        return ServerHost(self.server_side, autocast=self.autocast, compressor_of=self.compressor_of)
 
     def initial(self) -> tuple[SideState, SideState]:
         """Weights that the experiment starts from, client side and server side."""
@@ -201,11 +233,11 @@ class Assembly:
             proximal_mu=self.plan.proximal_mu,
         )
 
-    def _compressor(self) -> Compressor:
+    def _compressor(self, ratio: float | None = None) -> Compressor:
         tokens, width = self.activations
         prefix = getattr(self._vit, "num_prefix_tokens", 1)
         generator = torch_stream(self.config.seed, "compressor")
-        return self.config.compressor_instance().bind(
+        return self.config.compressor_instance(ratio).bind(
             tokens=tokens, width=width, prefix_tokens=prefix, generator=generator
         )
 

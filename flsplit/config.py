@@ -56,6 +56,7 @@ class Config:
     augment: str
     clients: int
     clients_per_round: int | None
+    client_profile: str | None
     rounds: int | None
     local_epochs: int | None
     local_steps: int | None
@@ -76,9 +77,19 @@ class Config:
         """Clients that take part in a round."""
         return self.clients if self.clients_per_round is None else self.clients_per_round
 
-    def compressor_instance(self) -> compressors.Compressor:
-        """A compressor as configured, not yet bound to a model."""
-        return compressors.build(**self.compressor)
+    def compressor_instance(self, ratio: float | None = None) -> compressors.Compressor:
+        """A compressor as configured, not yet bound to a model.
+
+        Args:
+            ratio: of a client that has its own; None for the ratio of all.
+
+        Raises:
+            ValueError: if the method cannot have that ratio.
+        """
+        compressor = compressors.build(**self.compressor)
+        if ratio is None:
+            return compressor
+        return compressors.build(**{**self.compressor, **compressor.options_for(ratio)})
 
     def as_dict(self) -> dict[str, Any]:
         """Plain nested values; `read_config` brings them back."""
@@ -159,6 +170,7 @@ def _expanded(config: Config) -> Config:
     paths = {
         "out": config.out,
         "resume": config.resume,
+        "client_profile": config.client_profile,
         "dataset.path": config.dataset.path,
         "model.pretrained": config.model.pretrained,
     }
@@ -168,7 +180,10 @@ def _expanded(config: Config) -> Config:
     model = config.model
     if isinstance(model.pretrained, str):
         model = replace(model, pretrained=_home(model.pretrained))
-    return replace(config, out=_home(config.out), resume=_home(config.resume), model=model)
+    return replace(
+        config, out=_home(config.out), resume=_home(config.resume), client_profile=_home(config.client_profile),
+        model=model,
+    )  # fmt: skip
 
 
 def _home(path: P) -> P:

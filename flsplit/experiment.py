@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import platform
 import resource
+import shutil
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -27,12 +28,14 @@ from flsplit.compose import compose
 from flsplit.config import Config
 from flsplit.errors import RunFailed, UserError
 from flsplit.folder import folder_for
+from flsplit.profile import Profile, read_profiles
 from flsplit.record import Recorder, write_partition
 from flsplit.report.console import Progress, closing_table
 from flsplit.resume import check_checkpoint
 from flsplit.server_app import Server
 from flsplit.strategy import build
 
+PROFILE = "client_profile.csv"
 Start = Callable[[engine.ServerMain], None]
 
 
@@ -139,15 +142,20 @@ def prepare(config: Config) -> Prepared:
             data.split_holdout(rows, labels, config.partition.holdout, seed=config.seed, client=client)
             for client, rows in enumerate(parts)
         ]
+        profiles = _profiles(config, out)
         device, strategy = _device(config), build(**config.strategy)
         plan = Plan(
             config=config, data=str(dataset.path.resolve()), device=device,
             clients=str(out.resolve() / "checkpoint" / "clients.npz"), image_size=_image_size(config, dataset),
             moves=strategy.moves, split=strategy.split, proximal_mu=strategy.aggregator.proximal_mu,
+            profiles={str(client): asdict(profile) for client, profile in profiles.items()},
         )  # fmt: skip
         assembly = assembly_for(plan.to_json())
         tokens, width = assembly.activations
         config.compressor_instance().check(batch_size=config.batch_size, tokens=tokens, width=width)
+        for profile in profiles.values():
+            size = profile.batch_size or config.batch_size
+            config.compressor_instance(profile.ratio).check(batch_size=size, tokens=tokens, width=width)
         if config.resume is not None:
             check_checkpoint(out, config.rounds, assembly)
     except ValueError as error:
@@ -174,6 +182,8 @@ def lay_out(prepared: Prepared) -> tuple[Recorder, Checkpoints]:
         raise UserError(f"out={out} cannot be made: {error.strerror}") from error
     values = {key: value for key, value in config.as_dict().items() if key not in ("resume", "experiment")}
     (out / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create({**values, "out": str(out)})))
+    if config.client_profile is not None and config.resume is None:
+        shutil.copyfile(config.client_profile, out / "checkpoint" / PROFILE)
     save_clients(Path(prepared.plan.clients), prepared.train, prepared.held)
     write_partition(out / "partition.parquet", prepared.dataset.train.labels, prepared.train)
     if checkpoints.load() is None:
@@ -226,6 +236,14 @@ def title(config: Config) -> str:
         f"{config.compressor['name']} · {config.strategy['name']} · {config.clients} {who} · "
         f"{config.model.name} on {config.dataset.name}"
     )
+
+
+def _profiles(config: Config, out: Path) -> dict[int, Profile]:
+    """Clients that differ; a resumed run has its own copy of the file."""
+    if config.client_profile is None:
+        return {}
+    path = Path(config.client_profile) if config.resume is None else out / "checkpoint" / PROFILE
+    return read_profiles(path, config.clients)
 
 
 def _device(config: Config) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import islice
 
 import numpy as np
 import torch
@@ -39,7 +38,7 @@ class LocalRun:
         self, assembly: Assembly, hub: Hub, link: Link, task: Task, client: int, side: Side, model: str
     ) -> None:
         self.client, self.side, self.tally = client, side, Tally()
-        self._hub, self._link, self._task, self._prices = hub, link, task, assembly.prices
+        self._hub, self._link, self._task, self._assembly = hub, link, task, assembly
         if task.turns != "gradient":
             side.load(_from_file(task.models[client]) if client in task.models else hub.get(model))
             if client in task.moments:
@@ -54,7 +53,7 @@ class LocalRun:
     def receive(self, downlink: Downlink) -> None:
         """Go backward with the answer to `uplink`, and on to the next one (with `gradient`, only after `proceed`)."""
         assert self.uplink is not None
-        self.tally += self._prices.step(self.uplink.shape)
+        self.tally += self._assembly.price(self.client, self.uplink.shape)
         self._go_on(downlink)
         self._hub.report(self.client, self.tally, self._link)
 
@@ -126,14 +125,9 @@ def _from_file(path: str) -> SideState:
 
 
 def _loop(assembly: Assembly, task: Task, client: int, side: Side, limit: int | None) -> LocalPass:
-    config = assembly.config
-    batches = assembly.pipeline.train_batches(
-        assembly.dataset.train, assembly.client_rows[client], client=client, round=task.round,
-        batch_size=config.batch_size, local_epochs=config.local_epochs, local_steps=config.local_steps,
-        group_size=assembly.group_size,
-    )  # fmt: skip
     steps = len(assembly.steps(client, limit))
     return local_pass(
-        side, islice(batches, steps), client=client, classes=assembly.classes,
+        side, assembly.batches(client, task.round, steps), client=client, classes=assembly.classes,
         stream=assembly.stream(client, task.round), autocast=assembly.autocast, shared=task.turns == "gradient",
+        compressor=assembly.compressor_of(client),
     )  # fmt: skip

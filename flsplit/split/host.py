@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from compressors import Payload
+from compressors import Compressor, Payload
 from flsplit.split.messages import Downlink, Uplink
 from flsplit.split.side import Side, SideState
 
@@ -36,8 +36,10 @@ class ServerHost:
         make_side: Callable[[], Side],
         *,
         autocast: Callable[[], AbstractContextManager[object]],
+        compressor_of: Callable[[int], Compressor | None] = lambda client: None,
     ) -> None:
         self._make_side = make_side
+        self._compressor_of = compressor_of
         self._autocast = autocast
         self._idle: list[Side] = []
         self._open: dict[int, Side] = {}
@@ -92,7 +94,8 @@ class ServerHost:
             parts = []
             for uplink, floats in zip(uplinks, received):
                 integers = tuple(t.to(side.device, non_blocking=True) for t in uplink.payload.integers)
-                parts.append(side.compressor.decompress(Payload(floats, integers), uplink.shape))
+                compressor = self._compressor_of(uplink.client) or side.compressor
+                parts.append(compressor.decompress(Payload(floats, integers), uplink.shape))
             logits = _logits(side.model, [z for z, _ in parts]).float()
         targets = [target for _, target in parts]
         loss = F.cross_entropy(logits, _joined(targets))

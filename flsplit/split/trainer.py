@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 import torch
 from torch import Tensor
 
-from compressors import BatchShape, Payload
+from compressors import BatchShape, Compressor, Payload
 from flsplit.split.messages import Downlink, Uplink
 from flsplit.split.side import Side
 
@@ -27,6 +27,7 @@ def local_pass(
     stream: Callable[[int], torch.Generator],
     autocast: Callable[[], AbstractContextManager[object]],
     shared: bool = False,
+    compressor: Compressor | None = None,
 ) -> LocalPass:
     """Train the client-side model on `batches`, one step each.
 
@@ -39,6 +40,7 @@ def local_pass(
         autocast: context of the forward pass.
         shared: whether several clients train this side together: their gradients add up, and whoever drives them
             steps it.
+        compressor: of a client that has its own; None for the side's.
 
     Yields:
         one `Uplink` of detached tensors a step; expects the `Downlink` with their gradients. With `shared`, None
@@ -47,7 +49,7 @@ def local_pass(
     for step, (images, labels) in enumerate(batches):
         with autocast():
             z, scores = side.model(images)
-            payload = side.compressor.compress(z, labels, scores, generator=stream(step))
+            payload = (compressor or side.compressor).compress(z, labels, scores, generator=stream(step))
         shape = BatchShape(batch=z.shape[0], tokens=z.shape[1], width=z.shape[2], classes=classes)
         sent = Payload(tuple(t.detach() for t in payload.floats), payload.integers)
         downlink = yield Uplink(client=client, shape=shape, payload=sent)

@@ -1,0 +1,90 @@
+"""Clients that differ: `client_profile`, a CSV file with a row for each client that is not like the others."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from flsplit.errors import UserError
+from flsplit.typed import nearest
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profile:
+    """How one client differs; None: as the run's own keys say.
+
+    Attributes:
+        ratio: compression ratio, in (0, 1].
+        batch_size: samples per step.
+        local_steps: steps per round, instead of `local_epochs`.
+        speed: the share of its steps that it manages in a round, in (0, 1], rounded up.
+    """
+
+    ratio: float | None = None
+    batch_size: int | None = None
+    local_steps: int | None = None
+    speed: float | None = None
+
+
+_COLUMNS = {field.name: int if "int" in str(field.type) else float for field in fields(Profile)}
+
+
+def read_profiles(path: Path, clients: int) -> dict[int, Profile]:
+    """Read a profile; an empty cell, and a client without a row, is like the run.
+
+    Args:
+        path: a CSV file with the column `client` (from 0) and any of ratio, batch_size, local_steps, speed.
+        clients: how many there are.
+
+    Raises:
+        UserError: naming the line, what is wrong and what would be right.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file, skipinitialspace=True)
+            _check_header(path, [str(name) for name in reader.fieldnames or []])
+            rows = [(reader.line_num, row) for row in reader]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"client_profile: {path} cannot be read as a CSV file ({error})") from error
+    found: dict[int, Profile] = {}
+    for line, row in rows:
+        where = f"client_profile: {path.name} line {line}"
+        if None in row:
+            raise UserError(f"{where} has more cells than the header")
+        client = _number(row["client"], int, where, "client")
+        if client is None or not 0 <= client < clients:
+            raise UserError(f"{where}: client must be between 0 and {clients - 1}, got {row['client']!r}")
+        if client in found:
+            raise UserError(f"{where}: client {client} has a row already")
+        values = {name: _number(row.get(name), kind, where, name) for name, kind in _COLUMNS.items()}
+        for name, value in values.items():
+            below_one = name in ("ratio", "speed")
+            if value is not None and not (0 < value <= 1 if below_one else value >= 1):
+                raise UserError(
+                    f"{where}: {name} must be {'above 0 and at most 1' if below_one else 'at least 1'}, got {value:g}"
+                )
+        found[int(client)] = Profile(**values)  # type: ignore[arg-type]
+    return found
+
+
+def _check_header(path: Path, names: list[str]) -> None:
+    known = ["client", *_COLUMNS]
+    for name in names:
+        if name not in known:
+            raise UserError(
+                f"client_profile: {path.name} has an unknown column {name!r}{nearest(name, known)}; "
+                f"known are {', '.join(known)}"
+            )
+    if "client" not in names:
+        raise UserError(f"client_profile: {path.name} must have a column client")
+
+
+def _number(text: str | None, kind: type, where: str, name: str) -> float | int | None:
+    if text is None or not text.strip():
+        return None
+    try:
+        return kind(text)
+    except ValueError:
+        wanted = "a whole number" if kind is int else "a number"
+        raise UserError(f"{where}: {name} must be {wanted}, got {text!r}") from None
