@@ -9,8 +9,9 @@ from pathlib import Path
 
 from experiments.paper import figures, tables
 from experiments.paper.protocol import DATASETS, METHODS, MODELS, RULES, SCALES, SEEDS, Choice, points
-from experiments.paper.results import HOME, Results
-from experiments.paper.runner import Place, run_missing
+from experiments.paper.reported import HOME
+from experiments.results import Results
+from experiments.runner import Place, run_missing
 from flsplit.errors import RunFailed, UserError
 
 NAMES = ("fig1", "fig3", "fig4", "fig5", "fig6", "fig7", "fig8", "table1", "table2", "compare")

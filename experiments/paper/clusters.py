@@ -15,8 +15,8 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from compressors.adc import ADC
-from experiments.paper.point import Point
-from experiments.paper.runner import Place
+from experiments.point import Point
+from experiments.runner import Place
 from flsplit.assembly import Assembly, assembly_for
 from flsplit.checkpoint import Checkpoints
 from flsplit.compose import compose

@@ -12,10 +12,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from experiments.paper.clusters import fig8
-from experiments.paper.point import Point
 from experiments.paper.protocol import METHODS
-from experiments.paper.results import Results, reported
-from experiments.paper.runner import Place
+from experiments.paper.reported import reported
+from experiments.point import Point
+from experiments.results import Results
+from experiments.runner import Place
 from flsplit.report.style import Style, figure, plain_axes
 
 LABELS = {

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from itertools import product
 from math import log
 
-from experiments.paper.point import PARAMETERS, Point
+from experiments.point import PARAMETERS, Point
 
 METHODS = ("base", "adc", "topk", "randtopk", "c3sl", "bottlenet")
 RULES = ("sqrt", "pow_1_5_4_5", "release2026")

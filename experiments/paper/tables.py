@@ -8,9 +8,10 @@ from itertools import product
 
 import pandas as pd
 
-from experiments.paper.point import Point
 from experiments.paper.protocol import METHODS, RATIOS, RULES, VECTORS, values
-from experiments.paper.results import Results, reported
+from experiments.paper.reported import reported
+from experiments.point import Point
+from experiments.results import Results
 from flsplit.ledger import Tally
 
 REDUCED_NOTE = (

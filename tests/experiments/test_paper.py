@@ -12,9 +12,10 @@ from experiments.bench.single import noise
 from experiments.paper import __main__ as paper
 from experiments.paper import tables
 from experiments.paper.clusters import rollout
-from experiments.paper.point import Point
 from experiments.paper.protocol import METHODS, RULES, Choice, points
-from experiments.paper.results import COLUMNS, Results, reported
+from experiments.paper.reported import reported
+from experiments.point import Point
+from experiments.results import COLUMNS, Results
 from flsplit.compose import compose
 
 SHORT = [
@@ -142,8 +143,17 @@ def test_the_grid_is_scored_on_the_held_back_fifth(tmp_path: Path) -> None:
         summary = dict.fromkeys(["xi", "samples", "uplink_bits", "downlink_bits", "sync_bits", "seconds"], 1)
         summary |= {"final_test_accuracy": 0.1, "best_test_accuracy": 0.2, "device": "cpu"}
         rounds = pd.DataFrame(
-            [[1, 1, 1, 1, 1.0, 0.5, 0.1]],
-            columns=["round", "samples", "uplink_bits", "downlink_bits", "xi", "train_loss", "test_accuracy"],
+            [[1, 1, 1, 1, 0, 1.0, 0.5, 0.1]],
+            columns=[
+                "round",
+                "samples",
+                "uplink_bits",
+                "downlink_bits",
+                "sync_bits",
+                "xi",
+                "train_loss",
+                "test_accuracy",
+            ],
         )
         clients = pd.DataFrame({"test_accuracy": [0.7, 0.6]})
 

@@ -1,4 +1,4 @@
-"""`results.csv`: a row for each run that was really run; and the numbers that the paper reports."""
+"""`results.csv`: a row for each run that was really run, and its curve beside it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from experiments.paper.point import Point
+from experiments.point import Point
 from flsplit.experiment import Run
 
 HOME = Path(__file__).parent
@@ -16,12 +16,6 @@ COLUMNS = [
     "alpha", "seed", "xi_nominal", "xi_actual", "samples", "final_test_accuracy", "best_test_accuracy", "uplink_bits",
     "downlink_bits", "sync_bits", "seconds", "device", "commit",
 ]  # fmt: skip
-_KEY = ["scale", "dataset", "model", "method", "parameter", "rule", "seed"]
-
-
-def reported() -> pd.DataFrame:
-    """What the paper reports: a row for each point of Figure 4 and each cell of Table 2, with its source."""
-    return pd.read_csv(HOME / "reported.csv")
 
 
 class Results:
@@ -38,18 +32,21 @@ class Results:
         """All rows, of all commits."""
         if not self.path.exists():
             return pd.DataFrame(columns=COLUMNS)
-        return pd.read_csv(self.path, dtype={"parameter": str, "rule": str}).fillna({"parameter": "", "rule": ""})
+        rows = pd.read_csv(self.path, dtype={"parameter": str, "rule": str, "alpha": float})
+        return rows.fillna({"parameter": "", "rule": ""})
 
     def row(self, point: Point) -> pd.Series | None:
         """The row of a point; None if it has not been run."""
         found = self.table()
-        for key in _KEY:
-            value = getattr(point, key)
-            found = found[found[key] == ("" if value is None else value)]
+        for key, value in point.key.items():
+            if value is None:
+                found = found[found[key].isin([""]) | found[key].isna()]
+            else:
+                found = found[found[key] == value]
         return None if found.empty else found.iloc[-1]
 
     def curve(self, point: Point) -> pd.DataFrame | None:
-        """`round, samples, uplink_bits, downlink_bits, xi, train_loss, test_accuracy` of a point."""
+        """`round, samples, uplink_bits, downlink_bits, sync_bits, xi, train_loss, test_accuracy` of a point."""
         path = self._curves / f"{point.slug}.csv"
         return pd.read_csv(path) if path.exists() else None
 
@@ -64,9 +61,7 @@ class Results:
         summary, held = run.summary, run.clients.test_accuracy.dropna()
         tuned = "partition.holdout=0.2" in point.options  # Figure 3 scores on the held-back fifth
         row = {
-            "experiment": experiment, "scale": point.scale, "dataset": point.dataset, "model": point.model,
-            "method": point.method, "parameter": point.parameter, "rule": point.rule, "clients": 1,
-            "strategy": "splitfed_v1", "partition": "iid", "alpha": None, "seed": point.seed,
+            "experiment": experiment, **point.key,
             "xi_nominal": point.xi_nominal(), "xi_actual": summary["xi"], "samples": summary["samples"],
             "final_test_accuracy": held.iloc[-1] if tuned else summary["final_test_accuracy"],
             "best_test_accuracy": held.max() if tuned else summary["best_test_accuracy"],
@@ -75,7 +70,7 @@ class Results:
             "commit": commit(),
         }  # fmt: skip
         self._curves.mkdir(parents=True, exist_ok=True)
-        columns = ["round", "samples", "uplink_bits", "downlink_bits", "xi", "train_loss", "test_accuracy"]
+        columns = ["round", "samples", "uplink_bits", "downlink_bits", "sync_bits", "xi", "train_loss", "test_accuracy"]
         run.rounds[columns].round(6).to_csv(self._curves / f"{point.slug}.csv", index=False)
         pd.DataFrame([row], columns=COLUMNS).to_csv(
             self.path, mode="a", header=not self.path.exists(), index=False, float_format="%.6g"
@@ -83,9 +78,12 @@ class Results:
 
 
 def commit() -> str:
-    """The commit of this code, `-dirty` if files were changed since; `unknown` outside a repository."""
-    found = subprocess.run(
-        ["git", "-C", str(HOME), "describe", "--always", "--dirty", "--abbrev=10"],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    return found.stdout.strip() or "unknown"
+    """The commit of this code, `-dirty` if code or configuration has changed since; `unknown` outside a repository."""
+    found = _git("rev-parse", "--short=10", "HEAD")
+    changed = _git("status", "--porcelain", "--", ":/*.py", ":/*.yaml", ":/*.toml")
+    return f"{found}-dirty" if found and changed else found or "unknown"
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(["git", "-C", str(HOME), *arguments], capture_output=True, text=True, check=False)
+    return done.stdout.strip()

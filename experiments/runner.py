@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from experiments.paper.point import Point
-from experiments.paper.results import Results
+from experiments.point import Point
+from experiments.results import Results
 from flsplit.compose import compose
 from flsplit.experiment import execute, read_run
 
@@ -52,8 +51,3 @@ def _run(point: Point, folder: Path, place: Place) -> None:
     if not begun:
         keys += [*place.overrides, f'out="{folder}"']
     execute(compose(keys))
-
-
-def status(folder: Path) -> str:
-    """How the run in a folder ended."""
-    return str(json.loads((folder / "summary.json").read_text())["status"])

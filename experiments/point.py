@@ -1,0 +1,186 @@
+"""One training run in the manner of the ADC paper: what is trained, and how flsplit is told."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import compressors
+from compressors import BatchShape
+from flsplit.ledger import PriceList, Tally, base_layout
+
+PARAMETERS = {"adc": "ratio", "bottlenet": "ratio", "topk": "rate", "randtopk": "rate", "c3sl": "group"}
+_IMAGES = {"cifar100": (50_000, 100), "food101": (75_750, 101)}  # of the training set, and classes
+_WIDTH, _PATCH = {"deit_tiny": 192, "deit_small": 384}, 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scale:
+    """How large runs are.
+
+    Attributes:
+        size: side of the model's input, pixels.
+        images: training images; None for all.
+        test_images: of the test set; None for all.
+        batch: samples per step.
+        base_epochs: the budget, in epochs without compression.
+        count_models: whether models that move count towards the budget.
+        evaluations: about how often a run is evaluated; None for every round.
+    """
+
+    size: int = 224
+    images: int | None = None
+    test_images: int | None = None
+    batch: int = 128
+    base_epochs: int = 10
+    count_models: bool = False
+    evaluations: int | None = None
+
+
+SCALES = {
+    "full": Scale(),  # the paper's protocol
+    "reduced": Scale(size=96, images=2500, evaluations=10),  # the paper on two CPU cores
+    "study": Scale(batch=64, count_models=True, evaluations=20),  # many clients, all of CIFAR-100
+    "study-cpu": Scale(
+        size=96, images=2500, test_images=2000, batch=32, base_epochs=4, count_models=True, evaluations=8
+    ),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """A run, told apart from all others by these values.
+
+    Attributes:
+        scale: a key of `SCALES`.
+        dataset: `cifar100` or `food101`.
+        model: `deit_tiny` or `deit_small`.
+        method: a compressor.
+        value: its parameter (xi, k/D or R); None for `base` and where `options` say it.
+        rule: how ADC divides its ratio; None for other methods.
+        seed: of everything.
+        options: what else differs from the protocol, as overrides.
+        clients: how many there are; with more than one, `partition`, `alpha` and `strategy` say the rest.
+        strategy: of split-federated learning.
+        partition: how samples are divided.
+        alpha: of a Dirichlet partition.
+    """
+
+    scale: str
+    dataset: str
+    model: str
+    method: str
+    value: float | None = None
+    rule: str | None = None
+    seed: int
+    options: tuple[str, ...] = ()
+    clients: int = 1
+    strategy: str = "splitfed_v1"
+    partition: str = "iid"
+    alpha: float | None = None
+
+    @property
+    def key(self) -> dict[str, str | int | float | None]:
+        """The columns of results.csv that tell it apart."""
+        return {
+            "scale": self.scale, "dataset": self.dataset, "model": self.model, "method": self.method,
+            "parameter": self.parameter, "rule": self.rule, "clients": self.clients, "strategy": self.strategy,
+            "partition": self.partition, "alpha": self.alpha, "seed": self.seed,
+        }  # fmt: skip
+
+    @property
+    def parameter(self) -> str:
+        """The column `parameter` of results.csv: the value, and whatever else differs from the protocol."""
+        return " ".join([*([] if self.value is None else [f"{self.value:g}"]), *self.options])
+
+    @property
+    def slug(self) -> str:
+        """A name for folders and files."""
+        words = [self.scale, self.dataset, self.model, self.method, self.rule, self.parameter]
+        if self.clients > 1:
+            words += [f"n{self.clients}", self.strategy, self.partition]
+            words += [None if self.alpha is None else f"{self.alpha:g}"]
+        words.append(f"s{self.seed}")
+        text = "-".join(word for word in words if word)
+        return "".join(c if c.isalnum() or c in "-._" else "_" for c in text)
+
+    def overrides(self, *, data: str | None, weights: str | None) -> list[str]:
+        """The run on flsplit's command line.
+
+        Args:
+            data: a local copy of the dataset; None for the Hub.
+            weights: a file with pretrained weights; None for the Hub.
+        """
+        scale = SCALES[self.scale]
+        keys: dict[str, object] = {
+            "experiment": "paper", "dataset": self.dataset, "model": self.model, "seed": self.seed,
+            "compressor": self.method,
+        }  # fmt: skip
+        if self.value is not None:
+            keys[f"compressor.{PARAMETERS[self.method]}"] = f"{self.value:g}"
+        if self.rule is not None:
+            keys["compressor.rule"] = self.rule
+        keys["model.image_size"], keys["batch_size"] = scale.size, scale.batch
+        keys["budget.base_epochs"], keys["budget.count_models"] = scale.base_epochs, scale.count_models
+        if scale.images is not None:
+            keys["dataset.train_limit"] = scale.images
+        if scale.test_images is not None:
+            keys["dataset.test_limit"] = scale.test_images
+        if scale.evaluations is not None:
+            keys["eval_every"] = max(1, self.rounds() // scale.evaluations)
+        if self.clients > 1:
+            keys |= {"clients": self.clients, "strategy": self.strategy, "partition": self.partition}
+            if self.alpha is not None:
+                keys["partition.alpha"] = f"{self.alpha:g}"
+        for key, path in (("dataset.path", data), ("model.pretrained", weights)):
+            if path is not None:
+                keys[key] = f'"{path}"'
+        keys |= dict(option.split("=", 1) for option in self.options)
+        return [f"{key}={value}" for key, value in keys.items()]
+
+    def step(self) -> Tally:
+        """The price of one of its training steps."""
+        return PriceList(self._compressor()).step(self._shape())
+
+    def xi_nominal(self) -> float:
+        """The ratio that was asked for: the paper's Table 1, mean of both ways."""
+        return sum(self._compressor().nominal_ratios(self._shape())) / 2
+
+    def rounds(self) -> int:
+        """Epochs that the budget buys if activations are all that counts; the last one perhaps not whole."""
+        scale = SCALES[self.scale]
+        images = scale.images or _IMAGES[self.dataset][0]
+        shape, step = self._shape(), self.step()
+        base = base_layout(shape)
+        gamma = scale.base_epochs * images * (base.uplink_bits + base.downlink_bits) / shape.batch
+        return math.ceil(gamma / (step.uplink_bits + step.downlink_bits) / (images // shape.batch))
+
+    def _compressor(self) -> compressors.Compressor:
+        options: dict[str, object] = {}
+        if self.value is not None:
+            name = PARAMETERS[self.method]
+            options[name] = int(self.value) if name == "group" else self.value
+        if self.rule is not None:
+            options["rule"] = self.rule
+        for option in self.options:
+            key, _, value = option.partition("=")
+            if key.startswith("compressor."):
+                options[key.removeprefix("compressor.")] = _number_or_text(value)
+        return compressors.build(self.method, **options)
+
+    def _shape(self) -> BatchShape:
+        scale = SCALES[self.scale]
+        given = dict(option.split("=", 1) for option in self.options)
+        return BatchShape(
+            batch=int(given.get("batch_size", scale.batch)), tokens=(scale.size // _PATCH) ** 2 + 1,
+            width=_WIDTH[self.model], classes=_IMAGES[self.dataset][1],
+        )  # fmt: skip
+
+
+def _number_or_text(text: str) -> object:
+    if text in ("true", "false"):
+        return text == "true"
+    try:
+        return float(text)
+    except ValueError:
+        return text

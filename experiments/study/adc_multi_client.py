@@ -1,0 +1,134 @@
+"""What ADC costs and gains with N clients whose data differ, at equal total communication (activations and models)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import product
+from math import inf
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.lines import Line2D
+
+from experiments.point import Point
+from experiments.results import Results
+from flsplit.report.style import Style, figure
+
+CLIENTS = (1, 5, 10, 20)
+ALPHAS = (inf, 0.5, 0.1)
+STRATEGIES = ("splitfed_v1", "splitfed_v2", "parallel")
+METHODS = (("base", None), ("adc", 0.1), ("adc", 0.2), ("topk", 0.1))
+SEED = 43422
+_COLOURS = {method: Style.of(index) for method, index in zip(METHODS, (6, 0, 5, 2))}
+_LINES = {"splitfed_v1": "-", "splitfed_v2": "--", "parallel": ":"}
+_CORE = (10, 0.5)  # clients and alpha around which the core of the grid lies
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """What of the grid is wanted.
+
+    Attributes:
+        scale: a key of `experiments.point.SCALES`.
+        seeds: one run each.
+        core: only the points that differ from N = 10, alpha = 0.5, `splitfed_v1` in one thing, and N = 1.
+    """
+
+    scale: str
+    seeds: Sequence[int] = (SEED,)
+    core: bool = False
+
+    def points(self) -> list[Point]:
+        """The runs, those of the core first."""
+        return sorted(self._all(), key=lambda point: not in_core(point)) if not self.core else list(self._core())
+
+    def _core(self) -> Iterable[Point]:
+        return (point for point in self._all() if in_core(point))
+
+    def _all(self) -> Iterable[Point]:
+        for seed, (method, value) in product(self.seeds, METHODS):
+            same = {
+                "scale": self.scale, "dataset": "cifar100", "model": "deit_tiny", "method": method, "value": value,
+                "rule": "sqrt" if method == "adc" else None, "seed": seed,
+            }  # fmt: skip
+            yield Point(**same)  # type: ignore[arg-type]  # one client: no strategy and no alpha to tell apart
+            for clients, alpha, strategy in product(CLIENTS[1:], ALPHAS, STRATEGIES):
+                yield Point(
+                    **same, clients=clients, strategy=strategy, partition="dirichlet", alpha=alpha  # type: ignore[arg-type]
+                )  # fmt: skip
+
+
+def in_core(point: Point) -> bool:
+    """Whether a point differs from the centre of the grid in one thing at most."""
+    if point.clients == 1:
+        return True
+    return (point.clients != _CORE[0]) + (point.alpha != _CORE[1]) + (point.strategy != STRATEGIES[0]) <= 1
+
+
+def gather(points: Sequence[Point], results: Results) -> pd.DataFrame:
+    """The rows that there are, each with its point."""
+    found = [(point, results.row(point)) for point in points]
+    return pd.DataFrame([{**row.to_dict(), "point": point} for point, row in found if row is not None])
+
+
+def table(rows: pd.DataFrame) -> str:
+    """Final accuracy of every row, and what it sent."""
+    lines = [
+        f"{'clients':>7} {'alpha':>6} {'strategy':12} {'method':6} {'parameter':>9} {'accuracy':>8} {'best':>6} "
+        f"{'samples':>8} {'activations Gb':>14} {'models Gb':>9} {'xi':>6}"
+    ]
+    order = ["clients", "alpha", "strategy", "method", "parameter"]
+    for _, row in rows.sort_values(order, na_position="first").iterrows():
+        one = row.clients == 1
+        lines.append(
+            f"{row.clients:7} {'-' if one else format(row.alpha, 'g'):>6} {'-' if one else row.strategy:12} "
+            f"{row.method:6} {row.parameter:>9} {row.final_test_accuracy:8.4f} {row.best_test_accuracy:6.4f} "
+            f"{row.samples:8} {(row.uplink_bits + row.downlink_bits) / 1e9:14.2f} {row.sync_bits / 1e9:9.2f} "
+            f"{row.xi_actual:6.3f}"
+        )
+    return "\n".join(lines)
+
+
+def draw(rows: pd.DataFrame, results: Results, folder: Path) -> list[Path]:
+    """Accuracy over everything sent, a file per number of clients and a panel per alpha; one client in grey."""
+    folder.mkdir(parents=True, exist_ok=True)
+    drawn = []
+    for (scale, clients), of_size in rows[rows.clients > 1].groupby(["scale", "clients"]):
+        alphas = [alpha for alpha in ALPHAS if (of_size.alpha == alpha).any()]
+        with figure(4.6 * len(alphas) + 1.4, 4.4) as drawing:
+            panels = drawing.subplots(1, len(alphas), squeeze=False, sharey=True)[0]
+            for axes, alpha in zip(panels, alphas):
+                for _, row in of_size[of_size.alpha == alpha].iterrows():
+                    point: Point = row.point
+                    curve = results.curve(point)
+                    if curve is None:
+                        continue
+                    scored = curve.dropna(subset="test_accuracy")
+                    style = _COLOURS[(point.method, point.value)]
+                    axes.plot(
+                        (scored.uplink_bits + scored.downlink_bits + scored.sync_bits) / 1e9,
+                        100 * scored.test_accuracy, color=style.colour, marker=style.marker, markersize=4,
+                        linestyle=_LINES[point.strategy],
+                    )  # fmt: skip
+                axes.set(xlabel="sent, activations and models, gigabits", title=f"Dirichlet alpha = {alpha:g}")
+            panels[0].set_ylabel("test accuracy, %")
+            drawing.suptitle(f"{clients} clients, DeiT-T on CIFAR-100 ({scale})")
+            drawing.legend(handles=_legend(of_size), loc="outside right center", frameon=False, fontsize=9)
+            path = folder / f"adc_multi_client-{scale}-n{clients}.png"
+            drawing.savefig(path, dpi=130)
+        drawn.append(path)
+    return drawn
+
+
+def _legend(rows: pd.DataFrame) -> list[Line2D]:
+    methods = [
+        Line2D([], [], color=style.colour, marker=style.marker, markersize=4, label=f"{method} {value or ''}".strip())
+        for (method, value), style in _COLOURS.items()
+    ]
+    strategies = [
+        Line2D([], [], color="#333a45", linestyle=line, label=strategy)
+        for strategy, line in _LINES.items()
+        if (rows.strategy == strategy).any()
+    ]
+    return [*methods, *strategies]

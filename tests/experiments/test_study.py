@@ -1,0 +1,71 @@
+"""The multi-client study: its grid, what a point is on the command line, its table and figures."""
+
+from __future__ import annotations
+
+from math import inf
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from experiments.bench.single import noise
+from experiments.results import COLUMNS, Results
+from experiments.study import __main__ as command
+from experiments.study import adc_multi_client as study
+from flsplit.compose import compose
+
+
+def test_the_grid_and_its_core() -> None:
+    whole = study.Grid(scale="study-cpu").points()
+    core = study.Grid(scale="study-cpu", core=True).points()
+    assert len({point.slug for point in whole}) == len(whole) == 4 * (1 + 3 * 3 * 3)
+    assert len(core) == 32 and whole[:32] == core
+    assert {point.strategy for point in core} == {"splitfed_v1", "splitfed_v2", "parallel"}
+    assert {point.alpha for point in core if point.clients > 1} == {inf, 0.5, 0.1}
+
+
+def test_every_point_composes_and_has_the_same_budget(tmp_path: Path) -> None:
+    noise(tmp_path / "data", train=4, test=2)
+    (tmp_path / "weights").touch()
+    for point in study.Grid(scale="study-cpu").points():
+        config = compose(point.overrides(data=str(tmp_path / "data"), weights=str(tmp_path / "weights")))
+        assert config.clients == point.clients and config.strategy["name"] == point.strategy
+        assert point.clients == 1 or (config.partition.name, config.partition.alpha) == ("dirichlet", point.alpha)
+        assert config.compressor["name"] == point.method and config.rounds is None
+        assert (config.budget.base_epochs, config.budget.count_models, config.batch_size) == (4, True, 32)
+
+
+def made_up(folder: Path) -> Results:
+    """Rows and curves of the core, as if it had been run."""
+    rows = []
+    (folder / "curves").mkdir()
+    for number, point in enumerate(study.Grid(scale="study-cpu", core=True).points()):
+        values = dict.fromkeys(COLUMNS, 0) | point.key
+        rows.append(values | {"experiment": "adc_multi_client", "final_test_accuracy": number / 100, "device": "cpu"})
+        curve = {"round": [1, 2, 3], "samples": 1, "uplink_bits": [1e9, 2e9, 3e9], "downlink_bits": 0}
+        curve |= {"sync_bits": 1e9, "xi": 0.1, "train_loss": 1.0, "test_accuracy": [None, 0.1, number / 100]}
+        pd.DataFrame(curve).to_csv(folder / "curves" / f"{point.slug}.csv", index=False)
+    pd.DataFrame(rows).to_csv(folder / "results.csv", index=False)
+    return Results(folder)
+
+
+def test_rows_are_found_drawn_and_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    results = made_up(tmp_path)
+    points = study.Grid(scale="study-cpu", core=True).points()
+    for number, point in enumerate(points):
+        row = results.row(point)
+        assert row is not None and row.final_test_accuracy == number / 100
+    folders = ["--results", str(tmp_path), "--figures", str(tmp_path / "figures"), "--runs", str(tmp_path / "runs")]
+    assert command.main(["adc_multi_client", "--scale", "study-cpu", "--core", *folders]) == 0
+    out = capsys.readouterr().out
+    assert "nothing to run, 32 runs are there" in out
+    assert len([line for line in out.splitlines() if " 0.0" in line or " 0.1" in line or " 0.2" in line]) >= 30
+    assert {path.name for path in (tmp_path / "figures").iterdir()} == {
+        f"adc_multi_client-study-cpu-n{clients}.png" for clients in (5, 10, 20)
+    }
+    assert not (tmp_path / "runs").exists()
+
+
+def test_no_rows_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main(["adc_multi_client", "--draw", "--results", str(tmp_path)]) == 2
+    assert capsys.readouterr().err == "experiments.study: adc_multi_client: no rows yet\n"
