@@ -95,7 +95,8 @@ class _Command:
         from flsplit.compose import request, sweep_job
         from flsplit.overrides import in_one_line
 
-        sys.path.append(str(Path.cwd()))  # where users keep compressors and strategies of their own
+        if (here := str(Path.cwd())) not in sys.path:
+            sys.path.append(here)  # where users keep compressors and strategies of their own
         asked = request(overrides, sweep=sweep)
         from flsplit.experiment import execute, prepare
 

@@ -41,11 +41,11 @@ def same_numbers(a: pd.DataFrame, b: pd.DataFrame) -> None:
     pd.testing.assert_frame_equal(a[columns], b[columns], check_exact=True)
 
 
-HOSTED = ("sequential", "parallel")  # a central host takes seconds to start: two compressors stand for all
+ALL = ("splitfed_v1", "splitfed_v2")  # with every compressor; two of them, one with parameters, stand for all elsewhere
 EVERY = {
     f"{strategy}-{compressor}": [f"strategy={strategy}", f"compressor={compressor}", *OPTIONS.get(compressor, [])]
     for strategy in strategies.available()
-    for compressor in (("adc", "bottlenet") if strategy in HOSTED else compressors.available())
+    for compressor in (compressors.available() if strategy in ALL else ("adc", "bottlenet"))
 }
 CENTRAL = {
     "v1-central": ["strategy.placement=central"],

