@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
+# Two tests at a time; those that start Ray one after another.
+PARALLEL := -n 2 --dist loadgroup
 
 .PHONY: help demo test test-fast lint format type bench clean
 help:
@@ -20,10 +22,10 @@ demo: .venv
 	$(BIN)/flsplit
 
 test: .venv
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 test-fast: .venv
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest $(PARALLEL) -m "not slow"
 
 lint: .venv
 	$(BIN)/ruff check .

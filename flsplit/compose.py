@@ -62,20 +62,23 @@ def request(overrides: Sequence[str], *, sweep: bool = False) -> Request:
         )
         if master.out is not None and "hydra.sweep.dir" not in (o.key_or_group for o in parse(typed)):
             typed.append("hydra.sweep.dir=${out}")
+        else:
+            _ = master.hydra.sweep.dir  # worked out once: the time in it is the same for all jobs
         params = [f"{key}={value}" for key, value in (master.hydra.sweeper.params or {}).items()]
         [jobs] = BasicSweeper.split_arguments(parse([*params, *typed]), max_batch_size=None)
         if not jobs:
             raise UserError("-m: the values given make no combination at all, so there is nothing to run")
-        configs = [_sweep_job(read(job), number) for number, job in enumerate(jobs)]
+        configs = [_sweep_job(read(job), number, master) for number, job in enumerate(jobs)]
     folders = [config.out for config in configs]
     if shared := [folder for folder in folders if folders.count(folder) > 1]:
         raise UserError(f"-m: several jobs would write into {shared[0]}; each needs a folder of its own")
     return Request(typed, configs)
 
 
-def _sweep_job(overrides: list[str], number: int) -> Config:
+def _sweep_job(overrides: list[str], number: int, master: DictConfig) -> Config:
     with in_one_line(overrides):
         composed = hydra_compose("config", overrides=[*overrides, f"hydra.job.num={number}"], return_hydra_config=True)
+        OmegaConf.copy_cache(from_config=master, to_config=composed)
         return sweep_job(composed, composed.hydra, overrides)
 
 

@@ -17,6 +17,7 @@ from hydra import compose as hydra_compose
 from hydra import initialize_config_module
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
 from hydra.errors import HydraException, OverrideParseException
@@ -52,8 +53,8 @@ def read(overrides: Sequence[str]) -> list[str]:
     Raises:
         UserError: for the first override that makes no sense.
     """
-    parser = OverridesParser.create()
-    return [_checked(_parsed(parser, override), overrides) for override in overrides]
+    parser, groups = OverridesParser.create(), _groups(overrides)
+    return [_checked(_parsed(parser, override), overrides, groups) for override in overrides]
 
 
 def composable(overrides: Sequence[str]) -> list[str]:
@@ -107,7 +108,7 @@ def _parsed(parser: OverridesParser, override: str) -> Override:
     return parsed
 
 
-def _checked(override: Override, overrides: Sequence[str]) -> str:
+def _checked(override: Override, overrides: Sequence[str], groups: Sequence[str]) -> str:
     key, text = override.key_or_group, str(override.input_line)
     if key in _REFUSED:
         raise UserError(f"{key}: {_REFUSED[key]}")
@@ -118,23 +119,31 @@ def _checked(override: Override, overrides: Sequence[str]) -> str:
     sign, value = _SIGNS.get(override.type, ""), text.partition("=")[2]
     if override.package is not None:
         raise UserError(f"{key}@{override.package}: a key cannot be put elsewhere; write {key}={value}")
-    choices = _choices(key, overrides)
-    if choices or key == "experiment":
+    if key in groups:
         if sign:
             raise UserError(f"{sign}{key}: {key} is chosen already; write {key}={value}")
         if [o.partition("=")[0] for o in overrides].count(key) > 1:
             raise UserError(f"{key} is given more than once; choose one")
-        _check_choice(override, choices)
+        _check_choice(override, _choices(key, overrides))
     elif key == _OPEN or key.startswith(f"{_OPEN}."):
         return f"++{key}={value}"
     return text
 
 
-def _choices(key: str, overrides: Sequence[str]) -> list[str]:
-    """What can be chosen for the group `key`, folders of the user's own included; nothing if it is no group."""
+def _groups(overrides: Sequence[str]) -> list[str]:
+    """The groups that there are, in folders of the user's own too."""
+    return _options("", overrides, ObjectType.GROUP)
+
+
+def _choices(group: str, overrides: Sequence[str]) -> list[str]:
+    """What can be chosen for a group, in folders of the user's own too."""
+    return _options(group, overrides, ObjectType.CONFIG)
+
+
+def _options(path: str, overrides: Sequence[str], kind: ObjectType) -> list[str]:
     own = [override for override in overrides if override.startswith("hydra.searchpath=")]
     loader = GlobalHydra.instance().config_loader()
-    return sorted(loader.get_group_options(key, config_name="config", overrides=own))
+    return sorted(loader.get_group_options(path, kind, config_name="config", overrides=own))
 
 
 def _check_choice(override: Override, choices: Sequence[str]) -> None:
@@ -179,7 +188,8 @@ def _shorten(error: Exception, overrides: Sequence[str]) -> str:
 
 def _unknown_key(key: str, overrides: Sequence[str]) -> str:
     """Name the nearest key: of the same group, as it was chosen, if the group is right; else of all."""
-    chosen = [o for o in overrides if o.startswith("hydra.") or _choices(o.partition("=")[0], overrides)]
+    groups = _groups(overrides)
+    chosen = [o for o in overrides if o.startswith("hydra.") or o.partition("=")[0] in groups]
     try:
         config = hydra_compose("config", overrides=chosen)
     except (HydraException, OmegaConfBaseException):

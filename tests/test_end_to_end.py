@@ -76,7 +76,8 @@ def ray_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.xdist_group("ray")
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("name", [*EVERY, *CENTRAL])
 def test_ray_and_inline_give_the_same_numbers(name: str, ray_runs: Path, tmp_path: Path) -> None:
     inline = small(tmp_path / "inline", *HARD, "engine=inline", *{**EVERY, **CENTRAL}[name])
@@ -88,6 +89,7 @@ def test_ray_and_inline_give_the_same_numbers(name: str, ray_runs: Path, tmp_pat
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("ray")
 def test_the_command_gives_the_same_numbers_on_ray(tmp_path: Path) -> None:
     inline, ray = (small(tmp_path / e, f"engine={e}") for e in ("inline", "ray"))
     same_numbers(inline.rounds, ray.rounds)
@@ -174,6 +176,7 @@ def test_a_run_whose_clients_all_fail_says_why(tmp_path: Path, capfd: pytest.Cap
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("ray")
 @pytest.mark.parametrize("engine", ["inline", "ray"])
 @pytest.mark.parametrize("strategy", ["splitfed_v1", "splitfed_v2"])
 def test_pretrained_deit_learns_real_photographs(

@@ -51,6 +51,7 @@ def test_auto_gives_clients_a_share_of_the_gpus_there_are() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("ray")
 def test_the_scheduler_gets_the_fractions_and_they_change_no_number(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -37,6 +37,7 @@ def home(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("ray")
 def test_flwr_run_gives_the_numbers_of_flsplit(home: Path, tmp_path: Path) -> None:
     import flsplit
 
@@ -46,7 +47,7 @@ def test_flwr_run_gives_the_numbers_of_flsplit(home: Path, tmp_path: Path) -> No
     )
     out = tmp_path / "run"
     done = subprocess.run(
-        ["flwr", "run", ".", "--stream", "--run-config", f'overrides="{KEYS} out={out}"'], cwd=app, timeout=200,
+        ["flwr", "run", ".", "--stream", "--run-config", f'overrides="{KEYS} out={out}"'], cwd=app, timeout=800,
         capture_output=True, text=True, check=False,
         env={
             **os.environ, "FLWR_HOME": str(home), "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",

@@ -143,7 +143,7 @@ def test_two_processes_may_build_at_once(image_folder: Callable[..., Path], cach
     processes = [spawn.Process(target=_load_and_sum, args=arguments) for _ in range(2)]
     for process in processes:
         process.start()
-    found = {results.get(timeout=120) for _ in processes}
+    found = {results.get(timeout=600) for _ in processes}
     for process in processes:
         process.join()
     assert len(found) == 1

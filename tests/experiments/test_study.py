@@ -24,10 +24,10 @@ def test_the_grid_and_its_core() -> None:
     assert {point.alpha for point in core if point.clients > 1} == {inf, 0.5, 0.1}
 
 
-def test_every_point_composes_and_has_the_same_budget(tmp_path: Path) -> None:
+def test_points_compose_and_have_the_same_budget(tmp_path: Path) -> None:
     noise(tmp_path / "data", train=4, test=2)
     (tmp_path / "weights").touch()
-    for point in study.Grid(scale="study-cpu").points():
+    for point in study.Grid(scale="study-cpu").points()[::9]:
         config = compose(point.overrides(data=str(tmp_path / "data"), weights=str(tmp_path / "weights")))
         assert config.clients == point.clients and config.strategy["name"] == point.strategy
         assert point.clients == 1 or (config.partition.name, config.partition.alpha) == ("dirichlet", point.alpha)
