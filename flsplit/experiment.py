@@ -201,6 +201,7 @@ def finish(prepared: Prepared, server: Server, recorder: Recorder, status: str) 
         "samples": tally.samples,
         "final_test_accuracy": scores[-1] if scores else None,
         "best_test_accuracy": max(scores, default=None),
+        "own_test_accuracy": spread(list(server.own.values())),
         "xi": tally.xi,
         "uplink_bits": tally.uplink_bits,
         "downlink_bits": tally.downlink_bits,
@@ -211,12 +212,27 @@ def finish(prepared: Prepared, server: Server, recorder: Recorder, status: str) 
         "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         "device": _device_name(prepared.plan.device),
         "seed": prepared.plan.config.seed,
+        "repeatable": build(**prepared.plan.config.strategy).repeatable,
         "versions": _versions(),
     }
     part = prepared.out / "summary.part"
     part.write_text(json.dumps(summary, indent=2) + "\n")
     part.replace(prepared.out / "summary.json")
     return summary
+
+
+def spread(accuracies: Sequence[float]) -> dict[str, float] | None:
+    """How well clients fare on their own held-out parts: None where there are none.
+
+    Returns:
+        `mean`; `worst_decile`: the mean of the worst tenth of the clients, at least one; `spread`: the standard
+        deviation over clients.
+    """
+    if not accuracies:
+        return None
+    ascending = np.sort(accuracies)
+    worst = ascending[: max(1, len(ascending) // 10)]
+    return {"mean": float(ascending.mean()), "worst_decile": float(worst.mean()), "spread": float(ascending.std())}
 
 
 def read_run(folder: Path) -> Run:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -30,46 +31,64 @@ class LocalRun:
         model: key of the client-side model to start from.
 
     Attributes:
-        uplink: what it sends next; None when it has taken all its steps.
+        uplink: what it sends next; None when it has taken all its steps, or has failed.
         tally: of the steps taken.
+        error: why it failed, in one line; None if it did not.
     """
 
     def __init__(
         self, assembly: Assembly, hub: Hub, link: Link, task: Task, client: int, side: Side, model: str
     ) -> None:
         self.client, self.side, self.tally = client, side, Tally()
+        self.uplink: Uplink | None = None
+        self.error: str | None = None
         self._hub, self._link, self._task, self._assembly = hub, link, task, assembly
-        if task.turns != "gradient":
-            side.load(_from_file(task.models[client]) if client in task.models else hub.get(model))
-            if client in task.moments:
-                side.load_moments(torch.from_numpy(np.load(task.moments[client], mmap_mode="c")))
-            if task.models_out is None and not task.relay:  # it will be averaged
-                side.anchor()
-        link.open(client)
-        limit = None if task.limits is None else task.limits[client]
-        self._loop = _loop(assembly, task, client, side, limit)
-        self.uplink: Uplink | None = next(self._loop, None)
+        self._loop = _loop(assembly, task, client, side)
+        self._attempt(partial(self._begin, model))
 
     def receive(self, downlink: Downlink) -> None:
         """Go backward with the answer to `uplink`, and on to the next one (with `gradient`, only after `proceed`)."""
         assert self.uplink is not None
         self.tally += self._assembly.price(self.client, self.uplink.shape)
-        self._go_on(downlink)
+        if self._task.turns == "gradient":
+            self._send(downlink)  # its gradient is in the sum, wholly or not at all: a fault here is everybody's
+        else:
+            self._attempt(partial(self._send, downlink))
         self._hub.report(self.client, self.tally, self._link)
 
     def proceed(self) -> None:
         """Go on to the next uplink, after the update of the client-side model that all share."""
-        self._go_on(None)
+        self._attempt(partial(self._send, None))
 
-    def _go_on(self, value: Downlink | None) -> None:
+    def _begin(self, model: str) -> None:
+        task, client, side = self._task, self.client, self.side
+        if task.turns != "gradient":
+            side.load(_from_file(task.models[client]) if client in task.models else self._hub.get(model))
+            if client in task.moments:
+                side.load_moments(torch.from_numpy(np.load(task.moments[client], mmap_mode="c")))
+            if task.models_out is None and not task.relay:  # it will be averaged
+                side.anchor()
+        self._link.open(client)
+        self.uplink = next(self._loop, None)
+
+    def _send(self, value: Downlink | None) -> None:
         try:
             self.uplink = self._loop.send(value)
         except StopIteration:
             self.uplink = None
 
+    def _attempt(self, action: Callable[[], None]) -> None:
+        """Let the client work; one that raises has failed and drops out, which is no fault of the others."""
+        try:
+            action()
+        except Exception as error:
+            self.uplink, self.error = None, reason(error)
+
     def finish(self) -> Report:
         """Hand in what the round left."""
         task, client = self._task, self.client
+        if self.error is not None:
+            return Report(client=client, tally=self.tally, error=self.error)
         closed = self._link.close(client, moments=task.keep_moments)
         self.tally.loss = closed.loss
         state = self.side.state(moments=task.moments_out is not None)
@@ -120,12 +139,17 @@ def jointly(runs: Iterable[LocalRun], link: Link, shared: Side | None) -> None:
                 run.proceed()
 
 
+def reason(error: Exception) -> str:
+    """Why a client failed, in one line."""
+    return f"{type(error).__name__}: {error}".splitlines()[0]
+
+
 def _from_file(path: str) -> SideState:
     return SideState(torch.from_numpy(np.load(path, mmap_mode="c")))
 
 
-def _loop(assembly: Assembly, task: Task, client: int, side: Side, limit: int | None) -> LocalPass:
-    steps = len(assembly.steps(client, limit))
+def _loop(assembly: Assembly, task: Task, client: int, side: Side) -> LocalPass:
+    steps = len(assembly.steps(client, None if task.limits is None else task.limits[client]))
     return local_pass(
         side, assembly.batches(client, task.round, steps), client=client, classes=assembly.classes,
         stream=assembly.stream(client, task.round), autocast=assembly.autocast, shared=task.turns == "gradient",

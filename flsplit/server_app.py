@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -52,6 +52,7 @@ class Server:
     Attributes:
         totals: what has been counted so far.
         out_of_budget: whether every client has spent its share of the budget.
+        own: the accuracy that every client ends with on its held-out part (`partition.holdout`), by client.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Server:
         self._workers = workers
         self._shown = 0.0
         self.out_of_budget = False
+        self.own: dict[int, float] = {}
         self.totals = Totals(Tally())
 
     def run(self, grid: Grid, hub: Hub) -> None:
@@ -108,6 +110,7 @@ class Server:
             self.totals.training_seconds += trained - began
             self.totals.seconds += seconds
             self._finish(number, score, own, seconds)
+        self.own = self._own_scores(evaluator, range(config.clients))
 
     def _start(self) -> State:
         state = self._checkpoints.load()
@@ -149,22 +152,26 @@ class Server:
         return sorted(able[c] for c in stream.choice(len(able), config.taking_part, replace=False))
 
     def _evaluate(self, evaluator: Evaluator, number: int, last: bool) -> tuple[Score | None, dict[int, float]]:
-        config, dataset, fed = self._assembly.config, self._assembly.dataset, self._fed
+        config, test, fed = self._assembly.config, self._assembly.dataset.test, self._fed
         if number % config.eval_every and not last:
             return None, {}
-        parts = held_out_rows(self._assembly.plan.clients)
-        own, scores = {}, []
-        for report in fed.reports:
-            models = fed.models_of(report.client)
-            score = evaluator.score(models, dataset.train, parts[report.client]) if len(parts[report.client]) else None
-            if score is not None:
-                own[report.client] = score.accuracy
-            if report.client in fed.models:
-                scores.append(evaluator.score(models, dataset.test))
+        clients = [report.client for report in fed.reports]
+        own = self._own_scores(evaluator, clients)
+        scores = [evaluator.score(fed.models_of(client), test) for client in clients if client in fed.models]
         found = [score for score in scores if score is not None]
         if not found:  # one global model
-            return evaluator.score((fed.client_model, fed.server_model), dataset.test), own
+            return evaluator.score((fed.client_model, fed.server_model), test), own
         return mean(found), own
+
+    def _own_scores(self, evaluator: Evaluator, clients: Iterable[int]) -> dict[int, float]:
+        """Accuracy of clients on their held-out parts, for those that have any, with the models they would use."""
+        parts, train = held_out_rows(self._assembly.plan.clients), self._assembly.dataset.train
+        found = {
+            client: evaluator.score(self._fed.models_of(client), train, parts[client])
+            for client in clients
+            if len(parts[client])
+        }
+        return {client: score.accuracy for client, score in found.items() if score is not None}
 
     def _finish(self, number: int, score: Score | None, own: dict[int, float], seconds: float) -> None:
         fed, totals = self._fed, self.totals

@@ -31,6 +31,7 @@ class Strategy(ABC):
     moves: Moves = Moves(down=1, up=1)  # models that the ledger counts
     split: ClassVar[bool] = True  # whether activations cross between clients and the server
     note: ClassVar[str | None] = None  # what users should know when they choose it
+    repeatable: bool = True  # whether the same configuration gives the same numbers again
 
     def __init__(
         self,

@@ -11,7 +11,7 @@ from functools import cached_property
 from flsplit.assembly import Assembly, assembly_for, use_threads
 from flsplit.hub import Hub
 from flsplit.ledger import Tally
-from flsplit.local_run import LocalRun, in_turns, jointly
+from flsplit.local_run import LocalRun, in_turns, jointly, reason
 from flsplit.split.host import ServerHost
 from flsplit.split.link import Link
 from flsplit.split.side import Side
@@ -53,7 +53,7 @@ class Worker:
         return reports
 
     def _run(self, task: Task, hub: Hub, link: Link, clients: tuple[int, ...], model: str) -> list[Report]:
-        """Run a cohort, whose clients succeed or fail together."""
+        """Run a cohort; what goes wrong at the host, or in a step of all, is every client's failure."""
         runs: list[LocalRun] = []
         try:
             if task.turns == "gradient":
@@ -67,9 +67,8 @@ class Worker:
                 in_turns(runs, link)
             return [run.finish() for run in runs]
         except Exception as error:
-            reason = f"{type(error).__name__}: {error}".splitlines()[0]
             spent = {run.client: run.tally for run in runs}
-            return [Report(client=c, tally=spent.get(c, Tally()), error=reason) for c in clients]
+            return [Report(client=c, tally=spent.get(c, Tally()), error=reason(error)) for c in clients]
 
     def _share_a_model(
         self, task: Task, hub: Hub, link: Link, clients: tuple[int, ...], runs: list[LocalRun]
@@ -83,7 +82,7 @@ class Worker:
         reports = [run.finish() for run in runs]
         key = f"{task.round}/client/{clients[0]}"
         hub.put(key, side.state(moments=task.keep_moments))
-        return [replace(report, client_model=key) for report in reports]
+        return [report if report.error else replace(report, client_model=key) for report in reports]
 
     def _need_sides(self, count: int) -> None:
         while len(self._sides) < count:

@@ -28,6 +28,7 @@ class SplitFedV2(Strategy):
         _check("turn", turn, ("round", "step"))
         _check("order", order, ("random", "arrival"))
         self.turn, self.order = turn, order
+        self.repeatable = order != "arrival"
 
     def round(self, fed: Federation, clients: Sequence[int]) -> None:
         """See `Strategy`."""

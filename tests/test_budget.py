@@ -12,7 +12,8 @@ import flsplit
 from flsplit.compose import compose
 from flsplit.errors import UserError
 
-SMALL = ["engine=inline", "dataset.train_limit=200", "dataset.test_limit=40", "batch_size=8", "eval_every=100"]
+IMAGES = 96
+SMALL = ["engine=inline", f"dataset.train_limit={IMAGES}", "dataset.test_limit=40", "batch_size=8", "eval_every=100"]
 SAMPLE = 2 * 17 * 64 * 32 + 4  # bits of one sample of the digits without compression, up and down
 
 
@@ -26,7 +27,7 @@ def run(out: Path, *keys: str) -> flsplit.Run:
 def test_one_client_stops_within_one_step_of_gamma(compressor: str, charge: str, tmp_path: Path) -> None:
     keys = [f"compressor={compressor}", "clients=1", "rounds=null", "budget.base_epochs=1.3", f"budget.charge={charge}"]
     found = run(tmp_path / "run", *keys)
-    gamma = 1.3 * 200 * SAMPLE
+    gamma = 1.3 * IMAGES * SAMPLE
     last = found.rounds.iloc[-1]
     spent = last.nominal_bits if charge == "nominal" else last.uplink_bits + last.downlink_bits
     step = spent / (last.samples / 8)
@@ -53,8 +54,8 @@ def test_clients_share_it(share: str, models: bool, strategy: str, tmp_path: Pat
     keys = ["clients=4", "clients_per_round=3", "rounds=null", "budget.base_epochs=9", f"budget.share={share}"]
     found = run(tmp_path / "run", *keys, f"budget.count_models={models}", f"strategy={strategy}", "compressor=base")
     partition = pd.read_parquet(tmp_path / "run" / "partition.parquet").groupby("client")["count"].sum()
-    gamma = 9 * 200 * SAMPLE
-    shares = partition / 200 * gamma if share == "samples" else pd.Series(gamma / 4, index=range(4))
+    gamma = 9 * IMAGES * SAMPLE
+    shares = partition / IMAGES * gamma if share == "samples" else pd.Series(gamma / 4, index=range(4))
     sent = found.clients.groupby("client")[["uplink_bits", "downlink_bits", "sync_bits", "samples"]].sum()
     spent = sent.uplink_bits + sent.downlink_bits + (sent.sync_bits if models else 0)
     exchange = found.clients.sync_bits.max() if models else 0
@@ -84,7 +85,7 @@ def test_the_end_is_about_where_it_is_expected(tmp_path: Path) -> None:
     prepared = prepare(compose(keys))
     Path(prepared.plan.clients).parent.mkdir(parents=True)
     save_clients(Path(prepared.plan.clients), prepared.train, prepared.held)
-    assert Assembly(prepared.plan).expected_rounds() == 9  # xi is 0.235, and a round has all 200 samples
+    assert Assembly(prepared.plan).expected_rounds() == 9  # xi is 0.235, and a round has all samples
 
 
 @pytest.mark.parametrize(

@@ -9,15 +9,19 @@ from uuid import uuid4
 import numpy as np
 import pandas as pd
 import pytest
+import reference
+import torch
 from flwr.serverapp import Grid
+from reference import Setting
 
 import compressors
 import flsplit
 import strategies
 from flsplit import engine
+from flsplit.checkpoint import Checkpoints
 from flsplit.client_app import app as client_app
 from flsplit.compose import compose
-from flsplit.experiment import execute, prepare, read_run
+from flsplit.experiment import execute, prepare, read_run, spread
 from flsplit.hub import Hub, RayHub
 from flsplit.record import CLIENTS, PARTITION, ROUNDS
 
@@ -27,8 +31,9 @@ SMALL = [
 ]  # fmt: skip
 OPTIONS = {"adc": ["compressor.ratio=0.3"], "bottlenet": ["compressor.ratio=0.3"]}
 SUMMARY = {
-    "status", "rounds", "samples", "final_test_accuracy", "best_test_accuracy", "xi", "uplink_bits", "downlink_bits",
-    "wire_bytes", "sync_bits", "seconds", "samples_per_second", "peak_rss_mb", "device", "seed", "versions",
+    "status", "rounds", "samples", "final_test_accuracy", "best_test_accuracy", "own_test_accuracy", "xi",
+    "uplink_bits", "downlink_bits", "wire_bytes", "sync_bits", "seconds", "samples_per_second", "peak_rss_mb", "device",
+    "seed", "repeatable", "versions",
 }  # fmt: skip
 
 
@@ -54,6 +59,12 @@ CENTRAL = {
     "parallel-round": ["strategy=parallel", "strategy.sync=round"],
 }
 HARD = ["clients=7", "clients_per_round=3", "partition.alpha=0.1"]
+BOTH = {name: [*SMALL, *HARD, *keys] for name, keys in {**EVERY, **CENTRAL}.items()}
+ALONE = {
+    "splitfed_v1": Setting(compressor="adc", options=(("ratio", 0.3),), rounds=3),
+    "splitfed_v2": Setting(compressor="bottlenet", options=(("ratio", 0.3),), rounds=3),
+}
+ONE = {f"one-{name}": [*setting.overrides(), f"strategy={name}"] for name, setting in ALONE.items()}
 
 
 @pytest.fixture(scope="module")
@@ -62,10 +73,10 @@ def ray_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("ray")
 
     def main(grid: Grid, _: Hub) -> None:
-        for name, keys in {**EVERY, **CENTRAL}.items():
+        for name, keys in {**BOTH, **ONE}.items():
             hub = RayHub(f"test-{uuid4().hex[:12]}", create=True)
             try:
-                config = compose([*SMALL, *HARD, *keys, "engine=ray", f"out={folder / name}"])
+                config = compose([*keys, "engine=ray", f"out={folder / name}"])
                 execute(config, quiet=True, start=lambda rounds, hub=hub: rounds(grid, hub))  # type: ignore[misc]
             finally:
                 hub.close()
@@ -78,14 +89,27 @@ def ray_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 @pytest.mark.xdist_group("ray")
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("name", [*EVERY, *CENTRAL])
+@pytest.mark.parametrize("name", BOTH)
 def test_ray_and_inline_give_the_same_numbers(name: str, ray_runs: Path, tmp_path: Path) -> None:
-    inline = small(tmp_path / "inline", *HARD, "engine=inline", *{**EVERY, **CENTRAL}[name])
+    inline = flsplit.run([*BOTH[name], "engine=inline", f"out={tmp_path / 'inline'}"])
     ray = read_run(ray_runs / name)
     same_numbers(inline.rounds, ray.rounds)
     same_numbers(inline.clients, ray.clients)
     assert not inline.clients.failed.any()
     assert inline.rounds.train_loss.notna().all()
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("ray")
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("strategy", ALONE)
+def test_one_client_on_ray_is_a_plain_training_loop(strategy: str, ray_runs: Path) -> None:
+    state = Checkpoints(ray_runs / f"one-{strategy}" / "checkpoint").load()
+    assert state is not None
+    torch.set_num_threads(1)
+    expected_client, expected_server, _ = reference.centralized(ALONE[strategy])
+    assert torch.equal(state.client_model.weights, expected_client)
+    assert torch.equal(state.server_model.weights, expected_server)
 
 
 @pytest.mark.slow
@@ -101,6 +125,7 @@ def test_clients_as_they_come_bring_the_same_bits(tmp_path: Path) -> None:
     random = small(tmp_path / "r", "engine=inline", "strategy=splitfed_v2")
     bits = ["samples", "uplink_bits", "downlink_bits", "sync_bits"]
     pd.testing.assert_frame_equal(arrival.rounds[bits], random.rounds[bits])
+    assert random.summary["repeatable"] is True and arrival.summary["repeatable"] is False
 
 
 def test_a_run_leaves_what_the_contract_says(tmp_path: Path) -> None:
@@ -128,6 +153,25 @@ def test_a_run_leaves_what_the_contract_says(tmp_path: Path) -> None:
     assert clients.test_accuracy[clients["round"] > 1].notna().any()  # on held-out parts
 
 
+def test_every_client_is_tested_on_its_own_part_in_the_end(tmp_path: Path) -> None:
+    """Also those that did not take part in the last round, with the last model."""
+    keys = ["engine=inline", "partition.holdout=0.3", "rounds=2", "partition.alpha=1"]
+    some = small(tmp_path / "some", *keys).summary["own_test_accuracy"]
+    assert some.keys() == {"mean", "worst_decile", "spread"}
+    run = small(tmp_path / "all", *keys, "clients_per_round=5")
+    last = run.clients[run.clients["round"] == 2].test_accuracy
+    assert len(last) == 5 and last.notna().all()
+    expected = {"mean": last.mean(), "worst_decile": last.min(), "spread": last.std(ddof=0)}
+    assert run.summary["own_test_accuracy"] == pytest.approx(expected)
+    assert small(tmp_path / "none", "engine=inline").summary["own_test_accuracy"] is None
+
+
+def test_the_worst_decile_is_of_the_worst_tenth() -> None:
+    assert spread([]) is None
+    found = spread([1.0] * 18 + [0.5, 0.25])
+    assert found == pytest.approx({"mean": 0.9375, "worst_decile": 0.375, "spread": np.std([1.0] * 18 + [0.5, 0.25])})
+
+
 def test_each_client_sends_its_bits_by_the_formula(tmp_path: Path) -> None:
     """Section 2 of the design, worked out by hand for `base` and `adc` on the digits (N=17, D=64, L=10)."""
     for name, sent, extra in (("base", 8 * 17 * 64, 8 * 4), ("adc", 4 * 8 * 64, 8 * (4 + 2))):
@@ -147,10 +191,20 @@ def test_xi_is_the_mean_of_both_ratios_to_base(tmp_path: Path) -> None:
     assert adc.xi == pytest.approx(sum(ratios) / 2, rel=1e-12)
 
 
-def test_a_failing_client_is_left_out_and_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "keys",
+    [
+        ["strategy=splitfed_v1"],
+        ["strategy=splitfed_v2"],
+        ["strategy=splitfed_v2", "strategy.turn=step"],
+        ["strategy=parallel", "strategy.sync=round"],
+    ],
+    ids=" ".join,
+)
+def test_a_failing_client_is_left_out_and_named(keys: list[str], tmp_path: Path) -> None:
     run = flsplit.run([
         "engine=inline", "clients=6", "rounds=2", "dataset.train_limit=300", "partition=pathological",
-        "compressor=base", "compressor.name=helpers.failing", f"out={tmp_path / 'run'}",
+        "compressor=base", "compressor.name=helpers.failing", *keys, f"out={tmp_path / 'run'}",
     ])  # fmt: skip
     partition = pd.read_parquet(tmp_path / "run" / "partition.parquet")
     with_three = set(partition[partition.label == 3].client)
@@ -160,6 +214,21 @@ def test_a_failing_client_is_left_out_and_named(tmp_path: Path) -> None:
     assert rows.train_loss.isna().all()
     good = run.clients[~run.clients.failed].sync_bits.unique()
     assert len(good) == 1 and (rows.sync_bits * 2 == good[0]).all()  # received a model, brought none back
+
+
+@pytest.mark.parametrize("strategy", ["sequential", "parallel"])
+def test_the_others_go_on_where_clients_share_a_model(strategy: str, tmp_path: Path) -> None:
+    run = flsplit.run([
+        "engine=inline", "clients=6", "rounds=2", "dataset.train_limit=300", "partition=pathological", "batch_size=8",
+        "compressor=base", "compressor.name=helpers.failing", f"strategy={strategy}", f"out={tmp_path / 'run'}",
+    ])  # fmt: skip
+    partition = pd.read_parquet(tmp_path / "run" / "partition.parquet")
+    with_three = set(partition[partition.label == 3].client)
+    rows = run.clients.set_index(["round", "client"])
+    assert set(run.clients[run.clients.failed].client) == with_three
+    for client, count in partition.groupby("client")["count"].sum().items():
+        steps = rows.loc[(1, client), "samples"] // 8
+        assert steps < count // 8 if client in with_three else steps == count // 8
 
 
 def test_a_run_whose_clients_all_fail_says_why(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -207,6 +207,10 @@ def _closing_rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     final, best = summary.get("final_test_accuracy"), summary.get("best_test_accuracy")
     told = "not evaluated" if missing(final) else f"{percent(final)} final, {percent(best)} best"
     rows.append(("test accuracy", told))
+    own = summary.get("own_test_accuracy")
+    if own is not None:
+        shares = [percent(own[name]) for name in ("mean", "worst_decile", "spread")]
+        rows.append(("on own parts", "{} mean over clients, {} worst tenth, {} spread".format(*shares)))
     add("bits up", "uplink_bits", lambda bits: f"{human_bits(bits)} (activations, labels)")
     add("bits down", "downlink_bits", lambda bits: f"{human_bits(bits)} (gradients)")
     add("models exchanged", "sync_bits", human_bits)

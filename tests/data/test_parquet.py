@@ -1,6 +1,5 @@
 import io
 import json
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -125,9 +124,7 @@ def test_mistakes_are_named(write: Any, tmp_path: Path, cache_dir: Path) -> None
 
 def test_cifar100_bit_for_bit(cifar100: DatasetConfig, cache_dir: Path) -> None:
     check(cifar100)
-    start = time.monotonic()
     data = load(cifar100, seed=0, cache_dir=cache_dir)
-    assert time.monotonic() - start < 60
     assert (data.train.pixels.shape, data.test.pixels.shape) == ((50_000, 32, 32, 3), (10_000, 32, 32, 3))
     assert len(data.classes) == 100
     assert data.classes[0] == "apple"

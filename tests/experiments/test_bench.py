@@ -25,7 +25,10 @@ def test_a_ratio_is_the_median_of_pairs_after_one_that_warms_up(goal: float, at_
 
 
 @pytest.mark.slow
-def test_a_case_runs_and_leaves_its_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_case_runs_and_leaves_its_rows(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("experiments.bench.single.BATCH", 4)
     assert bench.main(["single", "--pairs", "1", "--json", str(tmp_path / "bench.json")]) == 0
     [row] = json.loads((tmp_path / "bench.json").read_text())
     assert row.keys() == {"case", "what", "ratio", "low", "high", "goal", "met", "conditions"}

@@ -19,8 +19,8 @@ from experiments.results import COLUMNS, Results
 from flsplit.compose import compose
 
 SHORT = [
-    "--scale", "reduced", "--set", "model.pretrained=false", "--set", "model.image_size=32", "--set",
-    "dataset.test_limit=20", "--set", "budget.base_epochs=0.3", "--set", "batch_size=64",
+    "--scale", "reduced", "--set", "model.name=vit_micro", "--set", "model.pretrained=false", "--set",
+    "model.image_size=8", "--set", "dataset.test_limit=20", "--set", "budget.base_epochs=0.6", "--set", "batch_size=32",
 ]  # fmt: skip
 
 
@@ -90,7 +90,7 @@ def test_a_choice_narrows() -> None:
 
 @pytest.fixture
 def short(tmp_path: Path) -> list[str]:
-    noise(tmp_path / "data", train=128, test=20)
+    noise(tmp_path / "data", train=64, test=20)
     folders = {name: str(tmp_path / name) for name in ("runs", "results", "figures", "data")}
     return [*SHORT, *(word for name, path in folders.items() for word in (f"--{name}", path))]
 

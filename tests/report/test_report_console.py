@@ -206,7 +206,7 @@ def test_many_threads_at_once() -> None:
             for thread in threads:
                 thread.start()
             for thread in threads:
-                thread.join(timeout=20)
+                thread.join(timeout=600)
             assert not any(thread.is_alive() for thread in threads)
         notes = re.findall(r"^note (\d\d)\s*$", shown(stream).replace("\r", "\n"), re.MULTILINE)
         assert sorted(notes) == [f"{number:02d}" for number in range(1, 41)]
