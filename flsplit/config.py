@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import socket
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -36,6 +37,7 @@ class EngineConfig:
     name: str
     cpus_per_client: float
     gpus_per_client: float | str
+    address: str | None = None
 
     @property
     def threads(self) -> int:
@@ -111,6 +113,7 @@ _COUNTS = (
 
 
 _MOST = 1_000_000_000  # of anything that is counted
+_PATIENCE = 5.0  # seconds within which a cluster must answer
 
 
 def read_config(values: Mapping[str, Any]) -> Config:
@@ -144,6 +147,7 @@ def read_config(values: Mapping[str, Any]) -> Config:
         raise UserError("local_epochs or local_steps must be given")
     _check_budget(config)
     _check_model(config.model)
+    _check_address(config.engine)
     _check_cpus(config.engine)
     _check_gpus(config)
     if not isinstance(config.strategy.get("aggregator_args", {}), Mapping):
@@ -215,11 +219,27 @@ def _check_model(model: ModelConfig) -> None:
         raise UserError(f"model.pretrained must be true, false or a weights file; no such file: {model.pretrained}")
 
 
+def _check_address(engine: EngineConfig) -> None:
+    address = engine.address
+    if address is None or address == "auto":
+        return
+    host, _, port = address.rpartition(":")
+    if not (host and port.isdecimal() and 0 < int(port) < 65536):
+        raise UserError(f"engine.address must be auto or the HOST:PORT of a Ray cluster, got {address!r}")
+    try:
+        socket.create_connection((host, int(port)), timeout=_PATIENCE).close()
+    except OSError as error:
+        raise UserError(
+            f"engine.address={address} does not answer ({error.strerror or error}); `ray start --head` starts a cluster, "
+            "and engine.address=null needs none"
+        ) from error
+
+
 def _check_cpus(engine: EngineConfig) -> None:
     share, there = engine.cpus_per_client, os.cpu_count() or 1
     if not (share > 0 and math.isfinite(share)):
         raise UserError(f"engine.cpus_per_client must be a positive number, got {share}")
-    if engine.name == "ray" and share > there:
+    if engine.name == "ray" and engine.address is None and share > there:
         raise UserError(f"engine.cpus_per_client must be at most {there}, the CPUs of this machine, got {share:g}")
     if share > 1024:
         raise UserError(f"engine.cpus_per_client must be at most 1024, got {share:g}")

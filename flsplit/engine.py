@@ -18,10 +18,13 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from flsplit.assembly import Plan, use_threads
 from flsplit.config import Config
+from flsplit.errors import UserError
 from flsplit.hub import Hub, LocalHub, RayHub
 
 ServerMain = Callable[[Grid, Hub], None]
 _ERROR = 1  # Flower's code for a client that raised
+# What workers on other nodes need of this process's environment.
+_FOR_WORKERS = ("PYTHONPATH", "FLWR_TELEMETRY_ENABLED", "FLWR_DISABLE_UPDATE_CHECK", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO")
 
 
 def run(plan: Plan, client_app: ClientApp, workers: int, main: ServerMain) -> None:
@@ -116,7 +119,7 @@ def _run_ray(plan: Plan, client_app: ClientApp, workers: int, main: ServerMain) 
     from flwr.simulation import run_simulation
 
     config = plan.config
-    start_ray()
+    start_ray(config.engine.address)
     threads = torch.get_num_threads()
     server = ServerApp()
 
@@ -142,15 +145,46 @@ def _run_ray(plan: Plan, client_app: ClientApp, workers: int, main: ServerMain) 
         ray.shutdown()
 
 
-def start_ray() -> None:
-    """Start Ray on this machine unless it runs already; its workers find modules where this process finds them."""
+def start_ray(address: str | None) -> None:
+    """Start Ray on this machine, or join a cluster, unless this process has done so already.
+
+    Workers find modules where this process finds them; the nodes of a cluster share its file system.
+
+    Args:
+        address: of a cluster, `auto` for the one on this machine; None: Ray is started.
+
+    Raises:
+        UserError: if no cluster can be joined.
+    """
     import ray
 
     if ray.is_initialized():
         return
     folders = [str(p) for p in sys.path if p] + [os.getcwd()]  # noqa: PTH109
     os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(folders))
-    ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    if address is None:
+        ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+        return
+    variables = {name: os.environ[name] for name in _FOR_WORKERS if name in os.environ}
+    try:
+        ray.init(
+            address, log_to_driver=False, logging_level=logging.ERROR, runtime_env={"env_vars": variables}
+        )  # fmt: skip
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise UserError(f"engine.address={address}: {str(error).strip().splitlines()[0]}") from error
+
+
+def cluster(address: str) -> list[dict[str, float]]:
+    """What the nodes of a cluster have.
+
+    Raises:
+        UserError: if it cannot be joined.
+    """
+    import ray
+
+    quiet()
+    start_ray(address)
+    return [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]
 
 
 def gpu_share(config: Config, cluster: dict[str, float], workers: int) -> float:
@@ -163,11 +197,24 @@ def gpu_share(config: Config, cluster: dict[str, float], workers: int) -> float:
 
 
 def workers(config: Config, cuda: bool) -> int:
-    """Client processes that run at a time on this machine; with `gpus_per_client=auto`, at most 4 a GPU."""
+    """Client processes that run at a time, on this machine or in the cluster; with `gpus_per_client=auto`, 4 a GPU.
+
+    Raises:
+        UserError: if the cluster of `engine.address` cannot be joined, or has no node for a client.
+    """
     if config.engine.name == "inline":
         return 1
-    count = max(1, int((os.cpu_count() or 1) // config.engine.cpus_per_client))
-    gpus = torch.cuda.device_count() if cuda else 0
+    if config.engine.address is not None:
+        nodes = cluster(config.engine.address)
+    else:
+        nodes = [{"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count() if cuda else 0)}]
+    count = sum(int(node.get("CPU", 0) // config.engine.cpus_per_client) for node in nodes)
+    gpus = sum(int(node.get("GPU", 0)) for node in nodes) if cuda else 0
+    if not count:
+        raise UserError(
+            f"engine.cpus_per_client={config.engine.cpus_per_client:g} asks for more CPUs than any node of the cluster "
+            f"has; at most {max((node.get('CPU', 0) for node in nodes), default=0):g}"
+        )
     if gpus:
         share = config.engine.gpus_per_client
         count = min(count, 4 * gpus if isinstance(share, str) else int(gpus / share) if share else count)

@@ -11,7 +11,7 @@ import torch
 
 from flsplit.aggregation import Aggregator, RunningMean
 from flsplit.errors import RunFailed
-from flsplit.hub import Hub
+from flsplit.hub import Hub, ModelLost
 from flsplit.ledger import Moves, Tally
 from flsplit.messenger import Messenger
 from flsplit.split.side import SideState
@@ -59,11 +59,12 @@ class Federation:
         self.reports: list[Report] = []
         self.sync_bits: dict[int, int] = {}
         self._limits: Mapping[int, int] | None = None
+        self._arrived: dict[str, SideState] = {}  # models that clients have brought, by their keys
 
     def begin(self, round: int, limits: Mapping[int, int] | None) -> None:
         """Start a round, in which each client sends no more bits than `limits` says (but for its last step)."""
         self.round, self._limits = round, limits
-        self.reports, self.sync_bits = [], {}
+        self.reports, self.sync_bits, self._arrived = [], {}, {}
         self._hub.new_round()
         if not self._persist:
             self.moments = {}
@@ -107,7 +108,7 @@ class Federation:
         keys = [by_client[client].client_model for client in clients]
         for key in reversed(keys):
             if key is not None:
-                return self._hub.get(key)
+                return self._arrived[key]
         raise self._all_failed(by_client.values())
 
     def models_of(self, client: int) -> tuple[SideState, SideState]:
@@ -154,10 +155,10 @@ class Federation:
                 continue
             vectors = []
             if report.client_model is not None:
-                vectors.append(self._take(report.client_model).weights)
+                vectors.append(self._arrived.pop(report.client_model).weights)
                 client_models = True
             if report.server_model is not None:
-                replica = self._take(report.server_model)
+                replica = self._arrived.pop(report.server_model)
                 vectors.append(replica.weights)
                 replicas = True
                 if replica.moments is not None:
@@ -176,10 +177,16 @@ class Federation:
         first = next(iter(reports))
         return RunFailed(f"every client failed in round {self.round}; client {first.client}: {first.error}")
 
-    def _take(self, key: str) -> SideState:
-        state = self._hub.get(key)
-        self._hub.drop(key)
-        return state
+    def _fetch(self, report: Report) -> Report:
+        """Get the models that a client has left at the hub; it has failed if they are gone."""
+        try:
+            for key in (report.client_model, report.server_model):
+                if key is not None and key not in self._arrived:
+                    self._arrived[key] = self._hub.get(key)
+                    self._hub.drop(key)
+        except ModelLost as error:
+            return Report(client=report.client, tally=report.tally, error=str(error))
+        return report
 
     def _run(
         self, cohorts: Sequence[tuple[int, ...]], *, turns: str = "whole", relay: bool = False, personal: bool = False
@@ -211,7 +218,7 @@ class Federation:
         ]
         for task, outcome in zip(tasks, self._messenger.run(tasks)):
             reports = outcome if isinstance(outcome, list) else _failed(task, outcome)
-            for report in reports:
+            for report in map(self._fetch, reports):
                 self._count(report)
                 if report.moments is not None:
                     self.moments[report.client] = report.moments

@@ -26,6 +26,10 @@ REPORT_EVERY = 0.25  # seconds between two progress reports of a process
 Progress = dict[int, tuple[Tally, float]]  # client -> (its round so far, mean loss so far)
 
 
+class ModelLost(Exception):
+    """A model that cannot be had any more: the process that left it, or its machine, is gone."""
+
+
 class Hub(Protocol):
     """What server and clients share."""
 
@@ -36,7 +40,11 @@ class Hub(Protocol):
         """Leave a model under `key`."""
 
     def get(self, key: str) -> SideState:
-        """The model under `key`, which stays there."""
+        """The model under `key`, which stays there.
+
+        Raises:
+            ModelLost: see there.
+        """
 
     def drop(self, key: str) -> None:
         """Forget `key`; an unknown key is no error."""
@@ -127,9 +135,16 @@ class RayHub:
         self._host: Any = None
         if create:
             actor = ray.remote(num_cpus=0)(Directory)
-            self._directory = actor.options(name=name, namespace=self.NAMESPACE).remote()
+            self._directory = actor.options(name=name, namespace=self.NAMESPACE, **self._here()).remote()
         else:
             self._directory = ray.get_actor(name, namespace=self.NAMESPACE)
+
+    def _here(self) -> dict[str, Any]:
+        """Options that keep an actor on the server's own node: other nodes may go, the server's may not."""
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        node = self._ray.get_runtime_context().get_node_id()
+        return {"scheduling_strategy": NodeAffinitySchedulingStrategy(node_id=node, soft=False)}
 
     def put(self, key: str, state: SideState) -> None:
         """See `Hub`."""
@@ -139,7 +154,10 @@ class RayHub:
     def get(self, key: str) -> SideState:
         """See `Hub`. The tensors are read-only views of shared memory."""
         [reference] = self._ray.get(self._directory.get.remote(key))
-        weights, moments = self._ray.get(reference)
+        try:
+            weights, moments = self._ray.get(reference)
+        except self._ray.exceptions.ObjectLostError as error:
+            raise ModelLost(f"the model of {key} is gone with the process that left it") from error
         return SideState(_view(weights), None if moments is None else _view(moments))
 
     def drop(self, key: str) -> None:
@@ -155,7 +173,7 @@ class RayHub:
         """
         actor = self._ray.remote(num_cpus=0, num_gpus=0)(HostActor)
         name = self.address.removeprefix("ray:") + "-host"
-        self._host = actor.options(name=name, namespace=self.NAMESPACE).remote(make_host)
+        self._host = actor.options(name=name, namespace=self.NAMESPACE, **self._here()).remote(make_host)
 
     def host_link(self) -> Link:
         """See `Hub`."""

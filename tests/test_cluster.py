@@ -1,0 +1,75 @@
+"""A Ray cluster that runs already: two nodes give the numbers of one, and the end of one is not the end of a run."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import flsplit
+from flsplit.compose import compose
+from flsplit.errors import UserError
+
+SMALL = ["clients=6", "clients_per_round=4", "rounds=3", "batch_size=8", "dataset.train_limit=120",
+         "dataset.test_limit=40"]  # fmt: skip
+
+
+@pytest.fixture
+def two_nodes() -> Iterator[object]:
+    """A cluster of two nodes with a CPU each, on this machine."""
+    import ray
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    cluster.add_node(num_cpus=1)
+    yield cluster
+    ray.shutdown()
+    cluster.shutdown()
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("ray")
+@pytest.mark.parametrize("strategy", ["splitfed_v1", "splitfed_v2"])
+def test_two_nodes_give_the_numbers_of_one(
+    strategy: str, two_nodes: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from flwr.simulation.ray_transport import ray_actor
+
+    seen: list[int] = []
+    original = ray_actor.BasicActorPool.__init__
+
+    def spy(self: object, *args: object, **kwargs: object) -> None:
+        original(self, *args, **kwargs)  # type: ignore[arg-type]
+        seen.append(self.actors_capacity)  # type: ignore[attr-defined]
+
+    monkeypatch.setattr(ray_actor.BasicActorPool, "__init__", spy)
+    keys = [*SMALL, f"strategy={strategy}"]
+    inline = flsplit.run([*keys, "engine=inline", f"out={tmp_path / 'inline'}"])
+    address = two_nodes.address  # type: ignore[attr-defined]
+    ray = flsplit.run([*keys, f"engine.address={address}", f"out={tmp_path / 'ray'}"])
+    assert seen == [2]  # and a node has a CPU for one
+    pd.testing.assert_frame_equal(inline.rounds.drop(columns="seconds"), ray.rounds.drop(columns="seconds"))
+    pd.testing.assert_frame_equal(inline.clients, ray.clients)
+
+
+@pytest.mark.parametrize("address", ["nowhere", "host:", ":1", "host:port", "host:0", "host:70000"])
+def test_an_address_that_is_none(address: str) -> None:
+    with pytest.raises(UserError, match=r"^engine.address must be auto or the HOST:PORT of a Ray cluster, got '"):
+        compose([f'engine.address="{address}"'])
+
+
+def test_a_cluster_that_does_not_answer() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with pytest.raises(UserError, match=rf"^engine.address=127.0.0.1:{port} does not answer .*ray start --head"):
+        compose([f"engine.address=127.0.0.1:{port}"])
+
+
+def test_it_is_a_key_of_the_engine_ray() -> None:
+    with pytest.raises(UserError, match=r"^unknown key engine.address"):
+        compose(["engine=inline", "engine.address=auto"])
+    assert os.environ.get("RAY_ADDRESS") is None and compose([]).engine.address is None
