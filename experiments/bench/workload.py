@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import io
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
 import torch
-from PIL import Image
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 import flsplit
+from experiments.bench.images import CLASSES, noise
 from flsplit import data
 from flsplit.compose import compose
 from flsplit.split import build
 
-CLASSES, LR = 100, 1e-4
+LR = 1e-4
 _HALF = (0.5, 0.5, 0.5)
 
 
@@ -56,9 +53,14 @@ class Workload:
         """L, the number of labels that occur."""
         return min(CLASSES, self.batch * self.steps)
 
+    @property
+    def words(self) -> str:
+        """Model, sizes and numbers in a few words."""
+        return f"{self.model} {self.size} px, B={self.batch}, {self.precision}, {self.device}"
+
     def __str__(self) -> str:
-        where = f"{torch.get_num_threads()} threads" if self.device == "cpu" else self.device
-        return f"{self.model} {self.size} px, B={self.batch}, {self.steps} steps, {self.precision}, {where}"
+        threads = f", {torch.get_num_threads()} threads" if self.device == "cpu" else ""
+        return f"{self.words}{threads}, {self.steps} steps"
 
     @contextmanager
     def made(self) -> Iterator[Workload]:
@@ -100,16 +102,23 @@ class Workload:
         model = build(self.model, classes=self.classes, image_size=self.size, pretrained=False, seed=0)
         return model.train().to(self.device)
 
-    def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """What the one client of `run` gets in its first round: images (B, 3, S, S), and labels (B,)."""
-        table = data.load(compose(["dataset=cifar100", f"dataset.path={self.folder / 'data'}"]).dataset, seed=0).train
+    def batches(self, dataset: Sequence[str] | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+        """What the one client of `run` gets in its first round: images (B, 3, S, S), and labels (B,).
+
+        Args:
+            dataset: overrides that choose other data.
+        """
+        keys = dataset or ["dataset=cifar100", f"dataset.path={self.folder / 'data'}"]
+        table = data.load(compose(keys).dataset, seed=0).train
         parts = data.partition(table.labels, 1, data.PartitionConfig(name="iid"), seed=0)
         cfg = getattr(self.vit(), "pretrained_cfg", None) or {}
         pipeline = data.Pipeline(
             image_size=self.size, augment="paper", mean=cfg.get("mean", _HALF), std=cfg.get("std", _HALF),
-            device=torch.device(self.device), seed=0,
+            device=torch.device(self.device), seed=0, workers=torch.get_num_threads(),
         )  # fmt: skip
-        return pipeline.train_batches(table, parts[0], client=0, round=1, batch_size=self.batch)
+        return pipeline.train_batches(
+            table, parts[0], client=0, round=1, batch_size=self.batch, local_steps=self.steps
+        )  # fmt: skip
 
     def autocast(self) -> AbstractContextManager[object]:
         """Context of forward passes."""
@@ -130,23 +139,3 @@ class Workload:
         """Let a GPU finish what it has been told."""
         if self.device == "cuda":
             torch.cuda.synchronize()
-
-
-def noise(folder: Path, *, train: int, test: int, pixels: int = 32) -> None:
-    """Write a dataset of random square images in CIFAR-100's columns, so that nothing need be downloaded."""
-    folder.mkdir()
-    random = np.random.default_rng(0)
-    for name, count in (("train", train), ("test", test)):
-        images = random.integers(0, 256, (count, pixels, pixels, 3), dtype=np.uint8)
-        frame = pd.DataFrame({
-            "img": [{"bytes": _png(image), "path": None} for image in images],
-            "fine_label": np.arange(count) % CLASSES,
-            "coarse_label": np.arange(count) % 20,
-        })  # fmt: skip
-        frame.to_parquet(folder / f"{name}-00000-of-00001.parquet")
-
-
-def _png(image: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, format="png")
-    return buffer.getvalue()
