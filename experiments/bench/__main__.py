@@ -8,9 +8,18 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.bench import adc, single, startup
+from experiments.bench import adc, clients, gpu, messages, pipeline, scale, single, startup
 
-CASES = {"single": single.run, "adc": adc.run, "startup": startup.run}  # in the order of the table
+CASES = {
+    "single": single.run,
+    "adc": adc.run,
+    "clients": clients.run,
+    "messages": messages.run,
+    "scale": scale.run,
+    "startup": startup.run,
+    "pipeline": pipeline.run,
+    "gpu": gpu.run,
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
