@@ -142,15 +142,19 @@ def _run_ray(plan: Plan, client_app: ClientApp, workers: int, main: ServerMain) 
         ray.shutdown()
 
 
-def start_ray() -> None:
-    """Start Ray on this machine unless it runs already; its workers find modules where this process finds them."""
+def start_ray(cpus: int | None = None) -> None:
+    """Start Ray on this machine unless it runs already; its workers find modules where this process finds them.
+
+    Args:
+        cpus: how many it may hand out; None for all there are.
+    """
     import ray
 
     if ray.is_initialized():
         return
     folders = [str(p) for p in sys.path if p] + [os.getcwd()]  # noqa: PTH109
     os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(folders))
-    ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    ray.init(num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
 
 
 def gpu_share(config: Config, cluster: dict[str, float], workers: int) -> float:
