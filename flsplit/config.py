@@ -230,8 +230,8 @@ def _check_address(engine: EngineConfig) -> None:
         socket.create_connection((host, int(port)), timeout=_PATIENCE).close()
     except OSError as error:
         raise UserError(
-            f"engine.address={address} does not answer ({error.strerror or error}); `ray start --head` starts a cluster, "
-            "and engine.address=null needs none"
+            f"engine.address={address} does not answer ({error.strerror or error}); "
+            "`ray start --head` starts a cluster, engine.address=null needs none"
         ) from error
 
 

@@ -24,7 +24,12 @@ from flsplit.hub import Hub, LocalHub, RayHub
 ServerMain = Callable[[Grid, Hub], None]
 _ERROR = 1  # Flower's code for a client that raised
 # What workers on other nodes need of this process's environment.
-_FOR_WORKERS = ("PYTHONPATH", "FLWR_TELEMETRY_ENABLED", "FLWR_DISABLE_UPDATE_CHECK", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO")
+_FOR_WORKERS = (
+    "PYTHONPATH",
+    "FLWR_TELEMETRY_ENABLED",
+    "FLWR_DISABLE_UPDATE_CHECK",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO",
+)
 
 
 def run(plan: Plan, client_app: ClientApp, workers: int, main: ServerMain) -> None:
@@ -145,13 +150,14 @@ def _run_ray(plan: Plan, client_app: ClientApp, workers: int, main: ServerMain) 
         ray.shutdown()
 
 
-def start_ray(address: str | None) -> None:
+def start_ray(address: str | None = None, *, cpus: int | None = None) -> None:
     """Start Ray on this machine, or join a cluster, unless this process has done so already.
 
     Workers find modules where this process finds them; the nodes of a cluster share its file system.
 
     Args:
         address: of a cluster, `auto` for the one on this machine; None: Ray is started.
+        cpus: how many a Ray that is started may hand out; None for all there are.
 
     Raises:
         UserError: if no cluster can be joined.
@@ -163,7 +169,7 @@ def start_ray(address: str | None) -> None:
     folders = [str(p) for p in sys.path if p] + [os.getcwd()]  # noqa: PTH109
     os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(folders))
     if address is None:
-        ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+        ray.init(num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
         return
     variables = {name: os.environ[name] for name in _FOR_WORKERS if name in os.environ}
     try:

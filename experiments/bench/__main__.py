@@ -8,9 +8,18 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.bench import single, startup
+from experiments.bench import adc, clients, gpu, messages, pipeline, scale, single, startup
 
-CASES = {"single": single.run, "startup": startup.run}
+CASES = {
+    "single": single.run,
+    "adc": adc.run,
+    "clients": clients.run,
+    "messages": messages.run,
+    "scale": scale.run,
+    "startup": startup.run,
+    "pipeline": pipeline.run,
+    "gpu": gpu.run,
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -30,13 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     rows = []
     for case in chosen.cases or CASES:
         for result in CASES[case](pairs=chosen.pairs):
-            row = result.row()
-            rows.append(row)
-            print(
-                f"{row['case']:10} {row['ratio']:.3f} ({row['low']:.3f} to {row['high']:.3f}), goal {row['goal']}: "
-                f"{'met' if row['met'] else 'NOT met'}; {row['what']}; {row['conditions']}",
-                flush=True,
-            )
+            rows.append(result.row())
+            print(result.line(), flush=True)
             if chosen.json is not None:
                 chosen.json.write_text(json.dumps(rows, indent=2) + "\n")
     return 0

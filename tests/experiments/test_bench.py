@@ -1,15 +1,41 @@
-"""The bench: what its rows say."""
+"""The bench: what its rows say, and that the two sides of each comparison do the same work."""
 
 from __future__ import annotations
 
 import json
+import math
+import time
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
 import pytest
+import torch
+from flwr.serverapp import Grid
 
+import flsplit
 from experiments.bench import __main__ as bench
-from experiments.bench.case import compare
+from experiments.bench import (
+    adc,
+    clients,
+    gpu,
+    images,
+    message_client,
+    message_splitfed,
+    messages,
+    pipeline,
+    scale,
+    single,
+)
+from experiments.bench.case import compare, measure
+from experiments.bench.workload import Workload
+from flsplit import engine
+from flsplit.checkpoint import Checkpoints
+from flsplit.compose import compose
+from flsplit.experiment import lay_out, prepare
+from flsplit.hub import Hub
+
+TINY = Workload(model="vit_micro", size=16, pixels=16, batch=8, steps=2)
 
 
 @pytest.mark.parametrize(("goal", "at_least", "met"), [(1.9, True, True), (2.1, True, False), (2.1, False, True)])
@@ -22,13 +48,131 @@ def test_a_ratio_is_the_median_of_pairs_after_one_that_warms_up(goal: float, at_
     )  # fmt: skip
     assert (result.low, result.ratio, result.high) == (1.0, 2.0, 9.0)
     assert result.met is met and result.row()["goal"] == f"{'>=' if at_least else '<='} {goal}"
+    assert ("NOT met" in result.line()) is not met
+
+
+def test_a_number_without_a_goal_is_only_reported() -> None:
+    result = measure("case", "what", lambda: 1.0, pairs=1, goal=None, at_least=True, note="")
+    assert result.row()["goal"] is None and result.row()["met"] is None
+    assert "met" not in result.line() and "no goal" in result.line()
+
+
+def test_the_plain_loop_trains_as_the_platform_does() -> None:
+    with TINY.made() as made:
+        step = single.plain_step(made)
+        losses = [float(step(*batch)) for batch in made.batches()]
+        run = flsplit.run(made.keys())
+    assert run.summary["samples"] == made.batch * made.steps
+    assert sum(losses) / len(losses) == pytest.approx(run.rounds.train_loss.item(), rel=1e-5)
+
+
+def test_the_loop_with_known_clusters_starts_as_adc_does() -> None:
+    with TINY.made() as made:
+        fixed = adc.clusters_known(made)
+        first = float(adc.merging_step(made, fixed)(*next(made.batches())))
+        run = flsplit.run(made.keys(compressor="adc", compressor__ratio=adc.RATIO, local_steps=1))
+    assert first == pytest.approx(run.rounds.train_loss.item(), rel=1e-5)
+    assert len(fixed) == made.steps and all(torch.allclose(f.weights.sum(1), torch.ones(2)) for f in fixed)
+
+
+def test_many_clients_do_the_work_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    done = []
+
+    def note(workload: Workload, **more: object) -> float:
+        summary = flsplit.run(workload.keys(**{**more, "engine": "inline"})).summary
+        done.append((summary["samples"], summary["uplink_bits"]))
+        return 1.0
+
+    monkeypatch.setattr(Workload, "run", note)
+    assert len(list(clients.run(pairs=1, workload=replace(TINY, steps=4), clients=4))) == 2
+    assert len(done) == 8 and len(set(done)) == 1 and done[0][0] == 4 * TINY.batch
+
+
+def test_the_gpu_case_is_left_out_without_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert list(gpu.run(pairs=1)) == []
+
+
+def test_the_rounds_of_the_clock_hold_the_whole_run() -> None:
+    with replace(TINY, steps=6).made() as made:
+        keys = made.keys(clients=3, rounds=4, local_steps=1, eval_every=4)
+        began = time.perf_counter()
+        rounds = scale.rounds_seconds(keys)
+        assert len(rounds) == 4 and 0 < sum(rounds) <= time.perf_counter() - began
+        assert math.isfinite(scale.seconds_beyond(made, clients=3, taking_part=2, rounds=2))
+
+
+def test_a_pass_beyond_training_is_what_the_longer_run_took_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[list[str]] = []
+
+    def seconds(keys: list[str]) -> list[float]:
+        asked.append(keys)
+        return [100.0, 3.0, 3.0, 100.0] if "clients=20" in keys else [100.0, 4.1, 100.0]
+
+    monkeypatch.setattr(scale, "rounds_seconds", seconds)
+    with TINY.made() as made:
+        assert scale.seconds_beyond(made, clients=20, taking_part=10, rounds=2) == pytest.approx((6.0 - 4.1) / 19)
+    assert {"clients=20", "clients_per_round=10", "rounds=4", "local_steps=1"} < set(asked[0])
+    assert {"clients=1", "clients_per_round=1", "rounds=3", "local_steps=20"} < set(asked[1])
+
+
+@pytest.mark.slow
+def test_memory_is_that_of_the_process_that_ran() -> None:
+    with replace(TINY, steps=4).made() as made:
+        ballast = bytearray(b"x" * 2**30)  # of this process: it must not be counted
+        megabytes = scale.peak_megabytes(made, "inline", 4, 2)
+    assert len(ballast) and 100 < megabytes < min(scale.peak(), 1024)
+
+
+@pytest.mark.parametrize("photos", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_the_pipeline_alone_makes_every_image(photos: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks = count()
+    monkeypatch.setattr(pipeline.time, "perf_counter", lambda: float(next(ticks)))
+    with TINY.made() as made:
+        images.photographs(made.folder / "photos", 8)
+        assert pipeline.pipeline_alone(made, photos=photos) == TINY.batch * TINY.steps
+        assert pipeline.training_alone(made) == TINY.batch
+
+
+SPLITFED = ["clients=3", "dataset.train_limit=60", "dataset.test_limit=10", "batch_size=8", "partition.alpha=1"]
+
+
+def check_messages(outcome: message_splitfed.Outcome, run: flsplit.Run) -> None:
+    state = Checkpoints(run.path / "checkpoint").load()
+    assert state is not None
+    assert torch.equal(outcome.client, state.client_model.weights)
+    assert torch.equal(outcome.server, state.server_model.weights)
+    assert outcome.samples == run.summary["samples"] and outcome.seconds > 0
+
+
+@pytest.mark.parametrize("compressor", ["base", "adc"])
+def test_splitfed_by_messages_computes_what_splitfed_v1_does(compressor: str, tmp_path: Path) -> None:
+    keys = [*SPLITFED, f"compressor={compressor}", "rounds=2", "engine=inline"]
+    run = flsplit.run([*keys, f"out={tmp_path / 'ours'}"])
+    prepared = prepare(compose([*keys, f"out={tmp_path / 'theirs'}"]))
+    lay_out(prepared)
+    found: list[message_splitfed.Outcome] = []
+
+    def serve(grid: Grid, hub: Hub) -> None:
+        found.append(message_splitfed.serve(grid, prepared.plan.to_json()))
+
+    engine.run(prepared.plan, message_client.app, 1, serve)
+    check_messages(found[0], run)
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("ray")
+def test_and_so_it_does_on_ray(tmp_path: Path) -> None:
+    keys = [*SPLITFED, "compressor=base", "rounds=1"]
+    run = flsplit.run([*keys, "engine=inline", f"out={tmp_path / 'ours'}"])
+    check_messages(messages.with_messages(messages.on_ray(keys, tmp_path)), run)
 
 
 @pytest.mark.slow
 def test_a_case_runs_and_leaves_its_rows(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("experiments.bench.single.BATCH", 4)
+    monkeypatch.setitem(bench.CASES, "single", lambda *, pairs: single.run(pairs=pairs, workload=TINY))
     assert bench.main(["single", "--pairs", "1", "--json", str(tmp_path / "bench.json")]) == 0
     [row] = json.loads((tmp_path / "bench.json").read_text())
     assert row.keys() == {"case", "what", "ratio", "low", "high", "goal", "met", "conditions"}
