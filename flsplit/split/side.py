@@ -79,10 +79,8 @@ class Side:
         if not moments or not self.optimizer.state:
             return SideState(weights)
         slots = self._slots()
-        steps = torch.stack([s["step"].float().reshape(()).cpu() for s in slots])
         return SideState(
-            weights,
-            torch.cat([_flatten([s["exp_avg"] for s in slots]), _flatten([s["exp_avg_sq"] for s in slots]), steps]),
+            weights, torch.cat([_flatten([s[name] for s in slots]) for name in ("exp_avg", "exp_avg_sq", "step")])
         )
 
     @torch.no_grad()
@@ -111,8 +109,7 @@ class Side:
         count = sum(p.numel() for p in self.parameters)
         _unflatten(moments[:count], [s["exp_avg"] for s in slots])
         _unflatten(moments[count : 2 * count], [s["exp_avg_sq"] for s in slots])
-        for slot, value in zip(slots, moments[2 * count :], strict=True):
-            slot["step"].copy_(value)
+        _unflatten(moments[2 * count :], [s["step"] for s in slots])
 
     def _slots(self) -> list[dict[str, Tensor]]:
         """Adam's state per parameter, made where Adam has not yet (it makes them at the first step)."""
@@ -134,8 +131,6 @@ def _flatten(tensors: list[Tensor]) -> Tensor:
 def _unflatten(vector: Tensor, tensors: list[Tensor]) -> None:
     if vector.numel() != sum(t.numel() for t in tensors):
         raise ValueError(f"a state of {vector.numel()} floats does not fit {sum(t.numel() for t in tensors)}")
-    vector = vector.to(tensors[0].device, non_blocking=True) if tensors else vector
-    at = 0
-    for tensor in tensors:
-        tensor.copy_(vector[at : at + tensor.numel()].view_as(tensor))
-        at += tensor.numel()
+    if tensors:
+        parts = vector.to(tensors[0].device, non_blocking=True).split([t.numel() for t in tensors])
+        torch._foreach_copy_(tensors, [part.view_as(tensor) for part, tensor in zip(parts, tensors)])
