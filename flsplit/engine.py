@@ -123,7 +123,10 @@ def _run_ray(plan: Plan, client_app: ClientApp, workers: int, main: ServerMain) 
     import ray
     from flwr.simulation import run_simulation
 
+    from flsplit import pool
+
     config = plan.config
+    pool.install()
     start_ray(config.engine.address)
     threads = torch.get_num_threads()
     server = ServerApp()
@@ -140,7 +143,7 @@ def _run_ray(plan: Plan, client_app: ClientApp, workers: int, main: ServerMain) 
     resources = {
         "num_cpus": config.engine.cpus_per_client,
         "num_gpus": gpu_share(config, ray.cluster_resources(), workers) if plan.device == "cuda" else 0.0,
-        "max_restarts": -1,  # else a killed worker stays in Flower's pool and fails one client after another
+        "max_restarts": -1,  # a killed worker comes back
     }
     try:
         # The one place that names Flower's entry into a simulation, which it has announced to replace.
@@ -169,7 +172,7 @@ def start_ray(address: str | None = None, *, cpus: int | None = None) -> None:
     folders = [str(p) for p in sys.path if p] + [os.getcwd()]  # noqa: PTH109
     os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(folders))
     if address is None:
-        ray.init(num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+        ray.init("local", num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
         return
     variables = {name: os.environ[name] for name in _FOR_WORKERS if name in os.environ}
     try:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +14,7 @@ import pandas as pd
 import pytest
 
 import flsplit
+import flsplit.experiment
 from flsplit.compose import compose
 from flsplit.errors import UserError
 
@@ -33,10 +37,7 @@ def two_nodes() -> Iterator[object]:
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("ray")
-@pytest.mark.parametrize("strategy", ["splitfed_v1", "splitfed_v2"])
-def test_two_nodes_give_the_numbers_of_one(
-    strategy: str, two_nodes: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_two_nodes_give_the_numbers_of_one(two_nodes: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from flwr.simulation.ray_transport import ray_actor
 
     seen: list[int] = []
@@ -47,13 +48,42 @@ def test_two_nodes_give_the_numbers_of_one(
         seen.append(self.actors_capacity)  # type: ignore[attr-defined]
 
     monkeypatch.setattr(ray_actor.BasicActorPool, "__init__", spy)
-    keys = [*SMALL, f"strategy={strategy}"]
+    keys = [*SMALL, "strategy.placement=central"]
     inline = flsplit.run([*keys, "engine=inline", f"out={tmp_path / 'inline'}"])
     address = two_nodes.address  # type: ignore[attr-defined]
     ray = flsplit.run([*keys, f"engine.address={address}", f"out={tmp_path / 'ray'}"])
     assert seen == [2]  # and a node has a CPU for one
     pd.testing.assert_frame_equal(inline.rounds.drop(columns="seconds"), ray.rounds.drop(columns="seconds"))
     pd.testing.assert_frame_equal(inline.clients, ray.clients)
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("ray")
+def test_the_end_of_a_node_is_not_the_end_of_the_run(tmp_path: Path) -> None:
+    import ray
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    node, out = cluster.add_node(num_cpus=1), tmp_path / "run"
+    keys = ["clients=8", "rounds=15", "compressor=base", "dataset.train_limit=600", "dataset.test_limit=20"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "flsplit.cli", *keys, f"engine.address={cluster.address}", f"out={out}"],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )  # fmt: skip
+    try:
+        while not (out / "checkpoint" / "state.json").exists():  # after the first round
+            assert process.poll() is None
+            time.sleep(0.1)
+        cluster.remove_node(node, allow_graceful=False)
+        assert process.wait() == 0
+    finally:
+        process.kill()
+        ray.shutdown()
+        cluster.shutdown()
+    failed = flsplit.experiment.read_run(out).clients.groupby("round").failed.sum()
+    assert len(failed) == 15 and (failed < 8).all()
+    assert (failed > 0).sum() <= 2 and failed.iloc[-1] == 0  # in the round of its end, or at the turn of two
 
 
 @pytest.mark.parametrize("address", ["nowhere", "host:", ":1", "host:port", "host:0", "host:70000"])
