@@ -15,7 +15,7 @@ from flsplit.assembly import Assembly
 from flsplit.data import Table
 from flsplit.split.side import SideState
 
-BATCH = 250
+BATCH = {"cpu": 250, "cuda": 1000}  # samples at a time
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Evaluator:
     def _batches(self, table: Table, indices: np.ndarray | None) -> Iterator[tuple[Tensor, Tensor]]:
         """Large batches; where compression is on, batches of the training size in whole groups."""
         if not self._compress:
-            yield from self._assembly.pipeline.eval_batches(table, indices, BATCH)
+            yield from self._assembly.pipeline.eval_batches(table, indices, BATCH[self._assembly.device.type])
             return
         group = self._client.compressor.group_size
         size = self._assembly.config.batch_size

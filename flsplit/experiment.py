@@ -209,7 +209,7 @@ def finish(prepared: Prepared, server: Server, recorder: Recorder, status: str) 
         "sync_bits": totals.sync_bits,
         "seconds": totals.seconds,
         "samples_per_second": tally.samples / totals.training_seconds if totals.training_seconds else None,
-        "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "peak_rss_mb": peak_megabytes(),
         "device": _device_name(prepared.plan.device),
         "seed": prepared.plan.config.seed,
         "repeatable": build(**prepared.plan.config.strategy).repeatable,
@@ -219,6 +219,15 @@ def finish(prepared: Prepared, server: Server, recorder: Recorder, status: str) 
     part.write_text(json.dumps(summary, indent=2) + "\n")
     part.replace(prepared.out / "summary.json")
     return summary
+
+
+def peak_megabytes() -> float:
+    """Peak resident memory of this process, MB."""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    # `ru_maxrss` would not do: a process inherits it from the one that has started it.
+    return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM:")) / 1024
 
 
 def spread(accuracies: Sequence[float]) -> dict[str, float] | None:

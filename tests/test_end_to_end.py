@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from uuid import uuid4
 
@@ -21,7 +24,7 @@ from flsplit import engine
 from flsplit.checkpoint import Checkpoints
 from flsplit.client_app import app as client_app
 from flsplit.compose import compose
-from flsplit.experiment import execute, prepare, read_run, spread
+from flsplit.experiment import execute, peak_megabytes, prepare, read_run, spread
 from flsplit.hub import Hub, RayHub
 from flsplit.record import CLIENTS, PARTITION, ROUNDS
 
@@ -257,3 +260,14 @@ def test_pretrained_deit_learns_real_photographs(
         "batch_size=25", "lr=3e-4",
     ])  # fmt: skip
     assert run.rounds.train_loss.is_monotonic_decreasing
+
+
+def test_memory_is_that_of_the_process_itself(tmp_path: Path) -> None:
+    """Linux hands a child its parent's `ru_maxrss`."""
+    ballast = bytearray(b"x" * 2**30)
+    code = "from flsplit.experiment import peak_megabytes; print(peak_megabytes())"
+    child = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )  # fmt: skip
+    assert len(ballast) and 50 < float(child.stdout) < 900 < peak_megabytes()

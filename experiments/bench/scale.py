@@ -95,21 +95,9 @@ def idle_megabytes(workload: Workload, *, engine: str, clients: int, taking_part
 def peak_megabytes(workload: Workload, engine: str, clients: int, taking_part: int) -> float:
     """Peak resident memory of an experiment of three rounds (with Ray: of its server), in a process of its own."""
     keys = workload.keys(**_sizes(clients, taking_part, 3), engine=engine)
-    code = "import sys; from experiments.bench.scale import print_peak; print_peak(sys.argv[1:])"
+    code = "import sys, flsplit; print(flsplit.run(sys.argv[1:]).summary['peak_rss_mb'])"
     done = subprocess.run([sys.executable, "-c", code, *keys], check=True, capture_output=True, text=True)
     return float(done.stdout.split()[-1])
-
-
-def print_peak(keys: list[str]) -> None:
-    """Run an experiment and print this process's peak of resident memory so far, in megabytes."""
-    flsplit.run(keys)
-    print(peak())
-
-
-def peak() -> float:
-    """Of this process, MB. `ru_maxrss` would not do: a process inherits it from the one that has started it."""
-    with open("/proc/self/status") as lines:  # noqa: PTH123
-        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 1024
 
 
 def _sizes(clients: int, taking_part: int, rounds: int) -> dict[str, object]:

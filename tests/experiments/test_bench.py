@@ -29,7 +29,7 @@ from experiments.bench import (
 )
 from experiments.bench.case import compare, measure
 from experiments.bench.workload import Workload
-from flsplit import engine
+from flsplit import engine, experiment
 from flsplit.checkpoint import Checkpoints
 from flsplit.compose import compose
 from flsplit.experiment import lay_out, prepare
@@ -121,7 +121,7 @@ def test_memory_is_that_of_the_process_that_ran() -> None:
     with replace(TINY, steps=4).made() as made:
         ballast = bytearray(b"x" * 2**30)  # of this process: it must not be counted
         megabytes = scale.peak_megabytes(made, "inline", 4, 2)
-    assert len(ballast) and 100 < megabytes < min(scale.peak(), 1024)
+    assert len(ballast) and 100 < megabytes < min(experiment.peak_megabytes(), 1024)
 
 
 @pytest.mark.parametrize("photos", [False, pytest.param(True, marks=pytest.mark.slow)])
