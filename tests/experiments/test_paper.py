@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
-from experiments.bench.single import noise
+from experiments.bench.images import noise
 from experiments.paper import __main__ as paper
 from experiments.paper import tables
 from experiments.paper.clusters import rollout

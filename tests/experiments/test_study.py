@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from experiments.bench.single import noise
+from experiments.bench.images import noise
 from experiments.results import COLUMNS, Results
 from experiments.study import __main__ as command
 from experiments.study import adc_multi_client as study
