@@ -5,14 +5,14 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
+from experiments import command
 from experiments.paper import figures, tables
 from experiments.paper.protocol import DATASETS, METHODS, MODELS, RULES, SCALES, SEEDS, Choice, points
 from experiments.paper.reported import HOME
 from experiments.results import Results
-from experiments.runner import Place, run_missing
-from flsplit.errors import RunFailed, UserError
+from experiments.runner import run_missing
+from flsplit.errors import UserError
 
 NAMES = ("fig1", "fig3", "fig4", "fig5", "fig6", "fig7", "fig8", "table1", "table2", "compare")
 
@@ -20,19 +20,7 @@ NAMES = ("fig1", "fig3", "fig4", "fig5", "fig6", "fig7", "fig8", "table1", "tabl
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns 0, 1 for a run that failed, 2 for a mistake of the user's, 130 when interrupted."""
     arguments = _parser().parse_args(argv)
-    try:
-        _make(arguments)
-    except UserError as error:
-        text = str(error).replace("dataset.path=", "--data ").replace("model.pretrained=FILE", "--weights FILE")
-        print("experiments.paper:", text, file=sys.stderr)
-        return 2
-    except RunFailed as error:
-        print("experiments.paper:", error, file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("experiments.paper: interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
-    return 0
+    return command.ended("experiments.paper", lambda: _make(arguments))
 
 
 def _make(arguments: argparse.Namespace) -> None:
@@ -53,12 +41,9 @@ def _make(arguments: argparse.Namespace) -> None:
     if not wanted:
         raise UserError(f"{name} has nothing of this choice")
     if arguments.list:
-        for point in wanted:
-            print(point.slug, "" if results.row(point) is None else "(done)")
+        command.show(wanted, results)
         return
-    place = Place(
-        runs=arguments.runs, data=arguments.data, weights=arguments.weights, overrides=tuple(arguments.machine)
-    )
+    place = command.place(arguments)
     if not run_missing(name, wanted, results, place):
         print(f"{name}: nothing to run, {len(wanted)} runs are there")
     if name == "table2":
@@ -77,17 +62,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--methods", type=_some(METHODS), default=(), metavar="A,B", help=f"of {', '.join(METHODS)} [all]")
     add("--ratios", type=_ratios, default=(), metavar="X,Y", help="xi, k/D, or nearly 1/R [the figure's]")
     add("--rules", type=_some(RULES), default=("sqrt",), metavar="A,B", help=f"ADC's: {', '.join(RULES)} [sqrt]")
-    add("--seeds", type=_seeds, default=(), metavar="A,B", help=f"[full: {SEEDS}, reduced: {SEEDS[0]}]")
+    add("--seeds", type=command.seeds, default=(), metavar="A,B", help=f"[full: {SEEDS}, reduced: {SEEDS[0]}]")
     add("--dataset", type=_some(DATASETS), default=(), metavar="A,B", help="[the figure's]")
     add("--model", type=_some(MODELS), default=(), metavar="A,B", help="[the figure's]")
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="differ from the protocol; part of the row")
-    add("--machine", action="append", default=[], metavar="KEY=VALUE", help="such as engine.cpus_per_client=2")
-    add("--data", metavar="PATH", help="local copy of the dataset [the Hub]")
-    add("--weights", metavar="FILE", help="pretrained weights [the Hub]")
-    add("--runs", type=Path, default=Path("outputs/paper"), metavar="FOLDER", help="[outputs/paper]")
-    add("--results", type=Path, default=HOME, metavar="FOLDER", help="with results.csv and curves/ [beside the code]")
-    add("--figures", type=Path, default=HOME / "figures", metavar="FOLDER", help="[beside the code]")
-    add("--list", action="store_true", help="show the runs and which are done, do nothing")
+    command.add_place(parser, runs="outputs/paper", home=HOME)
     return parser
 
 
@@ -110,13 +89,6 @@ def _ratios(text: str) -> tuple[float, ...]:
     if not all(0 < ratio <= 1 for ratio in found):
         raise argparse.ArgumentTypeError(f"must be above 0 and at most 1, got {text}")
     return found
-
-
-def _seeds(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(word) for word in text.split(","))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"must be whole numbers, got {text!r}") from None
 
 
 if __name__ == "__main__":

@@ -1,0 +1,73 @@
+"""What the commands of the experiments have in common: where things are, how they end, what is listed."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from experiments.point import Point
+from experiments.results import Results
+from experiments.runner import Place
+from flsplit.errors import RunFailed, UserError
+
+
+def add_place(parser: argparse.ArgumentParser, *, runs: str, home: Path) -> None:
+    """The options that say where data are and results go."""
+    add = parser.add_argument
+    add("--machine", action="append", default=[], metavar="KEY=VALUE", help="such as engine.cpus_per_client=2")
+    add("--data", metavar="PATH", help="local copy of the dataset [the Hub]")
+    add("--weights", metavar="FILE", help="pretrained weights [the Hub]")
+    add("--runs", type=Path, default=Path(runs), metavar="FOLDER", help=f"[{runs}]")
+    add("--results", type=Path, default=home, metavar="FOLDER", help="with results.csv and curves/ [beside the code]")
+    add("--figures", type=Path, default=home / "figures", metavar="FOLDER", help="[beside the code]")
+    add("--list", action="store_true", help="show the runs and which are done, do nothing")
+
+
+def place(arguments: argparse.Namespace) -> Place:
+    """What `add_place` has read."""
+    return Place(
+        runs=arguments.runs, data=arguments.data, weights=arguments.weights, overrides=tuple(arguments.machine)
+    )
+
+
+def show(points: Sequence[Point], results: Results) -> None:
+    """List runs, and which are done."""
+    for point in points:
+        print(point.slug, "" if results.row(point) is None else "(done)")
+
+
+def ended(name: str, work: Callable[[], None]) -> int:
+    """Work, and turn what stops it into a line and an exit code.
+
+    Returns:
+        0, 1 for a run that failed, 2 for a mistake of the user's, 130 when interrupted.
+    """
+    try:
+        work()
+    except UserError as error:
+        text = str(error).replace("dataset.path=", "--data ").replace("model.pretrained=FILE", "--weights FILE")
+        return _say(name, text, 2)
+    except RunFailed as error:
+        return _say(name, str(error), 1)
+    except KeyboardInterrupt:
+        return _say(name, "interrupted; the same command goes on from here", 130)
+    return 0
+
+
+def seeds(text: str) -> tuple[int, ...]:
+    """`A,B` as whole numbers.
+
+    Raises:
+        argparse.ArgumentTypeError: if they are none.
+    """
+    try:
+        return tuple(int(word) for word in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be whole numbers, got {text!r}") from None
+
+
+def _say(name: str, text: str, code: int) -> int:
+    print(f"{name}: {text}", file=sys.stderr)
+    return code
