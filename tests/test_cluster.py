@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -23,7 +24,7 @@ SMALL = ["clients=6", "clients_per_round=4", "rounds=3", "batch_size=8", "datase
 
 
 @pytest.fixture
-def two_nodes() -> Iterator[object]:
+def two_nodes() -> Iterator[Any]:
     """A cluster of two nodes with a CPU each, on this machine."""
     import ray
     from ray.cluster_utils import Cluster
@@ -37,7 +38,7 @@ def two_nodes() -> Iterator[object]:
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("ray")
-def test_two_nodes_give_the_numbers_of_one(two_nodes: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_nodes_give_the_numbers_of_one(two_nodes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from flwr.simulation.ray_transport import ray_actor
 
     seen: list[int] = []
@@ -50,8 +51,7 @@ def test_two_nodes_give_the_numbers_of_one(two_nodes: object, tmp_path: Path, mo
     monkeypatch.setattr(ray_actor.BasicActorPool, "__init__", spy)
     keys = [*SMALL, "strategy.placement=central"]
     inline = flsplit.run([*keys, "engine=inline", f"out={tmp_path / 'inline'}"])
-    address = two_nodes.address  # type: ignore[attr-defined]
-    ray = flsplit.run([*keys, f"engine.address={address}", f"out={tmp_path / 'ray'}"])
+    ray = flsplit.run([*keys, f"engine.address={two_nodes.address}", f"out={tmp_path / 'ray'}"])
     assert seen == [2]  # and a node has a CPU for one
     pd.testing.assert_frame_equal(inline.rounds.drop(columns="seconds"), ray.rounds.drop(columns="seconds"))
     pd.testing.assert_frame_equal(inline.clients, ray.clients)
@@ -59,15 +59,11 @@ def test_two_nodes_give_the_numbers_of_one(two_nodes: object, tmp_path: Path, mo
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("ray")
-def test_the_end_of_a_node_is_not_the_end_of_the_run(tmp_path: Path) -> None:
-    import ray
-    from ray.cluster_utils import Cluster
-
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
-    node, out = cluster.add_node(num_cpus=1), tmp_path / "run"
+def test_the_end_of_a_node_is_not_the_end_of_the_run(two_nodes: Any, tmp_path: Path) -> None:
+    out = tmp_path / "run"
     keys = ["clients=8", "rounds=15", "compressor=base", "dataset.train_limit=600", "dataset.test_limit=20"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "flsplit.cli", *keys, f"engine.address={cluster.address}", f"out={out}"],
+        [sys.executable, "-m", "flsplit.cli", *keys, f"engine.address={two_nodes.address}", f"out={out}"],
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )  # fmt: skip
@@ -75,12 +71,10 @@ def test_the_end_of_a_node_is_not_the_end_of_the_run(tmp_path: Path) -> None:
         while not (out / "checkpoint" / "state.json").exists():  # after the first round
             assert process.poll() is None
             time.sleep(0.1)
-        cluster.remove_node(node, allow_graceful=False)
+        two_nodes.remove_node(next(iter(two_nodes.worker_nodes)), allow_graceful=False)
         assert process.wait() == 0
     finally:
         process.kill()
-        ray.shutdown()
-        cluster.shutdown()
     failed = flsplit.experiment.read_run(out).clients.groupby("round").failed.sum()
     assert len(failed) == 15 and (failed < 8).all()
     assert (failed > 0).sum() <= 2 and failed.iloc[-1] == 0  # in the round of its end, or at the turn of two

@@ -25,8 +25,9 @@ from flsplit.checkpoint import Checkpoints
 from flsplit.client_app import app as client_app
 from flsplit.compose import compose
 from flsplit.experiment import execute, peak_megabytes, prepare, read_run, spread
-from flsplit.hub import Hub, RayHub
+from flsplit.hub import Hub, LocalHub, ModelLost, RayHub
 from flsplit.record import CLIENTS, PARTITION, ROUNDS
+from flsplit.split.side import SideState
 
 SMALL = [
     "clients=5", "clients_per_round=3", "rounds=2", "batch_size=8", "dataset.train_limit=160",
@@ -216,6 +217,21 @@ def test_a_failing_client_is_left_out_and_named(keys: list[str], tmp_path: Path)
     assert rows.train_loss.isna().all()
     good = run.clients[~run.clients.failed].sync_bits.unique()
     assert len(good) == 1 and (rows.sync_bits * 2 == good[0]).all()  # received a model, brought none back
+
+
+def test_a_client_whose_model_is_lost_has_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    get = LocalHub.get
+
+    def lose(self: LocalHub, key: str) -> SideState:
+        if key == "1/client/2":
+            raise ModelLost("it is gone")
+        return get(self, key)
+
+    monkeypatch.setattr(LocalHub, "get", lose)
+    run = small(tmp_path / "run", "engine=inline", "clients_per_round=5")
+    failed = run.clients[run.clients.failed]
+    assert failed[["round", "client"]].to_numpy().tolist() == [[1, 2]]
+    assert failed.uplink_bits.item() > 0 and failed.train_loss.isna().all()
 
 
 @pytest.mark.parametrize("strategy", ["sequential", "parallel"])
