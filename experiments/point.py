@@ -26,6 +26,9 @@ class Scale:
         base_epochs: the budget, in epochs without compression.
         count_models: whether models that move count towards the budget.
         evaluations: about how often a run is evaluated; None for every round.
+        local_epochs: passes over a client's samples in a round.
+        lr: Adam's step size; None for the model's own.
+        precision: `fp32` or `bf16`.
     """
 
     size: int = 224
@@ -35,6 +38,9 @@ class Scale:
     base_epochs: int = 10
     count_models: bool = False
     evaluations: int | None = None
+    local_epochs: int = 1
+    lr: float | None = None
+    precision: str = "fp32"
 
 
 SCALES = {
@@ -42,7 +48,7 @@ SCALES = {
     "reduced": Scale(size=96, images=2500, evaluations=10),  # the paper on two CPU cores
     "study": Scale(batch=64, count_models=True, evaluations=20),  # many clients, all of CIFAR-100
     "study-cpu": Scale(
-        size=96, images=2500, test_images=2000, batch=32, base_epochs=4, count_models=True, evaluations=8
+        size=96, images=2500, test_images=2000, batch=16, count_models=True, local_epochs=2, lr=2e-4, precision="bf16"
     ),
 }
 
@@ -122,6 +128,9 @@ class Point:
             keys["compressor.rule"] = self.rule
         keys["model.image_size"], keys["batch_size"] = scale.size, scale.batch
         keys["budget.base_epochs"], keys["budget.count_models"] = scale.base_epochs, scale.count_models
+        keys["local_epochs"], keys["precision"] = scale.local_epochs, scale.precision
+        if scale.lr is not None:
+            keys["lr"] = scale.lr
         if scale.images is not None:
             keys["dataset.train_limit"] = scale.images
         if scale.test_images is not None:

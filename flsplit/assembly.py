@@ -6,7 +6,7 @@ import copy
 import json
 import math
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from functools import cache, cached_property, partial
 from itertools import islice
@@ -23,6 +23,7 @@ from flsplit.clients import training_rows
 from flsplit.config import Config
 from flsplit.data import Dataset, Pipeline
 from flsplit.ledger import Moves, PriceList, Tally, base_layout
+from flsplit.precision import autocast
 from flsplit.profile import Profile
 from flsplit.split.host import ServerHost
 from flsplit.split.model import build, cut
@@ -213,10 +214,8 @@ class Assembly:
         return self.client_side().state(), self.server_side().state()
 
     def autocast(self) -> AbstractContextManager[object]:
-        """Context of forward passes: bf16 where asked for."""
-        if self.config.precision == "bf16":
-            return torch.autocast(self.device.type, dtype=torch.bfloat16)
-        return nullcontext()
+        """Context of forward passes."""
+        return autocast(self.device.type, self.config.precision)
 
     def stream(self, client: int, round: int) -> Callable[[int], torch.Generator]:
         """The random streams of a client's compressor in a round, by step."""

@@ -287,3 +287,12 @@ def test_memory_is_that_of_the_process_itself(tmp_path: Path) -> None:
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )  # fmt: skip
     assert len(ballast) and 50 < float(child.stdout) < 900 < peak_megabytes()
+
+
+def test_bf16_differs_from_fp32_in_rounding_alone(tmp_path: Path) -> None:
+    fp32, bf16 = (small(tmp_path / precision, f"precision={precision}") for precision in ("fp32", "bf16"))
+    losses = [run.rounds.train_loss.to_numpy() for run in (fp32, bf16)]
+    assert not np.array_equal(*losses)
+    np.testing.assert_allclose(*losses, rtol=0.02)
+    for name in ("uplink_bits", "downlink_bits", "sync_bits"):
+        assert fp32.summary[name] == bf16.summary[name]  # messages and models are fp32 on the wire

@@ -6,7 +6,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,6 +18,7 @@ import flsplit
 from experiments.bench.images import CLASSES, noise
 from flsplit import data
 from flsplit.compose import compose
+from flsplit.precision import autocast
 from flsplit.split import build
 
 LR = 1e-4
@@ -122,7 +123,7 @@ class Workload:
 
     def autocast(self) -> AbstractContextManager[object]:
         """Context of forward passes."""
-        return torch.autocast(self.device, dtype=torch.bfloat16) if self.precision == "bf16" else nullcontext()
+        return autocast(self.device, self.precision)
 
     def timed(self, step: Callable[[Tensor, Tensor], Tensor]) -> float:
         """Samples per second of a loop that makes the batches and calls `step` on each."""

@@ -17,12 +17,12 @@ from flsplit.report.style import Style, figure
 
 CLIENTS = (1, 5, 10, 20)
 ALPHAS = (inf, 0.5, 0.1)
-STRATEGIES = ("splitfed_v1", "splitfed_v2", "parallel")
+STRATEGIES = {"splitfed_v1": (), "splitfed_v2": (), "parallel": ("strategy.sync=round",)}  # and their options
 METHODS = (("base", None), ("adc", 0.1), ("adc", 0.2), ("topk", 0.1))
 SEED = 43422
 _COLOURS = {method: Style.of(index) for method, index in zip(METHODS, (6, 0, 5, 2))}
 _LINES = {"splitfed_v1": "-", "splitfed_v2": "--", "parallel": ":"}
-_CORE = (10, 0.5)  # clients and alpha around which the core of the grid lies
+_CORE = (10, 0.5, "splitfed_v1")  # clients, alpha and strategy around which the core of the grid lies
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +32,7 @@ class Grid:
     Attributes:
         scale: a key of `experiments.point.SCALES`.
         seeds: one run each.
-        core: only the points that differ from N = 10, alpha = 0.5, `splitfed_v1` in one thing, and N = 1.
+        core: only the points that differ from N = 10, alpha = 0.5, `splitfed_v1` in one thing at most, and N = 1.
     """
 
     scale: str
@@ -40,30 +40,27 @@ class Grid:
     core: bool = False
 
     def points(self) -> list[Point]:
-        """The runs, those of the core first."""
-        return sorted(self._all(), key=lambda point: not in_core(point)) if not self.core else list(self._core())
-
-    def _core(self) -> Iterable[Point]:
-        return (point for point in self._all() if in_core(point))
+        """The runs: the centre of the grid, the rest of its core, and all others; every method side by side."""
+        points = sorted(self._all(), key=_distance)
+        return [point for point in points if _distance(point) <= 1] if self.core else points
 
     def _all(self) -> Iterable[Point]:
-        for seed, (method, value) in product(self.seeds, METHODS):
-            same = {
-                "scale": self.scale, "dataset": "cifar100", "model": "deit_tiny", "method": method, "value": value,
-                "rule": "sqrt" if method == "adc" else None, "seed": seed,
-            }  # fmt: skip
-            yield Point(**same)  # type: ignore[arg-type]  # one client: no strategy and no alpha to tell apart
-            for clients, alpha, strategy in product(CLIENTS[1:], ALPHAS, STRATEGIES):
-                yield Point(
-                    **same, clients=clients, strategy=strategy, partition="dirichlet", alpha=alpha  # type: ignore[arg-type]
-                )  # fmt: skip
+        several = product(CLIENTS[1:], ALPHAS, STRATEGIES)
+        one = (1, None, "splitfed_v1")  # no strategy and no alpha to tell apart
+        for seed, (clients, alpha, strategy), (method, value) in product(self.seeds, [*several, one], METHODS):
+            yield Point(
+                scale=self.scale, dataset="cifar100", model="deit_tiny", method=method, value=value,
+                rule="sqrt" if method == "adc" else None, seed=seed, clients=clients, strategy=strategy,
+                partition="iid" if alpha is None else "dirichlet", alpha=alpha,
+                options=STRATEGIES[strategy] if clients > 1 else (),
+            )  # fmt: skip
 
 
-def in_core(point: Point) -> bool:
-    """Whether a point differs from the centre of the grid in one thing at most."""
+def _distance(point: Point) -> int:
+    """In how many things a point differs from the centre of the grid."""
     if point.clients == 1:
-        return True
-    return (point.clients != _CORE[0]) + (point.alpha != _CORE[1]) + (point.strategy != STRATEGIES[0]) <= 1
+        return 1
+    return sum(a != b for a, b in zip((point.clients, point.alpha, point.strategy), _CORE))
 
 
 def gather(points: Sequence[Point], results: Results) -> pd.DataFrame:
@@ -83,7 +80,7 @@ def table(rows: pd.DataFrame) -> str:
         one = row.clients == 1
         lines.append(
             f"{row.clients:7} {'-' if one else format(row.alpha, 'g'):>6} {'-' if one else row.strategy:12} "
-            f"{row.method:6} {row.parameter:>9} {row.final_test_accuracy:8.4f} {row.best_test_accuracy:6.4f} "
+            f"{row.method:6} {row.point.value or '':>9} {row.final_test_accuracy:8.4f} {row.best_test_accuracy:6.4f} "
             f"{row.samples:8} {(row.uplink_bits + row.downlink_bits) / 1e9:14.2f} {row.sync_bits / 1e9:9.2f} "
             f"{row.xi_actual:6.3f}"
         )

@@ -20,6 +20,7 @@ def test_the_grid_and_its_core() -> None:
     core = study.Grid(scale="study-cpu", core=True).points()
     assert len({point.slug for point in whole}) == len(whole) == 4 * (1 + 3 * 3 * 3)
     assert len(core) == 32 and whole[:32] == core
+    assert {(p.clients, p.alpha, p.strategy) for p in core[:4]} == {(10, 0.5, "splitfed_v1")}
     assert {point.strategy for point in core} == {"splitfed_v1", "splitfed_v2", "parallel"}
     assert {point.alpha for point in core if point.clients > 1} == {inf, 0.5, 0.1}
 
@@ -32,7 +33,9 @@ def test_points_compose_and_have_the_same_budget(tmp_path: Path) -> None:
         assert config.clients == point.clients and config.strategy["name"] == point.strategy
         assert point.clients == 1 or (config.partition.name, config.partition.alpha) == ("dirichlet", point.alpha)
         assert config.compressor["name"] == point.method and config.rounds is None
-        assert (config.budget.base_epochs, config.budget.count_models, config.batch_size) == (4, True, 32)
+        assert (config.budget.base_epochs, config.budget.count_models, config.batch_size) == (10, True, 16)
+        assert (config.local_epochs, config.lr, config.precision) == (2, 2e-4, "bf16")
+        assert point.strategy != "parallel" or config.strategy["sync"] == "round"
 
 
 def made_up(folder: Path) -> Results:
