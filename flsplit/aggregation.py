@@ -140,8 +140,10 @@ class RunningMean:
     def add(self, vector: Tensor, weight: int) -> None:
         """Take in a (P,) fp32 vector with an integer weight."""
         if weight:
-            weighted = vector.to(torch.float64, copy=True).mul_(weight)
-            self._sum = weighted if self._sum is None else self._sum.add_(weighted)
+            if self._sum is None:
+                self._sum = vector.to(torch.float64, copy=True).mul_(weight)
+            else:
+                self._sum.add_(vector, alpha=weight)
             self._weight += weight
 
     def value(self) -> Tensor | None:

@@ -8,8 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from compressors import Compressor
+from flsplit.split.packed import Packed
 
 BETAS, EPS = (0.9, 0.999), 1e-8
+_SLOT = ("step", "exp_avg", "exp_avg_sq")  # Adam's state of a parameter
 
 
 @dataclass(frozen=True)
@@ -55,14 +57,20 @@ class Side:
         self.device = device
         self.modules = nn.ModuleList([model] if half is None else [model, half]).to(device)
         self.parameters = [p for p in self.modules.parameters() if p.requires_grad]
-        self._tensors = [t for t in self.modules.state_dict(keep_vars=True).values() if t.is_floating_point()]
+        tensors = [t for t in self.modules.state_dict(keep_vars=True).values() if t.is_floating_point()]
+        self._weights = _in_place(tensors)
         self._mu, self._anchor = proximal_mu, list[Tensor]()
         self.optimizer = torch.optim.Adam(self.parameters, lr=lr, betas=BETAS, eps=EPS)
+        self._means, self._squares = Packed(self.parameters), Packed(self.parameters)
+        self._steps = torch.zeros(len(self.parameters))  # on the CPU, where Adam counts
+        for parameter, *slot in zip(self.parameters, self._steps, self._means.views, self._squares.views):
+            self.optimizer.state[parameter] = dict(zip(_SLOT, slot))
+        self.load_moments(None)
 
     @property
     def size(self) -> int:
         """P, the number of floats that make up the weights."""
-        return sum(t.numel() for t in self._tensors)
+        return self._weights.size
 
     def step(self) -> None:
         """One optimizer step on the gradients at hand, which it consumes."""
@@ -71,17 +79,15 @@ class Side:
                 parameter.grad.add_(parameter.detach() - start, alpha=self._mu)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+        self._has_moments = True
 
     @torch.no_grad()
     def state(self, *, moments: bool = True) -> SideState:
         """A copy of the weights and, if wanted and there are any, of the moments."""
-        weights = _flatten(self._tensors)
-        if not moments or not self.optimizer.state:
+        weights = self._weights.read()
+        if not moments or not self._has_moments:
             return SideState(weights)
-        slots = self._slots()
-        return SideState(
-            weights, torch.cat([_flatten([s[name] for s in slots]) for name in ("exp_avg", "exp_avg_sq", "step")])
-        )
+        return SideState(weights, torch.cat([self._means.read(), self._squares.read(), self._steps]))
 
     @torch.no_grad()
     def load(self, state: SideState) -> None:
@@ -90,7 +96,8 @@ class Side:
         Raises:
             ValueError: if the state is of another model.
         """
-        _unflatten(state.weights, self._tensors)
+        _check(state.weights, self.size)
+        self._weights.write(state.weights)
         self._anchor = []
         self.load_moments(state.moments)
 
@@ -102,35 +109,27 @@ class Side:
     @torch.no_grad()
     def load_moments(self, moments: Tensor | None) -> None:
         """Take over the optimizer's moments, or forget them (`None`)."""
+        self._has_moments = moments is not None
         if moments is None:
-            self.optimizer.state.clear()
+            for values in (self._means, self._squares):
+                values.fill(0)
+            self._steps.zero_()
             return
-        slots = self._slots()
-        count = sum(p.numel() for p in self.parameters)
-        _unflatten(moments[:count], [s["exp_avg"] for s in slots])
-        _unflatten(moments[count : 2 * count], [s["exp_avg_sq"] for s in slots])
-        _unflatten(moments[2 * count :], [s["step"] for s in slots])
-
-    def _slots(self) -> list[dict[str, Tensor]]:
-        """Adam's state per parameter, made where Adam has not yet (it makes them at the first step)."""
-        slots = []
-        for parameter in self.parameters:
-            slot = self.optimizer.state[parameter]
-            if not slot:
-                slot["step"] = torch.tensor(0.0)
-                slot["exp_avg"] = torch.zeros_like(parameter)
-                slot["exp_avg_sq"] = torch.zeros_like(parameter)
-            slots.append(slot)
-        return slots
+        count = self._means.size
+        _check(moments, 2 * count + len(self._steps))
+        self._means.write(moments[:count])
+        self._squares.write(moments[count : 2 * count])
+        self._steps.copy_(moments[2 * count :])
 
 
-def _flatten(tensors: list[Tensor]) -> Tensor:
-    return torch.cat([t.detach().reshape(-1).float() for t in tensors]).cpu()
+def _in_place(tensors: list[Tensor]) -> Packed:
+    """Move the memory of modules' tensors together."""
+    packed = Packed(tensors)
+    for tensor, view in zip(tensors, packed.views):
+        tensor.data = view
+    return packed
 
 
-def _unflatten(vector: Tensor, tensors: list[Tensor]) -> None:
-    if vector.numel() != sum(t.numel() for t in tensors):
-        raise ValueError(f"a state of {vector.numel()} floats does not fit {sum(t.numel() for t in tensors)}")
-    if tensors:
-        parts = vector.to(tensors[0].device, non_blocking=True).split([t.numel() for t in tensors])
-        torch._foreach_copy_(tensors, [part.view_as(tensor) for part, tensor in zip(parts, tensors)])
+def _check(vector: Tensor, size: int) -> None:
+    if vector.numel() != size:
+        raise ValueError(f"a state of {vector.numel()} floats does not fit {size}")

@@ -1,0 +1,64 @@
+"""Many tensors in one piece of memory, so that they are read and written in one go."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+_ALIGN = 16  # floats: 64 bytes, where torch lays tensors of their own on a CPU; kernels may round by it
+
+
+class Packed:
+    """Views of one fp32 vector, in the shapes of given tensors, with their values.
+
+    Every view starts at a multiple of 64 bytes; outside, they are one vector without gaps.
+
+    Args:
+        tensors: floating-point tensors on one device, at least one.
+
+    Attributes:
+        views: one for each tensor.
+        size: how many floats they are, gaps apart.
+    """
+
+    def __init__(self, tensors: Sequence[Tensor]) -> None:
+        sizes = [t.numel() for t in tensors]
+        rooms = [-(-size // _ALIGN) * _ALIGN for size in sizes]
+        memory = torch.zeros(sum(rooms), dtype=torch.float32, device=tensors[0].device)
+        self.size = sum(sizes)
+        self.views = [
+            room[:size].view(t.shape).copy_(t.detach()) for room, size, t in zip(memory.split(rooms), sizes, tensors)
+        ]
+        self._runs = _without_gaps(memory, sizes, rooms)
+        self._lengths = [len(run) for run in self._runs]
+
+    def read(self) -> Tensor:
+        """A copy of all values, (size,), on the CPU."""
+        return (torch.cat(self._runs) if len(self._runs) > 1 else self._runs[0].clone()).cpu()
+
+    def write(self, values: Tensor) -> None:
+        """Take over all values.
+
+        Args:
+            values: (size,), on any device.
+        """
+        for run, part in zip(self._runs, values.split(self._lengths)):
+            run.copy_(part, non_blocking=True)
+
+    def fill(self, value: float) -> None:
+        """Set all values to one."""
+        for run in self._runs:
+            run.fill_(value)
+
+
+def _without_gaps(memory: Tensor, sizes: Sequence[int], rooms: Sequence[int]) -> list[Tensor]:
+    """The longest stretches of `memory` that hold values from end to end."""
+    runs, begin, at = [], 0, 0
+    for size, room in zip(sizes, rooms):
+        at += room
+        if size < room:
+            runs.append(memory[begin : at - room + size])
+            begin = at
+    return runs if begin == at else [*runs, memory[begin:at]]
