@@ -129,6 +129,7 @@ class RunningMean:
     """Weighted mean of vectors of one length, accumulated in the order of `add`; those of weight 0 are left out."""
 
     def __init__(self) -> None:
+        self._first: Tensor | None = None
         self._sum: Tensor | None = None
         self._weight = 0
 
@@ -138,17 +139,20 @@ class RunningMean:
         return not self._weight
 
     def add(self, vector: Tensor, weight: int) -> None:
-        """Take in a (P,) fp32 vector with an integer weight."""
-        if weight:
+        """Take in a (P,) fp32 vector, which must not change any more, with an integer weight."""
+        if not weight:
+            return
+        if self._first is None:
+            self._first = vector
+        else:
             if self._sum is None:
-                self._sum = vector.to(torch.float64, copy=True).mul_(weight)
-            else:
-                self._sum.add_(vector, alpha=weight)
-            self._weight += weight
+                self._sum = self._first.to(torch.float64, copy=True).mul_(self._weight)
+            self._sum.add_(vector, alpha=weight)
+        self._weight += weight
 
     def value(self) -> Tensor | None:
         """The mean, (P,) fp32; None if there is none."""
-        return None if self._sum is None or self.empty else (self._sum / self._weight).float()
+        return self._first if self._sum is None else (self._sum / self._weight).float()
 
     def replies(self) -> list[tuple[Tensor, int]]:
         """The mean, (P,) fp32, with the sum of weights, as if one client had sent it; nothing if there is none."""
