@@ -7,6 +7,8 @@ import os
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
 from uuid import uuid4
 
 import torch
@@ -121,13 +123,13 @@ def _run_inline(config: Config, client_app: ClientApp, main: ServerMain) -> None
 
 def _run_ray(plan: Plan, client_app: ClientApp, workers: int, main: ServerMain) -> None:
     import ray
-    from flwr.simulation import run_simulation
-
-    from flsplit import pool
 
     config = plan.config
-    pool.install()
-    start_ray(config.engine.address)
+    with ThreadPoolExecutor(1) as beside:  # while Ray starts, Flower's simulation is imported
+        simulation = beside.submit(import_module, "flwr.simulation")
+        start_ray(config.engine.address)
+        run_simulation = simulation.result().run_simulation
+    import_module("flsplit.pool").install()
     threads = torch.get_num_threads()
     server = ServerApp()
 
