@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 _INT, _FLOAT = pa.int64(), pa.float64()
+_CHUNKS = 64
 
 ROUNDS = pa.schema(
     [
@@ -30,16 +32,11 @@ PARTITION = pa.schema([("client", _INT), ("label", _INT), ("count", _INT)])
 Row = dict[str, Any]
 
 
-def write(path: Path, schema: pa.Schema, rows: Sequence[Mapping[str, Any]]) -> None:
+def write(path: Path, table: pa.Table) -> None:
     """Write a table so that a reader sees the old file or the new one, never half of it."""
     part = path.with_suffix(".part")
-    pq.write_table(pa.Table.from_pylist([dict(row) for row in rows], schema=schema), part)
+    pq.write_table(table, part)
     part.replace(path)
-
-
-def read(path: Path) -> list[Row]:
-    """The rows of a table."""
-    return pq.read_table(path).to_pylist()
 
 
 class Recorder:
@@ -47,24 +44,35 @@ class Recorder:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.rounds: list[Row] = []
-        self.clients: list[Row] = []
+        self._rounds, self._clients = ROUNDS.empty_table(), CLIENTS.empty_table()
+
+    @property
+    def rounds(self) -> list[Row]:
+        """The rows of all rounds."""
+        return self._rounds.to_pylist()
 
     def restore(self, last_round: int) -> None:
         """Take up the rows of a run that was cut off, up to its last checkpoint."""
-        self.rounds = [r for r in read(self.folder / "rounds.parquet") if r["round"] <= last_round]
-        self.clients = [r for r in read(self.folder / "clients.parquet") if r["round"] <= last_round]
+        before = pc.field("round") <= last_round
+        self._rounds = pq.read_table(self.folder / "rounds.parquet").filter(before)
+        self._clients = pq.read_table(self.folder / "clients.parquet").filter(before)
 
     def add(self, round_row: Row, client_rows: Sequence[Row]) -> None:
         """One more round."""
-        self.rounds.append(round_row)
-        self.clients.extend(client_rows)
+        self._rounds = _longer(self._rounds, [round_row])
+        self._clients = _longer(self._clients, client_rows)
         self.save()
 
     def save(self) -> None:
         """Bring the files up to date."""
-        write(self.folder / "rounds.parquet", ROUNDS, self.rounds)
-        write(self.folder / "clients.parquet", CLIENTS, self.clients)
+        write(self.folder / "rounds.parquet", self._rounds)
+        write(self.folder / "clients.parquet", self._clients)
+
+
+def _longer(table: pa.Table, rows: Sequence[Row]) -> pa.Table:
+    """`table` and `rows`; what it had is not copied, but for every 64th time."""
+    longer = pa.concat_tables([table, pa.Table.from_pylist(list(rows), schema=table.schema)])
+    return longer.combine_chunks() if longer.column(0).num_chunks > _CHUNKS else longer
 
 
 def write_partition(path: Path, labels: np.ndarray, clients: Sequence[np.ndarray]) -> None:
@@ -73,4 +81,4 @@ def write_partition(path: Path, labels: np.ndarray, clients: Sequence[np.ndarray
     for client, indices in enumerate(clients):
         for label, count in zip(*np.unique(labels[indices], return_counts=True)):
             rows.append({"client": client, "label": int(label), "count": int(count)})
-    write(path, PARTITION, rows)
+    write(path, pa.Table.from_pylist(rows, schema=PARTITION))
