@@ -1,7 +1,7 @@
 """Enough to continue a run after a kill at any moment: what the next round starts from.
 
-`checkpoint/state.json` is replaced in one move and names all other files it needs; those of an earlier state are
-removed only afterwards.
+`checkpoint/state.json` is replaced in one move and names all other files it needs. Models go into two files in turn,
+since a file is written over faster than made; clients' files of an earlier state are removed afterwards.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Checkpoints:
             tensors[f"{name}.weights"] = side.weights
             if side.moments is not None:
                 tensors[f"{name}.moments"] = side.moments
-        models = f"models-{state.round}.safetensors"
+        models = f"models-{state.round % 2}.safetensors"
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, self.folder / models)
         files = {
             name: {str(client): Path(path).name for client, path in paths.items()}
@@ -68,7 +68,7 @@ class Checkpoints:
         part = self.folder / "state.part"
         part.write_text(json.dumps(values))
         part.replace(self.folder / "state.json")
-        self._tidy({models}, {name for paths in files.values() for name in paths.values()})
+        self._tidy({name for paths in files.values() for name in paths.values()})
 
     def load(self) -> State | None:
         """The last checkpoint, or None if no round was finished."""
@@ -91,10 +91,7 @@ class Checkpoints:
             totals=values["totals"],
         )
 
-    def _tidy(self, models: set[str], of_clients: set[str]) -> None:
-        for path in self.folder.glob("models-*.safetensors"):
-            if path.name not in models:
-                path.unlink()
+    def _tidy(self, needed: set[str]) -> None:
         for path in self.clients.iterdir():
-            if path.name not in of_clients:
+            if path.name not in needed:
                 path.unlink()

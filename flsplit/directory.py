@@ -12,17 +12,17 @@ class Directory:
         self._references: dict[str, list[Any]] = {}
         self._reports: dict[int, tuple[dict[str, Any], float]] = {}
 
-    def put(self, key: str, wrapped: list[Any]) -> None:
-        """Keep a reference."""
-        self._references[key] = wrapped
+    def put(self, wrapped: dict[str, list[Any]]) -> None:
+        """Keep references."""
+        self._references |= wrapped
 
     def get(self, key: str) -> list[Any]:
         """The reference kept under `key`."""
         return self._references[key]
 
-    def drop(self, key: str) -> None:
-        """Forget `key`, and with the last reference the object."""
-        self._references.pop(key, None)
+    def take(self, keys: list[str]) -> list[list[Any]]:
+        """The references kept under `keys`, which are forgotten; with its last reference an object goes."""
+        return [self._references.pop(key) for key in keys]
 
     def report(self, client: int, tally: dict[str, Any], loss: float) -> None:
         """Note how far a client has come."""

@@ -59,6 +59,7 @@ class Federation:
         self.reports: list[Report] = []
         self.sync_bits: dict[int, int] = {}
         self._limits: Mapping[int, int] | None = None
+        self._runs = 0  # in this round; names models, so that no name stands for two
         self._arrived: dict[str, SideState] = {}  # models that clients have brought, by their keys
 
     def begin(self, round: int, limits: Mapping[int, int] | None) -> None:
@@ -66,6 +67,7 @@ class Federation:
         self.round, self._limits = round, limits
         self.reports, self.sync_bits, self._arrived = [], {}, {}
         self._hub.new_round()
+        self._runs = 0
         if not self._persist:
             self.moments = {}
             self.client_model = SideState(self.client_model.weights)
@@ -180,10 +182,9 @@ class Federation:
     def _fetch(self, report: Report) -> Report:
         """Get the models that a client has left at the hub; it has failed if they are gone."""
         try:
-            for key in (report.client_model, report.server_model):
-                if key is not None and key not in self._arrived:
-                    self._arrived[key] = self._hub.get(key)
-                    self._hub.drop(key)
+            keys = [k for k in (report.client_model, report.server_model) if k is not None and k not in self._arrived]
+            if keys:
+                self._arrived |= self._hub.take(keys)
         except ModelLost as error:
             return Report(client=report.client, tally=report.tally, error=str(error))
         return report
@@ -191,12 +192,11 @@ class Federation:
     def _run(
         self, cohorts: Sequence[tuple[int, ...]], *, turns: str = "whole", relay: bool = False, personal: bool = False
     ) -> Iterator[Report]:
-        client_key, server_key = f"{self.round}/client", f"{self.round}/server"
-        self._hub.put(client_key, self.client_model)
+        self._runs += 1
+        client_key, server_key = (f"{self.round}.{self._runs}/{side}" for side in ("client", "server"))
         replica = self._placement == "replica" and not self._shared
-        if replica:
-            self._hub.put(server_key, self.server_model)
-        elif not self._shared:
+        self._hub.put({client_key: self.client_model, **({server_key: self.server_model} if replica else {})})
+        if not replica and not self._shared:
             self._hub.host_link().begin(self.server_model, shared=False)
         place = str(self._folder / f"{{client}}.{self.round}")
         tasks = [

@@ -8,7 +8,7 @@ A message names its hub by an address, `connect` finds it in whatever process it
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import count
 from typing import Any, Protocol
@@ -23,6 +23,7 @@ from flsplit.split.link import ActorLink, Link
 from flsplit.split.side import SideState
 
 REPORT_EVERY = 0.25  # seconds between two progress reports of a process
+HELD = 2  # models that a process keeps at hand: all its clients start a round from the same two
 Progress = dict[int, tuple[Tally, float]]  # client -> (its round so far, mean loss so far)
 
 
@@ -36,8 +37,8 @@ class Hub(Protocol):
     address: str
     on_report: Callable[[], None] | None  # called after a report where that happens in the server's process
 
-    def put(self, key: str, state: SideState) -> None:
-        """Leave a model under `key`."""
+    def put(self, states: Mapping[str, SideState]) -> None:
+        """Leave models under their keys; a key is used once."""
 
     def get(self, key: str) -> SideState:
         """The model under `key`, which stays there.
@@ -46,8 +47,12 @@ class Hub(Protocol):
             ModelLost: see there.
         """
 
-    def drop(self, key: str) -> None:
-        """Forget `key`; an unknown key is no error."""
+    def take(self, keys: Sequence[str]) -> dict[str, SideState]:
+        """The models under `keys`, which are forgotten.
+
+        Raises:
+            ModelLost: see there; of all of them, where one is gone.
+        """
 
     def start_host(self, make_host: Callable[[], ServerHost]) -> None:
         """Start the central host (placement `central`)."""
@@ -79,17 +84,17 @@ class LocalHub:
         self._reported = 0.0
         _local[self.address] = self
 
-    def put(self, key: str, state: SideState) -> None:
+    def put(self, states: Mapping[str, SideState]) -> None:
         """See `Hub`."""
-        self._states[key] = state
+        self._states |= states
 
     def get(self, key: str) -> SideState:
         """See `Hub`."""
         return self._states[key]
 
-    def drop(self, key: str) -> None:
+    def take(self, keys: Sequence[str]) -> dict[str, SideState]:
         """See `Hub`."""
-        self._states.pop(key, None)
+        return {key: self._states.pop(key) for key in keys}
 
     def start_host(self, make_host: Callable[[], ServerHost]) -> None:
         """See `Hub`."""
@@ -133,6 +138,7 @@ class RayHub:
         self.on_report: Callable[[], None] | None = None
         self._reported = 0.0
         self._host: Any = None
+        self._held: dict[str, SideState] = {}
         if create:
             actor = ray.remote(num_cpus=0)(Directory)
             self._directory = actor.options(name=name, namespace=self.NAMESPACE, **self._here()).remote()
@@ -146,23 +152,34 @@ class RayHub:
         node = self._ray.get_runtime_context().get_node_id()
         return {"scheduling_strategy": NodeAffinitySchedulingStrategy(node_id=node, soft=False)}
 
-    def put(self, key: str, state: SideState) -> None:
+    def put(self, states: Mapping[str, SideState]) -> None:
         """See `Hub`."""
-        arrays = (state.weights.numpy(), None if state.moments is None else state.moments.numpy())
-        self._ray.get(self._directory.put.remote(key, [self._ray.put(arrays)]))
+        self._ray.get(self._directory.put.remote({key: [self._left(state)] for key, state in states.items()}))
 
     def get(self, key: str) -> SideState:
-        """See `Hub`. The tensors are read-only views of shared memory."""
-        [reference] = self._ray.get(self._directory.get.remote(key))
-        try:
-            weights, moments = self._ray.get(reference)
-        except self._ray.exceptions.ObjectLostError as error:
-            raise ModelLost(f"the model of {key} is gone with the process that left it") from error
-        return SideState(_view(weights), None if moments is None else _view(moments))
+        """See `Hub`. The tensors are read-only views of shared memory; the last few are at hand."""
+        if key not in self._held:
+            [reference] = self._ray.get(self._directory.get.remote(key))
+            [state] = self._fetched([key], [reference])
+            for old in list(self._held)[: 1 - HELD]:
+                del self._held[old]
+            self._held[key] = state
+        return self._held[key]
 
-    def drop(self, key: str) -> None:
-        """See `Hub`."""
-        self._directory.drop.remote(key)
+    def take(self, keys: Sequence[str]) -> dict[str, SideState]:
+        """See `Hub`. The tensors are read-only views of shared memory."""
+        references = [reference for [reference] in self._ray.get(self._directory.take.remote(list(keys)))]
+        return dict(zip(keys, self._fetched(keys, references)))
+
+    def _left(self, state: SideState) -> Any:
+        return self._ray.put((state.weights.numpy(), None if state.moments is None else state.moments.numpy()))
+
+    def _fetched(self, keys: Sequence[str], references: list[Any]) -> list[SideState]:
+        try:
+            found = self._ray.get(references)
+        except self._ray.exceptions.ObjectLostError as error:
+            raise ModelLost(f"{' and '.join(keys)} gone with the process that left it") from error
+        return [SideState(_view(weights), None if moments is None else _view(moments)) for weights, moments in found]
 
     def start_host(self, make_host: Callable[[], ServerHost]) -> None:
         """See `Hub`. The host gets an actor of its own, which builds it while the caller goes on.

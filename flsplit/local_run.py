@@ -93,6 +93,7 @@ class LocalRun:
         self.tally.loss = closed.loss
         state = self.side.state(moments=task.moments_out is not None)
         client_key = server_key = moments = model = None
+        models: dict[str, SideState] = {}
         if task.moments_out is not None and state.moments is not None:
             moments = task.moments_out.format(client=client)
             np.save(moments, state.moments.numpy())
@@ -100,11 +101,13 @@ class LocalRun:
             model = task.models_out.format(client=client)
             np.save(model, state.weights.numpy())
         elif task.turns != "gradient":
-            client_key = f"{task.round}/client/{client}"
-            self._hub.put(client_key, SideState(state.weights))
+            client_key = f"{task.client_model}/{client}"
+            models[client_key] = SideState(state.weights)
         if closed.replica is not None:
-            server_key = f"{task.round}/server/{client}"
-            self._hub.put(server_key, closed.replica)
+            server_key = f"{task.client_model}/{client}/server"
+            models[server_key] = closed.replica
+        if models:
+            self._hub.put(models)
         return Report(
             client=client, tally=self.tally, client_model=client_key, server_model=server_key, moments=moments,
             model=model,

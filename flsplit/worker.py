@@ -80,8 +80,8 @@ class Worker:
             runs.append(LocalRun(self.assembly, hub, link, task, client, side, task.client_model))
         jointly(runs, link, side)
         reports = [run.finish() for run in runs]
-        key = f"{task.round}/client/{clients[0]}"
-        hub.put(key, side.state(moments=task.keep_moments))
+        key = f"{task.client_model}/{clients[0]}"
+        hub.put({key: side.state(moments=task.keep_moments)})
         return [report if report.error else replace(report, client_model=key) for report in reports]
 
     def _need_sides(self, count: int) -> None:

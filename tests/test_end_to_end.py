@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from uuid import uuid4
 
@@ -220,14 +221,14 @@ def test_a_failing_client_is_left_out_and_named(keys: list[str], tmp_path: Path)
 
 
 def test_a_client_whose_model_is_lost_has_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    get = LocalHub.get
+    take = LocalHub.take
 
-    def lose(self: LocalHub, key: str) -> SideState:
-        if key == "1/client/2":
+    def lose(self: LocalHub, keys: Sequence[str]) -> dict[str, SideState]:
+        if "1.1/client/2" in keys:
             raise ModelLost("it is gone")
-        return get(self, key)
+        return take(self, keys)
 
-    monkeypatch.setattr(LocalHub, "get", lose)
+    monkeypatch.setattr(LocalHub, "take", lose)
     run = small(tmp_path / "run", "engine=inline", "clients_per_round=5")
     failed = run.clients[run.clients.failed]
     assert failed[["round", "client"]].to_numpy().tolist() == [[1, 2]]

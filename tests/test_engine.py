@@ -82,13 +82,12 @@ def test_a_python_call_leaves_the_threads_as_they_were(tmp_path: Path) -> None:
 def test_a_local_hub_is_found_by_its_address_and_forgets_a_round() -> None:
     hub = LocalHub()
     assert connect(hub.address) is hub
-    hub.put("a", SideState(torch.ones(2)))
+    hub.put({key: SideState(torch.ones(2)) for key in ("a", "b", "c")})
     assert hub.get("a").weights.tolist() == [1, 1]
-    hub.drop("a")
-    hub.drop("a")
-    hub.put("b", SideState(torch.ones(2)))
+    assert hub.take(["b", "a"]).keys() == {"a", "b"}
+    hub.get("c")
     hub.new_round()
-    for key in ("a", "b"):
+    for key in ("a", "b", "c"):
         with pytest.raises(KeyError):
             hub.get(key)
     hub.close()

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.bench import adc, clients, gpu, messages, pipeline, scale, single, startup
+from experiments.bench import adc, clients, gpu, messages, pipeline, scale, single, stacked, startup
 
 CASES = {
     "single": single.run,
@@ -19,6 +19,7 @@ CASES = {
     "startup": startup.run,
     "pipeline": pipeline.run,
     "gpu": gpu.run,
+    "stacked": stacked.run,
 }
 
 

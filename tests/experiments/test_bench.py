@@ -26,6 +26,7 @@ from experiments.bench import (
     pipeline,
     scale,
     single,
+    stacked,
 )
 from experiments.bench.case import compare, measure
 from experiments.bench.workload import Workload
@@ -86,6 +87,19 @@ def test_many_clients_do_the_work_of_one(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(Workload, "run", note)
     assert len(list(clients.run(pairs=1, workload=replace(TINY, steps=4), clients=4))) == 2
     assert len(done) == 8 and len(set(done)) == 1 and done[0][0] == 4 * TINY.batch
+
+
+def test_stacked_clients_take_the_steps_of_single_ones() -> None:
+    workload = replace(stacked.CPU, steps=2)
+    both = stacked.InTurn(workload, 3), stacked.Together(workload, 3)
+    before = both[0].weights()
+    assert all(stacked.steps_per_second(side, workload, 3, 4) > 0 for side in both)
+    one, other = (side.weights() for side in both)
+    assert one.keys() == other.keys() == before.keys()
+    for name in one:
+        torch.testing.assert_close(one[name], other[name], rtol=0, atol=stacked.LR / 50)
+    assert all(not torch.equal(one[name], before[name]) for name in ("head.weight", "blocks.0.attn.qkv.weight"))
+    assert not torch.equal(one["head.weight"][0], one["head.weight"][1])
 
 
 def test_the_gpu_case_is_left_out_without_one(monkeypatch: pytest.MonkeyPatch) -> None:
