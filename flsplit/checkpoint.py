@@ -1,7 +1,7 @@
 """Enough to continue a run after a kill at any moment: what the next round starts from.
 
 `checkpoint/state.json` is replaced in one move and names all other files it needs. Models go into two files in turn,
-since a file is written over faster than made; clients' files of an earlier state are removed afterwards.
+and clients' files of an earlier state get a new name and are written over, which is faster than making files.
 """
 
 from __future__ import annotations
@@ -40,16 +40,33 @@ class State:
     totals: dict[str, Any] = field(default_factory=dict)
 
 
+class ClientFiles:
+    """Files that clients leave from round to round, each written once under its name."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._spare: list[Path] = []
+
+    def make_room(self, path: Path) -> None:
+        """Give `path`, if there is no such file, the memory of one that is not needed any more."""
+        if self._spare and not path.exists():
+            self._spare.pop().rename(path)
+
+    def keep(self, needed: set[str]) -> None:
+        """Keep the files named so; all others may be written over. There are never more than a round needs."""
+        self._spare = [path for path in self.folder.iterdir() if path.name not in needed]
+
+
 class Checkpoints:
     """The checkpoint folder of a run."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.clients = folder / "clients"
+        self.clients = ClientFiles(folder / "clients")
 
     def create(self) -> None:
         """Make the folders."""
-        self.clients.mkdir(parents=True, exist_ok=True)
+        self.clients.folder.mkdir(parents=True, exist_ok=True)
 
     def save(self, state: State) -> None:
         """Replace the last checkpoint by `state`."""
@@ -68,7 +85,7 @@ class Checkpoints:
         part = self.folder / "state.part"
         part.write_text(json.dumps(values))
         part.replace(self.folder / "state.json")
-        self._tidy({name for paths in files.values() for name in paths.values()})
+        self.clients.keep({name for paths in files.values() for name in paths.values()})
 
     def load(self) -> State | None:
         """The last checkpoint, or None if no round was finished."""
@@ -81,8 +98,8 @@ class Checkpoints:
             round=values["round"],
             client_model=SideState(tensors["client.weights"], tensors.get("client.moments")),
             server_model=SideState(tensors["server.weights"], tensors.get("server.moments")),
-            moments={int(client): str(self.clients / name) for client, name in values["moments"].items()},
-            models={int(client): str(self.clients / name) for client, name in values["models"].items()},
+            moments={int(client): str(self.clients.folder / name) for client, name in values["moments"].items()},
+            models={int(client): str(self.clients.folder / name) for client, name in values["models"].items()},
             aggregator={
                 key.removeprefix("aggregator."): value
                 for key, value in tensors.items()
@@ -90,8 +107,3 @@ class Checkpoints:
             },
             totals=values["totals"],
         )
-
-    def _tidy(self, needed: set[str]) -> None:
-        for path in self.clients.iterdir():
-            if path.name not in needed:
-                path.unlink()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from flsplit.aggregation import Aggregator, RunningMean
+from flsplit.checkpoint import ClientFiles
 from flsplit.errors import RunFailed
 from flsplit.hub import Hub, ModelLost
 from flsplit.ledger import Moves, Tally
@@ -43,13 +45,13 @@ class Federation:
         aggregator: Aggregator,
         persist: bool,
         seed: int,
-        folder: Path,
+        files: ClientFiles,
         moves: Moves,
         model_floats: int,
     ) -> None:
         self._messenger, self._hub = messenger, hub
         self._placement, self._aggregator = placement, aggregator
-        self._persist, self._seed, self._folder = persist, seed, folder
+        self._persist, self._seed, self._files = persist, seed, files
         self._moves, self._model_floats = moves, model_floats
         self.round = 0
         self.client_model, self.server_model = models
@@ -198,7 +200,12 @@ class Federation:
         self._hub.put({client_key: self.client_model, **({server_key: self.server_model} if replica else {})})
         if not replica and not self._shared:
             self._hub.host_link().begin(self.server_model, shared=False)
-        place = str(self._folder / f"{{client}}.{self.round}")
+        place = str(self._files.folder / f"{{client}}.{self.round}")
+        moments_out = f"{place}.npy" if self._persist and turns != "gradient" else None
+        models_out = f"{place}.model.npy" if personal else None
+        for path in filter(None, (moments_out, models_out)):
+            for client in chain.from_iterable(cohorts):
+                self._files.make_room(Path(path.format(client=client)))
         tasks = [
             Task(
                 round=self.round,
@@ -208,9 +215,9 @@ class Federation:
                 client_model=client_key,
                 server_model=server_key if replica else None,
                 moments={c: self.moments[c] for c in cohort if c in self.moments},
-                moments_out=f"{place}.npy" if self._persist and turns != "gradient" else None,
+                moments_out=moments_out,
                 models={c: self.models[c] for c in cohort if c in self.models} if personal else {},
-                models_out=f"{place}.model.npy" if personal else None,
+                models_out=models_out,
                 keep_moments=self._persist,
                 limits=None if self._limits is None else {c: self._limits[c] for c in cohort},
             )

@@ -85,7 +85,7 @@ class Server:
         self._fed = fed = Federation(
             messenger, hub, models=(start.client_model, start.server_model), placement=strategy.placement,
             aggregator=strategy.aggregator, persist=config.optimizer_state == "persist", seed=config.seed,
-            folder=self._checkpoints.clients, moves=strategy.moves, model_floats=assembly.model_floats,
+            files=self._checkpoints.clients, moves=strategy.moves, model_floats=assembly.model_floats,
         )  # fmt: skip
         strategy.aggregator.load(start.aggregator)
         self._aggregator = strategy.aggregator
