@@ -10,7 +10,7 @@ from torch import Tensor
 from experiments.bench.case import Result, compare
 from experiments.bench.workload import LR, Workload
 
-CPU = Workload()
+CPU = Workload(steps=12)
 
 
 def run(*, pairs: int, workload: Workload = CPU, case: str = "single") -> Iterator[Result]:
