@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             _curve(right, memory_of_all, chosen.pairs, 1, "all take part")
             right.set(ylabel="peak memory of the process, MB")
             for axes in (left, right):
-                axes.set(xscale="log", xlabel="clients", ylim=(0, None))
+                axes.set(xscale="log", xlabel="clients", ylim=(0, 1.2 * axes.get_ylim()[1]))
                 axes.set_xticks(CLIENTS, [f"{n:,}" for n in CLIENTS], minor=False)
                 axes.minorticks_off()
                 axes.legend(frameon=False, fontsize=9)
