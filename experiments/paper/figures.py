@@ -97,7 +97,7 @@ def _accuracy_over_xi(rows: pd.DataFrame, results: Results, path: Path) -> None:
         if not published.empty:
             legend.append(Line2D([], [], color="#333a45", linewidth=4, alpha=0.18, label="reported (224 px, 3 seeds)"))
         axes.set(xlabel="compression ratio really sent, xi", ylabel="test accuracy, %", title=title(rows))
-        axes.legend(handles=legend, frameon=False, fontsize=9, loc="lower right")
+        axes.legend(handles=legend, framealpha=1, edgecolor="none", fontsize=9, loc="lower right")
         _save(drawing, path)
 
 
