@@ -6,22 +6,31 @@ restarted it, which with its whole node gone may be never.
 
 from __future__ import annotations
 
-import time
-from threading import Condition, Thread
+from threading import Condition, Event, Thread
 from typing import Any
 
 import ray
 from flwr.app import Context, Message
 from flwr.server.superlink.fleet.vce.backend import raybackend
 from flwr.simulation.ray_transport.ray_actor import BasicActorPool
-from ray.exceptions import ActorDiedError, RayActorError, RayError
+from ray.exceptions import ActorDiedError, GetTimeoutError, RayActorError
 
 _PAUSE = 0.5  # seconds between two looks whether a process is back
+_over = Event()
+_waiting: list[Thread] = []
 
 
 def install() -> None:
-    """Have Flower's simulations in this process use `Pool`."""
+    """Have Flower's simulations in this process use `Pool`; one at a time."""
     raybackend.BasicActorPool = Pool
+    _over.clear()
+
+
+def stop() -> None:
+    """Wait for dead processes no more. Comes before the end of Ray, which a thread that still asks it brings down."""
+    _over.set()
+    while _waiting:
+        _waiting.pop().join()
 
 
 class Pool(BasicActorPool):
@@ -48,7 +57,9 @@ class Pool(BasicActorPool):
             return super().fetch_result_and_return_actor_to_pool(future)
         except RayActorError:
             actor = self._future_to_actor.pop(future)
-            Thread(target=self._await, args=(actor,), daemon=True).start()
+            thread = Thread(target=self._await, args=(actor,), daemon=True)
+            _waiting.append(thread)
+            thread.start()
             raise
 
     def add_actor_back_to_pool(self, future: Any) -> None:
@@ -63,14 +74,17 @@ class Pool(BasicActorPool):
             self._change.notify()
 
     def _await(self, actor: Any) -> None:
-        while True:
+        ready = None
+        while not _over.is_set():
+            ready = ready or actor.__ray_ready__.remote()
             try:
-                ray.get(actor.__ray_ready__.remote())
-                break
+                ray.get(ready, timeout=_PAUSE)
+                return self._take_in(actor)
+            except GetTimeoutError:
+                continue
             except ActorDiedError:
-                return
+                return None
             except RayActorError:
-                time.sleep(_PAUSE)
-            except (RayError, RuntimeError):  # the simulation is over
-                return
-        self._take_in(actor)
+                ready = None
+                _over.wait(_PAUSE)
+        return None
