@@ -129,7 +129,8 @@ def _run_ray(plan: Plan, client_app: ClientApp, workers: int, main: ServerMain) 
         simulation = beside.submit(import_module, "flwr.simulation")
         start_ray(config.engine.address)
         run_simulation = simulation.result().run_simulation
-    pool = import_module("flsplit.pool")
+    from flsplit import pool
+
     pool.install()
     threads = torch.get_num_threads()
     server = ServerApp()

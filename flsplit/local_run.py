@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -63,9 +64,10 @@ class LocalRun:
     def _begin(self, model: str) -> None:
         task, client, side = self._task, self.client, self.side
         if task.turns != "gradient":
-            side.load(_from_file(task.models[client]) if client in task.models else self._hub.get(model))
+            state = SideState(_read(task.models[client])) if client in task.models else self._hub.get(model)
             if client in task.moments:
-                side.load_moments(torch.from_numpy(np.load(task.moments[client], mmap_mode="c")))
+                state = replace(state, moments=_read(task.moments[client]))
+            side.load(state)
             if task.models_out is None and not task.relay:  # it will be averaged
                 side.anchor()
         self._link.open(client)
@@ -147,8 +149,8 @@ def reason(error: Exception) -> str:
     return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
-def _from_file(path: str) -> SideState:
-    return SideState(torch.from_numpy(np.load(path, mmap_mode="c")))
+def _read(path: str) -> torch.Tensor:
+    return torch.from_numpy(np.load(path, mmap_mode="c"))
 
 
 def _loop(assembly: Assembly, task: Task, client: int, side: Side) -> LocalPass:

@@ -47,10 +47,10 @@ class Packed:
         for run, part in zip(self._runs, values.split(self._lengths)):
             run.copy_(part, non_blocking=True)
 
-    def fill(self, value: float) -> None:
-        """Set all values to one."""
+    def clear(self) -> None:
+        """Set all values to 0."""
         for run in self._runs:
-            run.fill_(value)
+            run.zero_()
 
 
 def _without_gaps(memory: Tensor, sizes: Sequence[int], rooms: Sequence[int]) -> list[Tensor]:

@@ -65,7 +65,7 @@ class Side:
         self._steps = torch.zeros(len(self.parameters))  # on the CPU, where Adam counts
         for parameter, *slot in zip(self.parameters, self._steps, self._means.views, self._squares.views):
             self.optimizer.state[parameter] = dict(zip(_SLOT, slot))
-        self.load_moments(None)
+        self._load_moments(None)
 
     @property
     def size(self) -> int:
@@ -99,20 +99,18 @@ class Side:
         _check(state.weights, self.size)
         self._weights.write(state.weights)
         self._anchor = []
-        self.load_moments(state.moments)
+        self._load_moments(state.moments)
 
     def anchor(self) -> None:
         """Let the proximal term, if there is one, pull towards the weights as they are now, until the next `load`."""
         if self._mu:
             self._anchor = [parameter.detach().clone() for parameter in self.parameters]
 
-    @torch.no_grad()
-    def load_moments(self, moments: Tensor | None) -> None:
-        """Take over the optimizer's moments, or forget them (`None`)."""
+    def _load_moments(self, moments: Tensor | None) -> None:
         self._has_moments = moments is not None
         if moments is None:
             for values in (self._means, self._squares):
-                values.fill(0)
+                values.clear()
             self._steps.zero_()
             return
         count = self._means.size
