@@ -28,6 +28,8 @@ from flsplit.profile import Profile
 from flsplit.split.host import ServerHost
 from flsplit.split.model import build, cut
 from flsplit.split.side import Side, SideState
+from flsplit.split.stack import Stack
+from flsplit.split.stacked_host import StackedHost
 from flsplit.streams import torch_stream
 from flsplit.typed import read
 
@@ -208,6 +210,16 @@ class Assembly:
     def host(self) -> ServerHost:
         """A new host for server-side models."""
         return ServerHost(self.server_side, autocast=self.autocast, compressor_of=self.compressor_of)
+
+    def stacks(self) -> tuple[Stack, StackedHost]:
+        """Client sides and server-side replicas of `engine.stack` clients that train as one.
+
+        Raises:
+            ValueError: if model or compressor cannot be stacked.
+        """
+        lanes = min(self.config.engine.stack, self.config.taking_part)
+        server = StackedHost(Stack(self.server_side(), lanes), autocast=self.autocast, compressor_of=self.compressor_of)
+        return Stack(self.client_side(), lanes), server
 
     def initial(self) -> tuple[SideState, SideState]:
         """Weights that the experiment starts from, client side and server side."""

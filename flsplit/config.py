@@ -37,6 +37,7 @@ class EngineConfig:
     name: str
     cpus_per_client: float
     gpus_per_client: float | str
+    stack: int = 1
     address: str | None = None
 
     @property
@@ -149,6 +150,8 @@ def read_config(values: Mapping[str, Any]) -> Config:
     _check_model(config.model)
     _check_address(config.engine)
     _check_cpus(config.engine)
+    if not 1 <= config.engine.stack <= _MOST:
+        raise UserError(f"engine.stack must be at least 1, got {config.engine.stack}")
     _check_gpus(config)
     if not isinstance(config.strategy.get("aggregator_args", {}), Mapping):
         raise UserError(

@@ -20,7 +20,7 @@ import torch
 from omegaconf import OmegaConf
 
 from flsplit import data, engine
-from flsplit.assembly import Plan, assembly_for
+from flsplit.assembly import Assembly, Plan, assembly_for
 from flsplit.checkpoint import Checkpoints
 from flsplit.client_app import app as client_app
 from flsplit.clients import save_clients
@@ -33,7 +33,7 @@ from flsplit.record import Recorder, write_partition
 from flsplit.report.console import Progress, closing_table
 from flsplit.resume import check_checkpoint
 from flsplit.server_app import Server
-from flsplit.strategy import build
+from flsplit.strategy import Strategy, build
 
 PROFILE = "client_profile.csv"
 Start = Callable[[engine.ServerMain], None]
@@ -156,6 +156,8 @@ def prepare(config: Config) -> Prepared:
         for profile in profiles.values():
             size = profile.batch_size or config.batch_size
             config.compressor_instance(profile.ratio).check(batch_size=size, tokens=tokens, width=width)
+        if config.engine.stack > 1:
+            _check_stack(strategy, assembly)
         if config.resume is not None:
             check_checkpoint(out, config.rounds, assembly)
     except ValueError as error:
@@ -269,6 +271,18 @@ def _profiles(config: Config, out: Path) -> dict[int, Profile]:
         return {}
     path = Path(config.client_profile) if config.resume is None else out / "checkpoint" / PROFILE
     return read_profiles(path, config.clients)
+
+
+def _check_stack(strategy: Strategy, assembly: Assembly) -> None:
+    if strategy.placement != "replica":
+        raise UserError(
+            f"engine.stack must be 1 for {strategy.name} with strategy.placement={strategy.placement}: "
+            "clients are stacked where each steps a replica of the server-side model (strategy.placement=replica)"
+        )
+    try:
+        assembly.stacks()
+    except ValueError as error:
+        raise UserError(f"engine.stack must be 1: {error}") from error
 
 
 def _device(config: Config) -> str:

@@ -48,11 +48,13 @@ class Federation:
         files: ClientFiles,
         moves: Moves,
         model_floats: int,
+        stack: int,
     ) -> None:
         self._messenger, self._hub = messenger, hub
         self._placement, self._aggregator = placement, aggregator
         self._persist, self._seed, self._files = persist, seed, files
         self._moves, self._model_floats = moves, model_floats
+        self._stack = stack
         self.round = 0
         self.client_model, self.server_model = models
         self.moments: dict[int, str] = {}
@@ -86,7 +88,8 @@ class Federation:
         Yields:
             their reports, in the order of `clients`, as they come.
         """
-        yield from self._run([(client,) for client in clients], personal=personal)
+        stacks = [tuple(clients[at : at + self._stack]) for at in range(0, len(clients), self._stack)]
+        yield from self._run(stacks, turns="whole" if self._stack == 1 else "stacked", personal=personal)
 
     def train_cohort(self, clients: Sequence[int], *, turns: str = "whole", relay: bool = False) -> list[Report]:
         """Run `clients` in one place and in this order.

@@ -19,7 +19,7 @@ import torch
 from flsplit.directory import Directory
 from flsplit.ledger import Tally
 from flsplit.split.host import ServerHost
-from flsplit.split.link import ActorLink, Link
+from flsplit.split.link import ActorLink, Host, Link
 from flsplit.split.side import SideState
 
 REPORT_EVERY = 0.25  # seconds between two progress reports of a process
@@ -60,7 +60,7 @@ class Hub(Protocol):
     def host_link(self) -> Link:
         """A link to the central host."""
 
-    def report(self, client: int, tally: Tally, link: Link) -> None:
+    def report(self, client: int, tally: Tally, host: Host) -> None:
         """Tell how far `client` has come in this round; most calls are dropped, so that it costs nothing."""
 
     def progress(self) -> Progress:
@@ -105,10 +105,10 @@ class LocalHub:
         assert self.host is not None, "placement `replica` has no central host"
         return self.host
 
-    def report(self, client: int, tally: Tally, link: Link) -> None:
+    def report(self, client: int, tally: Tally, host: Host) -> None:
         """See `Hub`."""
         if _due(self):
-            self._progress[client] = (tally, link.mean_loss(client))
+            self._progress[client] = (tally, host.mean_loss(client))
             if self.on_report is not None:
                 self.on_report()
 
@@ -199,10 +199,10 @@ class RayHub:
             self._host = self._ray.get_actor(name, namespace=self.NAMESPACE)
         return ActorLink(self._host)
 
-    def report(self, client: int, tally: Tally, link: Link) -> None:
+    def report(self, client: int, tally: Tally, host: Host) -> None:
         """See `Hub`."""
         if _due(self):
-            self._directory.report.remote(client, tally.as_dict(), link.mean_loss(client))
+            self._directory.report.remote(client, tally.as_dict(), host.mean_loss(client))
 
     def progress(self) -> Progress:
         """See `Hub`."""

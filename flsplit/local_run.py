@@ -12,9 +12,12 @@ import torch
 from flsplit.assembly import Assembly
 from flsplit.hub import Hub
 from flsplit.ledger import Tally
-from flsplit.split.link import Link
+from flsplit.split.link import Host, Link
 from flsplit.split.messages import Downlink, Uplink
 from flsplit.split.side import Side, SideState
+from flsplit.split.stack import Lane, Stack
+from flsplit.split.stacked_host import StackedHost
+from flsplit.split.stacked_trainer import Member, StackedPass, stacked_pass
 from flsplit.split.trainer import LocalPass, local_pass
 from flsplit.task import Report, Task
 
@@ -25,11 +28,13 @@ class LocalRun:
     Args:
         assembly: of the experiment.
         hub: where models are, and progress is told.
-        link: to the host.
+        host: where the client's round begins and ends, or a link to it.
         task: of the round.
         client: who.
-        side: the client side to train; taken as it is where the task's clients share one (`gradient`).
+        side: the client side to train, or the lane of a stack; taken as it is where the task's clients share one
+            (`gradient`).
         model: key of the client-side model to start from.
+        loop: the client's half of its steps; None where a driver takes the steps of several clients as one.
 
     Attributes:
         uplink: what it sends next; None when it has taken all its steps, or has failed.
@@ -38,24 +43,36 @@ class LocalRun:
     """
 
     def __init__(
-        self, assembly: Assembly, hub: Hub, link: Link, task: Task, client: int, side: Side, model: str
+        self,
+        assembly: Assembly,
+        hub: Hub,
+        host: Host,
+        task: Task,
+        client: int,
+        side: Side | Lane,
+        model: str,
+        loop: LocalPass | None,
     ) -> None:
         self.client, self.side, self.tally = client, side, Tally()
         self.uplink: Uplink | None = None
         self.error: str | None = None
-        self._hub, self._link, self._task, self._assembly = hub, link, task, assembly
-        self._loop = _loop(assembly, task, client, side)
+        self._hub, self._host, self._task, self._assembly = hub, host, task, assembly
+        self._loop = loop
         self._attempt(partial(self._begin, model))
 
     def receive(self, downlink: Downlink) -> None:
         """Go backward with the answer to `uplink`, and on to the next one (with `gradient`, only after `proceed`)."""
         assert self.uplink is not None
-        self.tally += self._assembly.price(self.client, self.uplink.shape)
+        self.count(self.uplink)
         if self._task.turns == "gradient":
             self._send(downlink)  # its gradient is in the sum, wholly or not at all: a fault here is everybody's
         else:
             self._attempt(partial(self._send, downlink))
-        self._hub.report(self.client, self.tally, self._link)
+
+    def count(self, uplink: Uplink) -> None:
+        """Enter a step into the account, and tell how far the client is."""
+        self.tally += self._assembly.price(self.client, uplink.shape)
+        self._hub.report(self.client, self.tally, self._host)
 
     def proceed(self) -> None:
         """Go on to the next uplink, after the update of the client-side model that all share."""
@@ -70,10 +87,12 @@ class LocalRun:
             side.load(state)
             if task.models_out is None and not task.relay:  # it will be averaged
                 side.anchor()
-        self._link.open(client)
-        self.uplink = next(self._loop, None)
+        self._host.open(client)
+        if self._loop is not None:
+            self.uplink = next(self._loop, None)
 
     def _send(self, value: Downlink | None) -> None:
+        assert self._loop is not None
         try:
             self.uplink = self._loop.send(value)
         except StopIteration:
@@ -84,14 +103,18 @@ class LocalRun:
         try:
             action()
         except Exception as error:
-            self.uplink, self.error = None, reason(error)
+            self.fail(error)
+
+    def fail(self, error: Exception) -> None:
+        """Drop out of the round."""
+        self.uplink, self.error = None, reason(error)
 
     def finish(self) -> Report:
         """Hand in what the round left."""
         task, client = self._task, self.client
         if self.error is not None:
             return Report(client=client, tally=self.tally, error=self.error)
-        closed = self._link.close(client, moments=task.keep_moments)
+        closed = self._host.close(client, moments=task.keep_moments)
         self.tally.loss = closed.loss
         state = self.side.state(moments=task.moments_out is not None)
         client_key = server_key = moments = model = None
@@ -144,6 +167,26 @@ def jointly(runs: Iterable[LocalRun], link: Link, shared: Side | None) -> None:
                 run.proceed()
 
 
+def stacked(runs: Iterable[LocalRun], host: StackedHost, together: StackedPass) -> None:
+    """A batch of each client at a time, with all models stepped as one; who has none left drops out.
+
+    Args:
+        runs: the clients, without loops of their own.
+        host: their server-side replicas.
+        together: the clients' half of all steps.
+    """
+    by_client = {run.client: run for run in runs}
+    try:
+        uplinks = next(together)
+        while True:
+            downlinks = host.step_each(uplinks)
+            for uplink in uplinks:
+                by_client[uplink.client].count(uplink)
+            uplinks = together.send(downlinks)
+    except StopIteration:
+        return
+
+
 def reason(error: Exception) -> str:
     """Why a client failed, in one line."""
     return f"{type(error).__name__}: {error}".splitlines()[0]
@@ -153,10 +196,32 @@ def _read(path: str) -> torch.Tensor:
     return torch.from_numpy(np.load(path, mmap_mode="c"))
 
 
-def _loop(assembly: Assembly, task: Task, client: int, side: Side) -> LocalPass:
-    steps = len(assembly.steps(client, None if task.limits is None else task.limits[client]))
+def local_loop(assembly: Assembly, task: Task, client: int, side: Side) -> LocalPass:
+    """The client's half of the steps that `task` asks of it."""
+    steps = len(batch_sizes(assembly, task, client))
     return local_pass(
         side, assembly.batches(client, task.round, steps), client=client, classes=assembly.classes,
         stream=assembly.stream(client, task.round), autocast=assembly.autocast, shared=task.turns == "gradient",
         compressor=assembly.compressor_of(client),
     )  # fmt: skip
+
+
+def stacked_loop(assembly: Assembly, task: Task, runs: Iterable[LocalRun], stack: Stack) -> StackedPass:
+    """The clients' half of the steps that `task` asks of `runs`, whose lanes are in this order."""
+    members = [
+        Member(
+            client=run.client,
+            batches=assembly.batches(run.client, task.round, len(batch_sizes(assembly, task, run.client))),
+            stream=assembly.stream(run.client, task.round),
+            fail=run.fail,
+            compressor=assembly.compressor_of(run.client),
+        )
+        for run in runs
+    ]
+    return stacked_pass(stack, members, classes=assembly.classes, autocast=assembly.autocast)
+
+
+def batch_sizes(assembly: Assembly, task: Task, client: int) -> list[int]:
+    """Samples in each step that `task` asks of `client`."""
+    limit = None if task.limits is None else task.limits[client]
+    return [step.samples for step in assembly.steps(client, limit)]

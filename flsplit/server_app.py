@@ -86,6 +86,7 @@ class Server:
             messenger, hub, models=(start.client_model, start.server_model), placement=strategy.placement,
             aggregator=strategy.aggregator, persist=config.optimizer_state == "persist", seed=config.seed,
             files=self._checkpoints.clients, moves=strategy.moves, model_floats=assembly.model_floats,
+            stack=config.engine.stack,
         )  # fmt: skip
         strategy.aggregator.load(start.aggregator)
         self._aggregator = strategy.aggregator

@@ -42,15 +42,19 @@ class Strategy(ABC):
     ) -> None:
         self.placement = self.placements[0] if placement is None else placement
         if self.placement not in self.placements:
-            name = type(self).__module__.rpartition(".")[2]
             raise UserError(
-                f"strategy.placement must be {' or '.join(self.placements)} for {name}, got {self.placement!r}"
+                f"strategy.placement must be {' or '.join(self.placements)} for {self.name}, got {self.placement!r}"
             )
         self.aggregator = Aggregator(aggregator, aggregator_args or {})
 
     def adapt(self, config: Config) -> Config:
         """The configuration as this strategy has it, where keys play no part in it."""
         return config
+
+    @property
+    def name(self) -> str:
+        """Last part of the module that defines the class."""
+        return type(self).__module__.rpartition(".")[2]
 
     @abstractmethod
     def round(self, fed: Federation, clients: Sequence[int]) -> None:

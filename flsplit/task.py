@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 
 from flsplit.ledger import Tally
 
-TURNS = ("whole", "step", "joint", "gradient")
+TURNS = ("whole", "step", "joint", "gradient", "stacked")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +19,8 @@ class Task:
         clients: who is run: one, or a cohort.
         turns: `whole`: one client to its end, then the next; `step`: a batch of each in turn; `joint`: a batch of
             all at a time, with one server-side update on their concatenated activations; `gradient`: the same, and
-            one update of one client-side model with the sum of their gradients.
+            one update of one client-side model with the sum of their gradients; `stacked`: a batch of each at a
+            time, every client with models of its own, computed as one.
         relay: whether each client starts with the client-side model of the one before it.
         client_model: key of the client-side model at the hub.
         server_model: key of the server-side model to step a replica of (placement `replica`), or None: the

@@ -245,6 +245,10 @@ MISTAKES = [
     ("engine.gpus_per_client=0.5", "engine.gpus_per_client", "use auto or 0"),
     ("engine.gpus_per_client=all", "engine.gpus_per_client", "auto or a number"),
     ("engine.gpus_per_client=-1", "engine.gpus_per_client", "auto or a number"),
+    ("engine.stack=0", "engine.stack", "at least 1"),
+    ("engine.stack=2 strategy=splitfed_v2", "engine.stack", "strategy.placement=replica"),
+    ("engine.stack=2 strategy.placement=central", "engine.stack", "strategy.placement=replica"),
+    ("engine.stack=2 compressor=bottlenet", "engine.stack", "bottlenet trains parameters"),
     ("engine.name=inlin", "engine.name", "did you mean inline?"),
     # the model
     ("model.split_point=0", "model.split_point", "at least 1"),

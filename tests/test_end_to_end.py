@@ -61,6 +61,7 @@ CENTRAL = {
     "v1-central": ["strategy.placement=central"],
     "v2-step": ["strategy=splitfed_v2", "strategy.turn=step"],
     "parallel-round": ["strategy=parallel", "strategy.sync=round"],
+    "v1-stacked": ["engine.stack=2"],
 }
 HARD = ["clients=7", "clients_per_round=3", "partition.alpha=0.1"]
 BOTH = {name: [*SMALL, *HARD, *keys] for name, keys in {**EVERY, **CENTRAL}.items()}
@@ -202,6 +203,7 @@ def test_xi_is_the_mean_of_both_ratios_to_base(tmp_path: Path) -> None:
         ["strategy=splitfed_v2"],
         ["strategy=splitfed_v2", "strategy.turn=step"],
         ["strategy=parallel", "strategy.sync=round"],
+        ["engine.stack=4"],
     ],
     ids=" ".join,
 )

@@ -1,100 +1,50 @@
-"""`stacked`: the steps of several clients as one, their models stacked by `torch.func`, over one after another.
+"""`stacked`: clients trained as one (`engine.stack`), over one after another.
 
-flsplit takes them one after another; this is what it would gain. Both sides are plain training loops of the whole
-model without compression, one step of every client in turn or of all at once, each client with weights and Adam
-moments of its own. Stacked, a client's loss is summed with the others', which leaves its gradients as they are.
+Both are flsplit in one process, in samples per second of the round with start-up and evaluation apart: small clients,
+as edge devices are, for which a machine is too wide. On a CPU with one torch thread, which tells what stacking saves in
+work, and with as many as there are cores, which tells what it saves on this machine.
 """
 
 from __future__ import annotations
 
-import time
+import os
 from collections.abc import Iterator
-from functools import partial
+from dataclasses import replace
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
-from torch.func import functional_call, stack_module_state, vmap
 
 from experiments.bench.case import Result, compare
-from experiments.bench.workload import LR, Workload
+from experiments.bench.workload import Workload
 
-CPU = Workload(model="vit_micro", size=8, steps=4)
-GPU = Workload(size=224, steps=20, precision="bf16", device="cuda")
+STEPS = 6  # of each client
+CPU = Workload(model="vit_micro", size=8, pixels=8)
+GPU = Workload(size=224, precision="bf16", device="cuda")
 CLIENTS, BATCHES = (8, 32), (8, 16, 32)
 
 
 def run(*, pairs: int) -> Iterator[Result]:
-    """Steps per second, by number of clients and batch size."""
+    """Samples per second, by method, threads, number of clients and batch size."""
     workload = GPU if torch.cuda.is_available() else CPU
-    for clients in CLIENTS:
-        for batch in BATCHES:
-            yield compare(
-                "stacked", f"steps/s of {clients} clients stacked, B={batch}, over one after another",
-                partial(steps_per_second, Together(workload, clients), workload, clients, batch),
-                partial(steps_per_second, InTurn(workload, clients), workload, clients, batch),
-                pairs=pairs, goal=1.5, at_least=True,
-                note=f"{workload.model} {workload.size} px, {workload.precision}, {workload.device}",
-            )  # fmt: skip
+    threads = (1, os.cpu_count() or 1) if workload.device == "cpu" else (1,)
+    for method in ("base", "adc"):
+        for clients in CLIENTS:
+            for batch in BATCHES:
+                with replace(workload, batch=batch, steps=STEPS * clients).made() as made:
+                    for cpus in threads:
+                        yield gain(made, method=method, clients=clients, threads=cpus, pairs=pairs)
 
 
-class InTurn:
-    """A step of each client's own model, one client after another."""
+def gain(made: Workload, *, method: str, clients: int, threads: int, pairs: int) -> Result:
+    """What stacking all clients brings."""
 
-    def __init__(self, workload: Workload, clients: int) -> None:
-        self._models = [workload.vit() for _ in range(clients)]
-        self._optimizers = [torch.optim.Adam(model.parameters(), lr=LR) for model in self._models]
-        self._autocast = workload.autocast
+    def samples_per_second(stack: int) -> float:
+        return made.run(
+            compressor=method, clients=clients, augment="none", local_steps=STEPS, rounds=3, eval_every=3,
+            engine__cpus_per_client=threads, engine__stack=stack,
+        )  # fmt: skip
 
-    def __call__(self, images: Tensor, labels: Tensor) -> None:
-        """Take images (clients, B, 3, S, S) and labels (clients, B)."""
-        for model, optimizer, x, y in zip(self._models, self._optimizers, images, labels):
-            with self._autocast():
-                logits = model(x)
-            F.cross_entropy(logits.float(), y).backward()
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-
-    def weights(self) -> dict[str, Tensor]:
-        """Every parameter of all clients, (clients, ...)."""
-        return dict(stack_module_state(self._models)[0])  # type: ignore[arg-type]
-
-
-class Together:
-    """The same steps at once: every parameter has a leading dimension of clients."""
-
-    def __init__(self, workload: Workload, clients: int) -> None:
-        model = workload.vit()
-        for block in model.blocks:
-            block.attn.fused_attn = False  # matrix products: the fused attention would be taken client by client
-        self._parameters, buffers = stack_module_state([model] * clients)  # type: ignore[arg-type]
-        assert not buffers, "a model with buffers needs them stacked as well"
-        self._optimizer = torch.optim.Adam(self._parameters.values(), lr=LR)
-        self._forward = vmap(lambda weights, x: functional_call(model, weights, (x,)))
-        self._autocast = workload.autocast
-
-    def __call__(self, images: Tensor, labels: Tensor) -> None:
-        """Take images (clients, B, 3, S, S) and labels (clients, B)."""
-        with self._autocast():
-            logits = self._forward(self._parameters, images)
-        losses = F.cross_entropy(logits.float().flatten(0, 1), labels.flatten(), reduction="none")
-        losses.view(len(labels), -1).mean(1).sum().backward()
-        self._optimizer.step()
-        self._optimizer.zero_grad(set_to_none=True)
-
-    def weights(self) -> dict[str, Tensor]:
-        """Every parameter of all clients, (clients, ...)."""
-        return dict(self._parameters)
-
-
-def steps_per_second(step: InTurn | Together, workload: Workload, clients: int, batch: int) -> float:
-    """Steps of single clients per second, on images made beforehand."""
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randn(clients, batch, 3, workload.size, workload.size, generator=generator).to(workload.device)
-    labels = torch.randint(workload.classes, (clients, batch), generator=generator).to(workload.device)
-    workload.wait()
-    began = time.perf_counter()
-    for _ in range(workload.steps):
-        step(images, labels)
-    workload.wait()
-    return workload.steps * clients / (time.perf_counter() - began)
+    return compare(
+        "stacked", f"samples/s of {clients} clients stacked over one after another, {method}",
+        lambda: samples_per_second(clients), lambda: samples_per_second(1), pairs=pairs, goal=None, at_least=True,
+        note=f"{made.words}, inline, {threads} thread{'s' * (threads > 1)}, {STEPS} steps a client and round",
+    )  # fmt: skip

@@ -86,29 +86,19 @@ class ServerHost:
             for each uplink the gradients of that loss with respect to the floats received.
         """
         side = self._shared or self._open[uplinks[0].client]
-        received = [
-            tuple(t.to(side.device, non_blocking=True).requires_grad_() for t in _fresh(uplink.payload.floats))
-            for uplink in uplinks
-        ]
+        payloads = [received(uplink, side.device) for uplink in uplinks]
         with self._autocast():
-            parts = []
-            for uplink, floats in zip(uplinks, received):
-                integers = tuple(t.to(side.device, non_blocking=True) for t in uplink.payload.integers)
-                compressor = self._compressor_of(uplink.client) or side.compressor
-                parts.append(compressor.decompress(Payload(floats, integers), uplink.shape))
+            parts = [
+                (self._compressor_of(uplink.client) or side.compressor).decompress(payload, uplink.shape)
+                for uplink, payload in zip(uplinks, payloads)
+            ]
             logits = _logits(side.model, [z for z, _ in parts]).float()
         targets = [target for _, target in parts]
         loss = F.cross_entropy(logits, _joined(targets))
         loss.backward()
         side.step()
         self._note_losses(uplinks, loss.detach(), logits.detach(), targets)
-        return [
-            Downlink(
-                client=uplink.client, shape=uplink.shape,
-                gradients=tuple(t.grad if t.grad is not None else torch.zeros_like(t) for t in floats),
-            )
-            for uplink, floats in zip(uplinks, received)
-        ]  # fmt: skip
+        return [downlink_of(uplink, payload.floats) for uplink, payload in zip(uplinks, payloads)]
 
     def _note_losses(self, uplinks: Sequence[Uplink], loss: Tensor, logits: Tensor, targets: Sequence[Tensor]) -> None:
         """Add to every client's sum the loss over its own targets."""
@@ -160,6 +150,16 @@ def _joined(tensors: Sequence[Tensor]) -> Tensor:
     return tensors[0] if len(tensors) == 1 else torch.cat(list(tensors))
 
 
-def _fresh(tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """New tensor objects over the same memory, so that asking them for a gradient leaves the sender's alone."""
-    return tuple(t.detach() for t in tensors)
+def received(uplink: Uplink, device: torch.device) -> Payload:
+    """An uplink's payload on the device; its floats are new tensors, over the sender's memory where they can be.
+
+    So asking them for a gradient leaves the sender's alone.
+    """
+    floats = tuple(t.detach().to(device, non_blocking=True).requires_grad_() for t in uplink.payload.floats)
+    return Payload(floats, tuple(t.to(device, non_blocking=True) for t in uplink.payload.integers))
+
+
+def downlink_of(uplink: Uplink, floats: Sequence[Tensor]) -> Downlink:
+    """The answer to an uplink: the gradients that its floats have received."""
+    gradients = tuple(t.grad if t.grad is not None else torch.zeros_like(t) for t in floats)
+    return Downlink(client=uplink.client, shape=uplink.shape, gradients=gradients)

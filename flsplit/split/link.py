@@ -12,7 +12,20 @@ from flsplit.split.messages import Downlink, Uplink
 from flsplit.split.side import SideState
 
 
-class Link(Protocol):
+class Host(Protocol):
+    """The host as far as a client's round begins and ends there."""
+
+    def open(self, client: int) -> None:
+        """Make the host ready for the client's steps."""
+
+    def mean_loss(self, client: int) -> float:
+        """Mean loss of the client's steps so far, for display; NaN where asking would cost a round trip."""
+
+    def close(self, client: int, *, moments: bool) -> Closed:
+        """End the client's round at the host."""
+
+
+class Link(Host, Protocol):
     """The host as seen from anywhere; `ServerHost` itself is one (placement `replica`, or in-process)."""
 
     def begin(self, state: SideState, *, shared: bool) -> None:
@@ -21,20 +34,11 @@ class Link(Protocol):
     def shared_state(self, *, moments: bool) -> SideState:
         """The shared server-side model as it is now."""
 
-    def open(self, client: int) -> None:
-        """Make the host ready for the client's steps."""
-
     def step(self, uplink: Uplink) -> Downlink:
         """Send an uplink, wait for its downlink."""
 
     def step_jointly(self, uplinks: Sequence[Uplink]) -> list[Downlink]:
         """Send several clients' uplinks for one step together, wait for their downlinks."""
-
-    def mean_loss(self, client: int) -> float:
-        """Mean loss of the client's steps so far, for display; NaN where asking would cost a round trip."""
-
-    def close(self, client: int, *, moments: bool) -> Closed:
-        """End the client's round at the host."""
 
 
 class ActorLink:

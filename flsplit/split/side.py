@@ -59,7 +59,8 @@ class Side:
         self.parameters = [p for p in self.modules.parameters() if p.requires_grad]
         tensors = [t for t in self.modules.state_dict(keep_vars=True).values() if t.is_floating_point()]
         self._weights = _in_place(tensors)
-        self._mu, self._anchor = proximal_mu, list[Tensor]()
+        self.lr, self.proximal_mu = lr, proximal_mu
+        self._anchor: list[Tensor] = []
         self.optimizer = torch.optim.Adam(self.parameters, lr=lr, betas=BETAS, eps=EPS)
         self._means, self._squares = Packed(self.parameters), Packed(self.parameters)
         self._steps = torch.zeros(len(self.parameters))  # on the CPU, where Adam counts
@@ -76,7 +77,7 @@ class Side:
         """One optimizer step on the gradients at hand, which it consumes."""
         for parameter, start in zip(self.parameters, self._anchor):
             if parameter.grad is not None:
-                parameter.grad.add_(parameter.detach() - start, alpha=self._mu)
+                parameter.grad.add_(parameter.detach() - start, alpha=self.proximal_mu)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self._has_moments = True
@@ -96,14 +97,14 @@ class Side:
         Raises:
             ValueError: if the state is of another model.
         """
-        _check(state.weights, self.size)
+        check_size(state.weights, self.size)
         self._weights.write(state.weights)
         self._anchor = []
         self._load_moments(state.moments)
 
     def anchor(self) -> None:
         """Let the proximal term, if there is one, pull towards the weights as they are now, until the next `load`."""
-        if self._mu:
+        if self.proximal_mu:
             self._anchor = [parameter.detach().clone() for parameter in self.parameters]
 
     def _load_moments(self, moments: Tensor | None) -> None:
@@ -114,7 +115,7 @@ class Side:
             self._steps.zero_()
             return
         count = self._means.size
-        _check(moments, 2 * count + len(self._steps))
+        check_size(moments, 2 * count + len(self._steps))
         self._means.write(moments[:count])
         self._squares.write(moments[count : 2 * count])
         self._steps.copy_(moments[2 * count :])
@@ -128,6 +129,11 @@ def _in_place(tensors: list[Tensor]) -> Packed:
     return packed
 
 
-def _check(vector: Tensor, size: int) -> None:
+def check_size(vector: Tensor, size: int) -> None:
+    """Refuse a state of another model.
+
+    Raises:
+        ValueError: if the vector does not have `size` floats.
+    """
     if vector.numel() != size:
         raise ValueError(f"a state of {vector.numel()} floats does not fit {size}")

@@ -5,7 +5,7 @@ Whoever drives the generator decides what runs beside it: one client to its end,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import AbstractContextManager
 
 import torch
@@ -50,14 +50,24 @@ def local_pass(
         with autocast():
             z, scores = side.model(images)
             payload = (compressor or side.compressor).compress(z, labels, scores, generator=stream(step))
-        shape = BatchShape(batch=z.shape[0], tokens=z.shape[1], width=z.shape[2], classes=classes)
-        sent = Payload(tuple(t.detach() for t in payload.floats), payload.integers)
-        downlink = yield Uplink(client=client, shape=shape, payload=sent)
+        downlink = yield uplink_of(client, z, payload, classes)
         assert downlink is not None
-        torch.autograd.backward(
-            payload.floats, tuple(g.to(t.device, t.dtype) for g, t in zip(downlink.gradients, payload.floats))
-        )
+        go_back([payload], [downlink])
         if shared:
             yield None
         else:
             side.step()
+
+
+def uplink_of(client: int, z: Tensor, payload: Payload, classes: int) -> Uplink:
+    """What a client sends of activations `z` (B, N, D), compressed to `payload`: detached."""
+    shape = BatchShape(batch=z.shape[0], tokens=z.shape[1], width=z.shape[2], classes=classes)
+    sent = Payload(tuple(t.detach() for t in payload.floats), payload.integers)
+    return Uplink(client=client, shape=shape, payload=sent)
+
+
+def go_back(payloads: Sequence[Payload], downlinks: Sequence[Downlink]) -> None:
+    """Go backward from what was sent with the gradients that have come for it."""
+    floats = [t for payload in payloads for t in payload.floats]
+    gradients = [gradient for downlink in downlinks for gradient in downlink.gradients]
+    torch.autograd.backward(floats, [g.to(t.device, t.dtype) for g, t in zip(gradients, floats, strict=True)])

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import reference
 import torch
@@ -68,6 +69,41 @@ def test_v1_is_its_definition(compressor: str, placement: str, tmp_path: Path) -
     expected_client, expected_server = reference.splitfed_v1(setting)
     assert torch.equal(client, expected_client)
     assert torch.equal(server, expected_server)
+
+
+@pytest.mark.parametrize("compressor", [name for name in COMPRESSORS if name != "bottlenet"])
+def test_stacked_clients_are_v1_to_rounding(compressor: str, tmp_path: Path) -> None:
+    """Five clients of unequal size, so that some drop out of a stack before the others and last batches are odd."""
+    setting = Setting(clients=5, limit=100, compressor=compressor, options=COMPRESSORS[compressor])
+    client, server, run = final(setting, tmp_path / "run", "engine.stack=3")
+    _, _, single = final(setting, tmp_path / "single")
+    same = [c for c in run.clients if c not in ("train_loss", "test_accuracy")]
+    pd.testing.assert_frame_equal(run.clients[same], single.clients[same])
+    assert run.clients.train_loss.tolist() == pytest.approx(single.clients.train_loss.tolist(), rel=1e-4)
+    expected_client, expected_server = reference.splitfed_v1(setting)
+    assert (client - expected_client).abs().mean() < setting.lr / 100
+    assert (server - expected_server).abs().mean() < setting.lr / 100
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        ["strategy=splitfed_v3"],
+        ["strategy=fedavg"],
+        ["strategy.aggregator=fedprox", "strategy.aggregator_args.proximal_mu=0.5"],
+        ["optimizer_state=reset", "clients_per_round=2"],
+        ["budget.base_epochs=1", "rounds=null", "partition.holdout=0.2"],
+    ],
+    ids=" ".join,
+)
+def test_stacked_clients_are_single_ones_to_rounding(keys: list[str], tmp_path: Path) -> None:
+    setting = Setting(clients=3)
+    *models, stacked = final(setting, tmp_path / "stacked", "engine.stack=2", *keys)
+    *expected, single = final(setting, tmp_path / "single", *keys)
+    assert stacked.rounds.train_loss.tolist() == pytest.approx(single.rounds.train_loss.tolist(), rel=1e-4)
+    assert stacked.rounds.uplink_bits.tolist() == single.rounds.uplink_bits.tolist()
+    for ours, theirs in zip(models, expected):
+        assert (ours - theirs).abs().mean() < setting.lr / 100
 
 
 @pytest.mark.parametrize("placement", ["replica", "central"])
