@@ -16,7 +16,7 @@ import torch
 from experiments.bench.case import Result, compare
 from experiments.bench.workload import Workload
 
-STEPS = 6  # of each client
+STEPS = 4  # of each client and round
 CPU = Workload(model="vit_micro", size=8, pixels=8)
 GPU = Workload(size=224, precision="bf16", device="cuda")
 CLIENTS, BATCHES = (8, 32), (8, 16, 32)
@@ -39,7 +39,7 @@ def gain(made: Workload, *, method: str, clients: int, threads: int, pairs: int)
 
     def samples_per_second(stack: int) -> float:
         return made.run(
-            compressor=method, clients=clients, augment="none", local_steps=STEPS, rounds=3, eval_every=3,
+            compressor=method, clients=clients, augment="none", local_steps=STEPS, rounds=2, eval_every=2,
             engine__cpus_per_client=threads, engine__stack=stack,
         )  # fmt: skip
 
