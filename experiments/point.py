@@ -48,7 +48,15 @@ SCALES = {
     "reduced": Scale(size=96, images=2500, evaluations=10),  # the paper on two CPU cores
     "study": Scale(batch=64, count_models=True, evaluations=20),  # many clients, all of CIFAR-100
     "study-cpu": Scale(
-        size=96, images=2500, test_images=2000, batch=16, count_models=True, local_epochs=2, lr=2e-4, precision="bf16"
+        size=96,
+        images=2500,
+        test_images=2000,
+        batch=16,
+        base_epochs=15,
+        count_models=True,
+        local_epochs=2,
+        lr=2e-4,
+        precision="bf16",
     ),
 }
 
@@ -139,6 +147,7 @@ class Point:
             keys["eval_every"] = max(1, self.rounds() // scale.evaluations)
         if self.clients > 1:
             keys |= {"clients": self.clients, "strategy": self.strategy, "partition": self.partition}
+            keys["budget.share"] = "pool"  # all train to the end, however unequal their parts are
             if self.alpha is not None:
                 keys["partition.alpha"] = f"{self.alpha:g}"
         for key, path in (("dataset.path", data), ("model.pretrained", weights)):

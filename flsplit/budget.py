@@ -10,7 +10,7 @@ from itertools import accumulate
 from flsplit.ledger import Moves, Tally
 
 CHARGES = ("actual", "nominal")
-SHARES = ("equal", "samples")
+SHARES = ("equal", "samples", "pool")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +27,9 @@ class Budget:
     """What every client may send until the run is over, in bits.
 
     Gamma is the price of `base_epochs` passes over all training samples without compression, both ways. A client
-    trains as long as it has sent less than its share, so that it stops within one step of it.
+    trains as long as it has sent less than its share, so that it stops within one step of it. With `pool` no client
+    has a share: all draw on Gamma, and the round that would use it up is cut short, for all who take part in the same
+    proportion. So they all train to the end, whatever they have sent.
 
     Args:
         config: of the group `budget`, with `base_epochs`.
@@ -45,20 +47,51 @@ class Budget:
         self._exchange = moves.bits(model_floats, first=True, steps=0) if config.count_models else 0
         self._per_step = moves.bits(model_floats, first=False, steps=1) - moves.bits(model_floats, first=False, steps=0)
         self.gamma = math.ceil(config.base_epochs * sum(samples) * base_bits)
+        self._clients = range(len(samples))
+        self._shares: list[int] | None = None  # one pool
         if config.share == "equal":
-            self.shares = [self.gamma // len(samples)] * len(samples)
-        else:
-            self.shares = [self.gamma * n // sum(samples) for n in samples]
+            self._shares = [self.gamma // len(samples)] * len(samples)
+        elif config.share == "samples":
+            self._shares = [self.gamma * n // sum(samples) for n in samples]
 
     def cost(self, tally: Tally, sync_bits: int) -> int:
         """What a client is charged for what it has sent and received."""
         sent = tally.nominal_bits if self._nominal else tally.uplink_bits + tally.downlink_bits
         return sent + (sync_bits if self._count_models else 0)
 
-    def left(self, spent: Mapping[int, int]) -> dict[int, int]:
-        """Bits that remain for activations and gradients in a further round, for the clients that have any."""
-        left = {c: share - spent.get(c, 0) - self._exchange for c, share in enumerate(self.shares)}
-        return {client: bits for client, bits in left.items() if bits > 0}
+    def able(self, spent: Mapping[int, int], taking_part: int) -> list[int]:
+        """Clients that could still send activations in a further round.
+
+        Args:
+            spent: bits that each client has been charged.
+            taking_part: clients in a round.
+        """
+        if self._shares is None:
+            return list(self._clients) if self._pool(spent, taking_part) > 0 else []
+        return [client for client in self._clients if self._left(client, spent) > 0]
+
+    def limits(self, spent: Mapping[int, int], steps: Mapping[int, Sequence[Tally]]) -> dict[int, int]:
+        """Bits that clients may send of activations and gradients in a round.
+
+        Args:
+            spent: bits that each client has been charged.
+            steps: what those who take part would do without a budget.
+        """
+        if self._shares is not None:
+            return {client: self._left(client, spent) for client in steps}
+        costs = {client: self._training(own) for client, own in steps.items()}
+        left, whole = self._pool(spent, len(steps)), sum(costs.values())
+        return {client: cost if whole <= left else left * cost // whole for client, cost in costs.items()}
+
+    def _left(self, client: int, spent: Mapping[int, int]) -> int:
+        assert self._shares is not None
+        return self._shares[client] - spent.get(client, 0) - self._exchange
+
+    def _pool(self, spent: Mapping[int, int], taking_part: int) -> int:
+        return self.gamma - sum(spent.values()) - taking_part * self._exchange
+
+    def _training(self, steps: Sequence[Tally]) -> int:
+        return sum(self.cost(step, self._per_step) for step in steps)
 
     def affordable(self, steps: Sequence[Tally], limit: int) -> int:
         """How many of `steps` are taken: all that begin below `limit`."""
@@ -72,6 +105,8 @@ class Budget:
             steps: of a round, for every client.
             taking_part: clients in a round.
         """
-        costs = [sum(self.cost(step, self._per_step) for step in own) + self._exchange for own in steps]
-        each = [math.ceil(share / max(1, cost)) for share, cost in zip(self.shares, costs)]
+        costs = [self._training(own) + self._exchange for own in steps]
+        if self._shares is None:
+            return max(1, math.ceil(self.gamma * len(costs) / max(1, sum(costs) * taking_part)))
+        each = [math.ceil(share / max(1, cost)) for share, cost in zip(self._shares, costs)]
         return max(1, *each, math.ceil(sum(each) / taking_part))

@@ -94,18 +94,19 @@ class Server:
         if strategy.note is not None:
             self._progress.note(strategy.note)
         number = start.round
-        limits = self._limits()
-        while not self._over(number, limits):
+        able = self._able()
+        while not self._over(number, able):
             number += 1
             began = time.perf_counter()
-            clients = self._sample(number, limits)
+            clients = self._sample(number, able)
+            limits = self._limits(clients)
             fed.begin(number, limits)
             self._expect(number, clients, limits)
             strategy.round(fed, clients)
             trained = time.perf_counter()
             self._charge()
-            limits = self._limits()
-            last = self._over(number, limits)
+            able = self._able()
+            last = self._over(number, able)
             score, own = self._evaluate(evaluator, number, last)
             seconds = time.perf_counter() - began
             self.totals.training_seconds += trained - began
@@ -124,10 +125,19 @@ class Server:
         self._recorder.restore(state.round)
         return state
 
-    def _limits(self) -> dict[int, int] | None:
-        """Bits that remain, for those clients that have any; None without a budget."""
+    def _able(self) -> list[int]:
+        """Clients that may train on, ascending."""
+        budget, config = self._assembly.budget, self._assembly.config
+        if budget is None:
+            return list(range(config.clients))
+        return budget.able(self.totals.charged, config.taking_part)
+
+    def _limits(self, clients: Sequence[int]) -> dict[int, int] | None:
+        """Bits that each of `clients` may send in the round; None without a budget."""
         budget = self._assembly.budget
-        return None if budget is None else budget.left(self.totals.charged)
+        if budget is None:
+            return None
+        return budget.limits(self.totals.charged, {client: self._assembly.steps(client) for client in clients})
 
     def _charge(self) -> None:
         """Charge the clients for the round."""
@@ -138,17 +148,16 @@ class Server:
             cost = budget.cost(report.tally, self._fed.sync_bits[report.client])
             charged[report.client] = charged.get(report.client, 0) + cost
 
-    def _over(self, number: int, limits: dict[int, int] | None) -> bool:
+    def _over(self, number: int, able: Sequence[int]) -> bool:
         """Whether round `number` was the last."""
-        self.out_of_budget = limits is not None and not limits
+        self.out_of_budget = not able
         return self.out_of_budget or number == self._assembly.config.rounds
 
-    def _sample(self, number: int, limits: dict[int, int] | None) -> list[int]:
-        """The clients that take part in a round, ascending."""
+    def _sample(self, number: int, able: Sequence[int]) -> list[int]:
+        """The clients of `able` that take part in a round, ascending."""
         config = self._assembly.config
-        able = list(range(config.clients)) if limits is None else sorted(limits)
         if config.taking_part >= len(able):
-            return able
+            return list(able)
         stream = numpy_stream(config.seed, "participation", number)
         return sorted(able[c] for c in stream.choice(len(able), config.taking_part, replace=False))
 

@@ -64,6 +64,29 @@ def test_clients_share_it(share: str, models: bool, strategy: str, tmp_path: Pat
     assert found.summary["status"] == "budget"
 
 
+@pytest.mark.parametrize("keys", [[], ["clients_per_round=3"], ["compressor=base", "strategy=splitfed_v2"]], ids=str)
+@pytest.mark.parametrize("models", [False, True])
+def test_a_pool_lasts_for_all_to_the_end(models: bool, keys: list[str], tmp_path: Path) -> None:
+    keys = [*keys, "clients=4", "rounds=null", "budget.base_epochs=6.3", "budget.share=pool", "partition.alpha=0.5"]
+    found = run(tmp_path / "run", *keys, f"budget.count_models={models}")
+    rounds, clients = found.rounds, found.clients
+    sent = clients.uplink_bits + clients.downlink_bits + (clients.sync_bits if models else 0)
+    steps = -(-clients.samples // 8)
+    slack = (sent / steps).groupby(clients["round"]).sum().iloc[-1]  # each client may end within a step of its part
+    exchange = clients.sync_bits.groupby(clients["round"]).sum().max() if models else 0
+    gamma = 6.3 * IMAGES * SAMPLE
+    assert gamma - exchange <= sent.sum() < gamma + slack
+    assert clients.groupby("round").size().eq(3 if "clients_per_round=3" in keys else 4).all()
+    whole, last = (
+        clients[clients["round"] == number].set_index("client").samples for number in (1, rounds["round"].max())
+    )
+    assert 0 < last.sum() < whole.sum() or (models and last.sum() == whole.sum())  # models left no room for a part
+    assert found.summary["status"] == "budget"
+    if "clients_per_round=3" not in keys:  # cut short for all alike: a part at which each of them is in its last step
+        before_last_step = (last - 1) // 8 * 8
+        assert (before_last_step / whole).max() < (last / whole).min() + 0.02
+
+
 def test_it_goes_on_where_a_kill_cut_it_off(tmp_path: Path) -> None:
     keys = ["clients=2", "budget.base_epochs=1"]
     whole = run(tmp_path / "whole", *keys, "rounds=null")
@@ -95,7 +118,7 @@ def test_the_end_is_about_where_it_is_expected(tmp_path: Path) -> None:
         (["budget.base_epochs=0"], r"^budget.base_epochs must be above 0"),
         (["budget.base_epochs=nan"], r"^budget.base_epochs must be above 0"),
         (["budget.charge=actaul"], r"^budget.charge must be one of actual, nominal, .*did you mean actual\?$"),
-        (["budget.share=half"], r"^budget.share must be one of equal, samples"),
+        (["budget.share=half"], r"^budget.share must be one of equal, samples, pool"),
         (["budget.epochs=3"], r"^unknown key budget.epochs"),
     ],
 )

@@ -33,7 +33,8 @@ def test_points_compose_and_have_the_same_budget(tmp_path: Path) -> None:
         assert config.clients == point.clients and config.strategy["name"] == point.strategy
         assert point.clients == 1 or (config.partition.name, config.partition.alpha) == ("dirichlet", point.alpha)
         assert config.compressor["name"] == point.method and config.rounds is None
-        assert (config.budget.base_epochs, config.budget.count_models, config.batch_size) == (10, True, 16)
+        assert (config.budget.base_epochs, config.budget.count_models, config.batch_size) == (15, True, 16)
+        assert config.budget.share == ("pool" if point.clients > 1 else "equal")
         assert (config.local_epochs, config.lr, config.precision) == (2, 2e-4, "bf16")
         assert point.strategy != "parallel" or config.strategy["sync"] == "round"
 
