@@ -197,19 +197,31 @@ class Assembly:
         tokens, width = self.activations
         return BatchShape(batch=size, tokens=tokens, width=width, classes=self.classes)
 
-    def client_side(self) -> Side:
-        """A new client side with the initial weights."""
+    def client_side(self, *, trained: bool = False) -> Side:
+        """A new client side with the initial weights.
+
+        Args:
+            trained: whether it is to be trained, which `compile` is for.
+        """
         side = self._side(self.parts[0], "client_half")
         setattr(side.model, "with_scores", side.compressor.needs_scores)  # noqa: B010 (a module's attribute)
-        return side
+        return self._compiled(side) if trained else side
 
-    def server_side(self) -> Side:
-        """A new server side with the initial weights."""
-        return self._side(self.parts[1], "server_half")
+    def server_side(self, *, trained: bool = False) -> Side:
+        """A new server side with the initial weights; see `client_side`."""
+        side = self._side(self.parts[1], "server_half")
+        return self._compiled(side) if trained else side
+
+    def _compiled(self, side: Side) -> Side:
+        if self.config.compile:
+            side.model.compile()  # in place; it is compiled when it first goes forward
+        return side
 
     def host(self) -> ServerHost:
         """A new host for server-side models."""
-        return ServerHost(self.server_side, autocast=self.autocast, compressor_of=self.compressor_of)
+        return ServerHost(
+            partial(self.server_side, trained=True), autocast=self.autocast, compressor_of=self.compressor_of
+        )
 
     def stacks(self) -> tuple[Stack, StackedHost]:
         """Client sides and server-side replicas of `engine.stack` clients that train as one.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 import socket
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -69,6 +70,7 @@ class Config:
     optimizer_state: str
     device: str
     precision: str
+    compile: bool
     eval_every: int
     seed: int
     out: str | None = None
@@ -153,6 +155,7 @@ def read_config(values: Mapping[str, Any]) -> Config:
     if not 1 <= config.engine.stack <= _MOST:
         raise UserError(f"engine.stack must be at least 1, got {config.engine.stack}")
     _check_gpus(config)
+    _check_compile(config)
     if not isinstance(config.strategy.get("aggregator_args", {}), Mapping):
         raise UserError(
             "strategy.aggregator_args is a group of keys (strategy.aggregator_args.KEY=VALUE), "
@@ -248,6 +251,17 @@ def _check_cpus(engine: EngineConfig) -> None:
         raise UserError(f"engine.cpus_per_client must be at most 1024, got {share:g}")
     if engine.name == "ray" and share > 1 and share % 1:
         raise UserError(f"engine.cpus_per_client must be a whole number or below 1, as Ray counts, got {share:g}")
+
+
+def _check_compile(config: Config) -> None:
+    if not config.compile:
+        return
+    if config.engine.stack > 1:
+        raise UserError(f"compile=true cannot go with engine.stack={config.engine.stack}; choose one of the two")
+    if not shutil.which(compiler := os.environ.get("CXX", "g++")):
+        raise UserError(
+            f"compile=true needs a C++ compiler, and there is no {compiler} here; install one, or use compile=false"
+        )
 
 
 def _check_gpus(config: Config) -> None:

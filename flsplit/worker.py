@@ -128,7 +128,7 @@ class Worker:
 
     def _need_sides(self, count: int) -> None:
         while len(self._sides) < count:
-            self._sides.append(self.assembly.client_side())
+            self._sides.append(self.assembly.client_side(trained=True))
 
 
 def _all_failed(clients: Iterable[int], runs: Iterable[LocalRun], error: Exception) -> list[Report]:

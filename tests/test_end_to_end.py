@@ -25,6 +25,7 @@ from flsplit import engine
 from flsplit.checkpoint import Checkpoints
 from flsplit.client_app import app as client_app
 from flsplit.compose import compose
+from flsplit.errors import UserError
 from flsplit.experiment import execute, peak_megabytes, prepare, read_run, spread
 from flsplit.hub import Hub, LocalHub, ModelLost, RayHub
 from flsplit.record import CLIENTS, PARTITION, ROUNDS
@@ -299,3 +300,30 @@ def test_bf16_differs_from_fp32_in_rounding_alone(tmp_path: Path) -> None:
     np.testing.assert_allclose(*losses, rtol=0.02)
     for name in ("uplink_bits", "downlink_bits", "sync_bits"):
         assert fp32.summary[name] == bf16.summary[name]  # messages and models are fp32 on the wire
+
+
+@pytest.mark.parametrize("strategy", ["splitfed_v1", "parallel"])
+def test_compiled_models_differ_in_rounding_alone(
+    strategy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Traced as `compile` has it, with gradients and in-place states; the kernels, which take minutes, left out."""
+    in_place, compiled = torch.nn.Module.compile, []
+
+    def trace(module: torch.nn.Module) -> None:
+        compiled.append(module)
+        in_place(module, backend="aot_eager")
+
+    monkeypatch.setattr(torch.nn.Module, "compile", trace)
+    keys = ["engine=inline", "eval_every=2", f"strategy={strategy}"]
+    plain = small(tmp_path / "plain", *keys)
+    assert not compiled
+    ours = small(tmp_path / "compiled", *keys, "compile=true")
+    assert len(compiled) >= 2
+    assert ours.rounds.train_loss.tolist() == pytest.approx(plain.rounds.train_loss.tolist(), rel=1e-4)
+    assert ours.rounds.uplink_bits.tolist() == plain.rounds.uplink_bits.tolist()
+
+
+def test_a_machine_without_compiler_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(UserError, match=r"needs a C\+\+ compiler, and there is no no-such-compiler here"):
+        compose(["compile=true"])
