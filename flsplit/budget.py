@@ -81,7 +81,9 @@ class Budget:
             return {client: self._left(client, spent) for client in steps}
         costs = {client: self._training(own) for client, own in steps.items()}
         left, whole = self._pool(spent, len(steps)), sum(costs.values())
-        return {client: cost if whole <= left else left * cost // whole for client, cost in costs.items()}
+        if whole <= left:
+            return dict.fromkeys(costs, left)
+        return {client: math.ceil(left * cost / whole) for client, cost in costs.items()}  # a step at least
 
     def _left(self, client: int, spent: Mapping[int, int]) -> int:
         assert self._shares is not None

@@ -87,6 +87,14 @@ def test_a_pool_lasts_for_all_to_the_end(models: bool, keys: list[str], tmp_path
         assert (before_last_step / whole).max() < (last / whole).min() + 0.02
 
 
+def test_models_alone_use_up_a_pool(tmp_path: Path) -> None:
+    keys = ["clients=3", "strategy=fedavg", "rounds=null", "budget.count_models=true", "budget.share=pool"]
+    found = run(tmp_path / "run", *keys, "budget.base_epochs=30")
+    sent = found.clients.sync_bits.groupby(found.clients["round"]).sum()
+    assert len(sent) >= 2 and sent.sum() <= 30 * IMAGES * SAMPLE < sent.sum() + sent.iloc[0]
+    assert found.rounds.samples.iloc[-1] == found.rounds.samples.iloc[0] * len(sent) > 0
+
+
 def test_it_goes_on_where_a_kill_cut_it_off(tmp_path: Path) -> None:
     keys = ["clients=2", "budget.base_epochs=1"]
     whole = run(tmp_path / "whole", *keys, "rounds=null")
