@@ -23,6 +23,7 @@ def add_place(parser: argparse.ArgumentParser, *, runs: str, home: Path) -> None
     add("--results", type=Path, default=home, metavar="FOLDER", help="with results.csv and curves/ [beside the code]")
     add("--figures", type=Path, default=home / "figures", metavar="FOLDER", help="[beside the code]")
     add("--list", action="store_true", help="show the runs and which are done, do nothing")
+    add("--draw", action="store_true", help="draw the rows that there are, run nothing")
 
 
 def place(arguments: argparse.Namespace) -> Place:

@@ -44,7 +44,10 @@ def _make(arguments: argparse.Namespace) -> None:
         command.show(wanted, results)
         return
     place = command.place(arguments)
-    if not run_missing(name, wanted, results, place):
+    if arguments.draw:
+        if all(results.row(point) is None for point in wanted):
+            raise UserError(f"{name}: no rows yet")
+    elif not run_missing(name, wanted, results, place):
         print(f"{name}: nothing to run, {len(wanted)} runs are there")
     if name == "table2":
         print(tables.table2(results, wanted))

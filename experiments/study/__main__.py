@@ -48,7 +48,6 @@ def _parser() -> argparse.ArgumentParser:
     add("--core", action="store_true", help="the core of the grid, not all of it")
     add("--seeds", type=command.seeds, default=(study.SEED,), metavar="A,B", help=f"[{study.SEED}]")
     command.add_place(parser, runs="outputs/study", home=HOME)
-    add("--draw", action="store_true", help="draw the rows that there are, run nothing")
     return parser
 
 

@@ -113,6 +113,12 @@ def test_what_is_missing_is_run_once_drawn_and_compared(
     assert "nothing to run" in capsys.readouterr().out
     assert len(pd.read_csv(tmp_path / "results" / "results.csv")) == 2
 
+    shown = ["fig4", *short, "--draw"]
+    assert paper.main([*shown, "--methods", "base,topk", "--figures", str(tmp_path / "drawn")]) == 0  # top-k is not run
+    assert "drew" in capsys.readouterr().out and len(list((tmp_path / "drawn").iterdir())) == 1
+    assert paper.main([*shown, "--methods", "c3sl", "--figures", str(tmp_path / "none")]) == 2
+    assert capsys.readouterr().err == "experiments.paper: fig4: no rows yet\n" and not (tmp_path / "none").exists()
+
     assert paper.main(["fig8", "--ratios", "0.3", *short]) == 0  # looks into the model that has just been trained
     assert (tmp_path / "figures" / "fig8-cifar100-deit_tiny-reduced.png").stat().st_size > 10_000
 
