@@ -113,7 +113,8 @@ class Stack:
 
     def anchor(self, lane: int) -> None:
         """See `Side.anchor`."""
-        self._anchors[lane].copy_(self._weights[lane])
+        if self._mu:
+            self._anchors[lane].copy_(self._weights[lane])
 
     def forget(self) -> None:
         """Drop what was called and not stepped."""
