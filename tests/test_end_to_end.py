@@ -52,7 +52,7 @@ def same_numbers(a: pd.DataFrame, b: pd.DataFrame) -> None:
     pd.testing.assert_frame_equal(a[columns], b[columns], check_exact=True)
 
 
-ALL = ("splitfed_v1", "splitfed_v2")  # with every compressor; one stands for all elsewhere
+ALL = ("splitfed_v1", "splitfed_v2", "splitfed_v3", "sequential", "parallel")  # with every compressor
 EVERY = {
     f"{strategy}-{compressor}": [f"strategy={strategy}", f"compressor={compressor}", *OPTIONS.get(compressor, [])]
     for strategy in strategies.available()
