@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -165,18 +166,21 @@ def _fig7(rows: pd.DataFrame, results: Results, path: Path) -> None:
 
 
 def _ablation(rows: pd.DataFrame, column: str, label: str, path: Path, *, log: bool) -> None:
-    with figure(7, 4.4) as drawing:
+    """Accuracy over one setting: a colour for each method, as in Figure 4, and a kind of line for each ratio."""
+    with figure(8, 4.4) as drawing:
         axes = drawing.subplots()
-        for index, ((method, value), group) in enumerate(rows.groupby(["method", "value"])):
-            style = Style.of(index)
-            _line(axes, group, column, style, "-")
-            axes.plot([], [], color=style.colour, marker=style.marker, label=f"{LABELS[str(method)]} {value:g}")
+        lines = dict(zip(sorted(rows.value.unique()), cycle(("-", "--", ":", "-."))))
+        legend = []
+        for (method, value), group in rows.groupby(["method", "value"]):
+            style, line = _STYLES[str(method)], lines[value]
+            _line(axes, group, column, style, line)
+            legend.append(_entry(f"{LABELS[str(method)]} {value:g}", style, line=line))
         if log:
             axes.set_xscale("log", base=2)
         ticks = sorted(rows[column].unique())
         axes.set_xticks(ticks, [str(tick) for tick in ticks])
         axes.set(xlabel=label, ylabel="test accuracy, %", title=title(rows))
-        axes.legend(frameon=False, fontsize=9)
+        axes.legend(handles=legend, frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(1, 1), handlelength=3)
         _save(drawing, path)
 
 
@@ -199,8 +203,9 @@ def _mean(rows: pd.DataFrame) -> float:
     return 100 * float(rows.final_test_accuracy.mean())
 
 
-def _entry(label: str, style: Style, *, bare: bool = False) -> Line2D:
-    return Line2D([], [], color=style.colour, marker="" if bare else style.marker, markersize=5, label=label)
+def _entry(label: str, style: Style, *, bare: bool = False, line: str = "-") -> Line2D:
+    marker = "" if bare else style.marker
+    return Line2D([], [], color=style.colour, marker=marker, markersize=5, linestyle=line, label=label)
 
 
 def _save(drawing: Figure, path: Path) -> None:
