@@ -20,18 +20,20 @@ class Packed:
 
     Attributes:
         views: one for each tensor.
-        size: how many floats they are, gaps apart.
+        memory: the vector, in which the gaps are 0.
+        size: how many floats the views are, gaps apart.
     """
 
     def __init__(self, tensors: Sequence[Tensor]) -> None:
         sizes = [t.numel() for t in tensors]
         rooms = [-(-size // _ALIGN) * _ALIGN for size in sizes]
-        memory = torch.zeros(sum(rooms), dtype=torch.float32, device=tensors[0].device)
+        self.memory = torch.zeros(sum(rooms), dtype=torch.float32, device=tensors[0].device)
         self.size = sum(sizes)
         self.views = [
-            room[:size].view(t.shape).copy_(t.detach()) for room, size, t in zip(memory.split(rooms), sizes, tensors)
+            room[:size].view(t.shape).copy_(t.detach())
+            for room, size, t in zip(self.memory.split(rooms), sizes, tensors)
         ]
-        self._runs = _without_gaps(memory, sizes, rooms)
+        self._runs = _without_gaps(self.memory, sizes, rooms)
         self._lengths = [len(run) for run in self._runs]
 
     def read(self) -> Tensor:
@@ -49,8 +51,7 @@ class Packed:
 
     def clear(self) -> None:
         """Set all values to 0."""
-        for run in self._runs:
-            run.zero_()
+        self.memory.zero_()
 
 
 def _without_gaps(memory: Tensor, sizes: Sequence[int], rooms: Sequence[int]) -> list[Tensor]:

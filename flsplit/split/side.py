@@ -12,15 +12,16 @@ from flsplit.split.packed import Packed
 
 BETAS, EPS = (0.9, 0.999), 1e-8
 _SLOT = ("step", "exp_avg", "exp_avg_sq")  # Adam's state of a parameter
+_PIECE = 1 << 17  # floats that Adam steps at a time on a CPU: all that it needs of them stays in a core's cache
 
 
 @dataclass(frozen=True)
 class SideState:
     """A side at rest, on the CPU.
 
-    `weights`: (P,) fp32, all parameters and floating buffers, in the modules' order.
-    `moments`: (2 Q + q,) fp32, Adam's first and second moments of the q parameters (Q numbers) and their step
-    counts; None before the first step, or where they stay behind.
+    `weights`: (P,) fp32, first all that is trained, then other parameters and floating buffers, in the modules' order.
+    `moments`: (2 Q + 1,) fp32, Adam's first and second moments of the Q trained numbers, and its step count; None
+    before the first step, or where they stay behind.
     """
 
     weights: Tensor
@@ -30,7 +31,10 @@ class SideState:
 class Side:
     """The model of one side, the compressor as that side has it, and one optimizer over both.
 
-    States are loaded in place, so that one side serves many clients one after another.
+    States are loaded in place, so that one side serves many clients one after another. Weights, gradients and moments
+    each lie in one piece of memory, so that Adam is a few operations whatever the number of parameters; it is
+    elementwise, so the numbers are those of `torch.optim.Adam` over the parameters, to the bit on a CPU. A parameter
+    that a step does not use has a gradient of 0, not none.
 
     Args:
         model: client-side or server-side model.
@@ -57,16 +61,29 @@ class Side:
         self.device = device
         self.modules = nn.ModuleList([model] if half is None else [model, half]).to(device)
         self.parameters = [p for p in self.modules.parameters() if p.requires_grad]
-        tensors = [t for t in self.modules.state_dict(keep_vars=True).values() if t.is_floating_point()]
-        self._weights = _in_place(tensors)
+        self._weights = _in_place([*self.parameters, *_untrained(self.modules)])
+        zeros = [torch.zeros_like(parameter) for parameter in self.parameters]
+        self._gradients, self._means, self._squares = Packed(zeros), Packed(zeros), Packed(zeros)
+        for parameter, view in zip(self.parameters, self._gradients.views):
+            parameter.grad = view
+        self._trained = self._weights.memory[: len(self._gradients.memory)]
         self.lr, self.proximal_mu = lr, proximal_mu
-        self._anchor: list[Tensor] = []
-        self.optimizer = torch.optim.Adam(self.parameters, lr=lr, betas=BETAS, eps=EPS)
-        self._means, self._squares = Packed(self.parameters), Packed(self.parameters)
-        self._steps = torch.zeros(len(self.parameters))  # on the CPU, where Adam counts
-        for parameter, *slot in zip(self.parameters, self._steps, self._means.views, self._squares.views):
-            self.optimizer.state[parameter] = dict(zip(_SLOT, slot))
+        self._anchor: Tensor | None = None
+        self._adam, self._steps = self._make_adam()
         self._load_moments(None)
+
+    def _make_adam(self) -> tuple[torch.optim.Adam, Tensor]:
+        """Adam over pieces of memory, and its step counts, which it wants on the CPU."""
+        length = _PIECE if self.device.type == "cpu" else len(self._trained)
+        whole = (self._trained, self._gradients.memory, self._means.memory, self._squares.memory)
+        pieces = list(zip(*(memory.split(length) for memory in whole)))
+        steps = torch.zeros(len(pieces))
+        weights = [nn.Parameter(weights) for weights, *_ in pieces]
+        adam = torch.optim.Adam(weights, lr=self.lr, betas=BETAS, eps=EPS)
+        for parameter, step, (_, gradient, *moments) in zip(weights, steps, pieces):
+            parameter.grad = gradient
+            adam.state[parameter] = dict(zip(_SLOT, (step, *moments)))
+        return adam, steps
 
     @property
     def size(self) -> int:
@@ -75,11 +92,10 @@ class Side:
 
     def step(self) -> None:
         """One optimizer step on the gradients at hand, which it consumes."""
-        for parameter, start in zip(self.parameters, self._anchor):
-            if parameter.grad is not None:
-                parameter.grad.add_(parameter.detach() - start, alpha=self.proximal_mu)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        if self._anchor is not None:
+            self._gradients.memory.add_(self._trained - self._anchor, alpha=self.proximal_mu)
+        self._adam.step()
+        self._gradients.clear()
         self._has_moments = True
 
     @torch.no_grad()
@@ -88,7 +104,7 @@ class Side:
         weights = self._weights.read()
         if not moments or not self._has_moments:
             return SideState(weights)
-        return SideState(weights, torch.cat([self._means.read(), self._squares.read(), self._steps]))
+        return SideState(weights, torch.cat([self._means.read(), self._squares.read(), self._steps[:1]]))
 
     @torch.no_grad()
     def load(self, state: SideState) -> None:
@@ -99,13 +115,14 @@ class Side:
         """
         check_size(state.weights, self.size)
         self._weights.write(state.weights)
-        self._anchor = []
+        self._gradients.clear()  # of a client that failed on its way back
+        self._anchor = None
         self._load_moments(state.moments)
 
     def anchor(self) -> None:
         """Let the proximal term, if there is one, pull towards the weights as they are now, until the next `load`."""
         if self.proximal_mu:
-            self._anchor = [parameter.detach().clone() for parameter in self.parameters]
+            self._anchor = self._trained.clone()
 
     def _load_moments(self, moments: Tensor | None) -> None:
         self._has_moments = moments is not None
@@ -115,10 +132,16 @@ class Side:
             self._steps.zero_()
             return
         count = self._means.size
-        check_size(moments, 2 * count + len(self._steps))
+        check_size(moments, 2 * count + 1)
         self._means.write(moments[:count])
         self._squares.write(moments[count : 2 * count])
-        self._steps.copy_(moments[2 * count :])
+        self._steps.fill_(moments[-1])
+
+
+def _untrained(modules: nn.Module) -> list[Tensor]:
+    """What the weights hold beside what is trained: frozen parameters and floating buffers."""
+    tensors = modules.state_dict(keep_vars=True).values()
+    return [t for t in tensors if t.is_floating_point() and not t.requires_grad]
 
 
 def _in_place(tensors: list[Tensor]) -> Packed:

@@ -98,18 +98,17 @@ class Stack:
             for values in (means, squares, steps):
                 values.zero_()
             return
-        check_size(state.moments, 2 * len(means) + len(self._parameters))
+        check_size(state.moments, 2 * len(means) + 1)
         means.copy_(state.moments[: len(means)])
-        squares.copy_(state.moments[len(means) : 2 * len(means)])
-        steps.copy_(state.moments[2 * len(means) :].max())
+        squares.copy_(state.moments[len(means) : -1])
+        steps.copy_(state.moments[-1:])
 
     def state(self, lane: int, *, moments: bool) -> SideState:
         """See `Side.state`."""
         weights = self._weights[lane].cpu().clone()
         if not moments or not self._steps[lane]:
             return SideState(weights)
-        steps = self._steps[lane].float().expand(len(self._parameters))
-        return SideState(weights, torch.cat([self._means[lane], self._squares[lane], steps]).cpu())
+        return SideState(weights, torch.cat([self._means[lane], self._squares[lane], self._steps[lane].float()]).cpu())
 
     def anchor(self, lane: int) -> None:
         """See `Side.anchor`."""

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from compressors import build
-from flsplit.split.side import Side, SideState
+from flsplit.split import side as side_module
+from flsplit.split.side import BETAS, EPS, Side, SideState
 
 
 def a_side(seed: int = 0) -> Side:
@@ -66,6 +67,59 @@ def test_without_moments_adam_starts_afresh() -> None:
     take_steps(fresh, 1)
     take_steps(reset, 1)
     assert torch.equal(fresh.state().weights, reset.state().weights)
+
+
+class Odd(nn.Module):
+    """A frozen parameter between trained ones, a floating buffer that moves, an integer one; no size is round."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(7, 33)
+        self.frozen = nn.Parameter(torch.randn(33), requires_grad=False)
+        self.norm = nn.BatchNorm1d(33)
+        self.last = nn.Linear(33, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(self.norm(self.first(x) * self.frozen))
+
+
+@pytest.mark.parametrize("mu", [0.0, 0.5])
+@pytest.mark.parametrize("piece", [1, 50, 1 << 17])
+def test_pieces_of_memory_are_stepped_as_parameters_are_to_the_bit(
+    mu: float, piece: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(side_module, "_PIECE", piece)
+    torch.manual_seed(3)
+    model = Odd()
+    plain, inputs = copy.deepcopy(model), torch.randn(6, 9, 7)
+    side = Side(model, build("base"), None, lr=1e-2, device=torch.device("cpu"), proximal_mu=mu)
+    side.anchor()
+    trained = [p for p in plain.parameters() if p.requires_grad]
+    start = [p.detach().clone() for p in trained]
+    adam = torch.optim.Adam(trained, lr=1e-2, betas=BETAS, eps=EPS)
+    for x in inputs:
+        side.model(x).square().mean().backward()
+        side.step()
+        adam.zero_grad()
+        plain(x).square().mean().backward()
+        for p, from_there in zip(trained, start):
+            if mu:
+                assert p.grad is not None
+                p.grad += mu * (p.detach() - from_there)
+        adam.step()
+    expected, found = plain.state_dict(), model.state_dict()
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+    assert side.size == sum(t.numel() for t in expected.values() if t.is_floating_point())
+
+
+def test_what_a_failed_client_has_left_of_a_gradient_is_forgotten() -> None:
+    fresh, used = a_side(), a_side()
+    start = fresh.state()
+    used.model(torch.ones(4, 3)).sum().backward()  # and then the way back broke off
+    used.load(start)
+    take_steps(fresh, 1)
+    take_steps(used, 1)
+    assert torch.equal(fresh.state().weights, used.state().weights)
 
 
 def test_a_state_of_another_model_is_refused() -> None:
