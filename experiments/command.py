@@ -6,11 +6,14 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from experiments.point import Point
 from experiments.results import Results
 from experiments.runner import Place
 from flsplit.errors import RunFailed, UserError
+
+Value = TypeVar("Value", str, int, float)
 
 
 def add_place(parser: argparse.ArgumentParser, *, runs: str, home: Path) -> None:
@@ -67,6 +70,20 @@ def seeds(text: str) -> tuple[int, ...]:
         return tuple(int(word) for word in text.split(","))
     except ValueError:
         raise argparse.ArgumentTypeError(f"must be whole numbers, got {text!r}") from None
+
+
+def some(known: Sequence[Value]) -> Callable[[str], tuple[Value, ...]]:
+    """A reader of `A,B`, all of them known, which raises argparse.ArgumentTypeError if one is not."""
+    named = {str(value): value for value in known}
+
+    def read(text: str) -> tuple[Value, ...]:
+        words = text.split(",")
+        for word in words:
+            if word not in named:
+                raise argparse.ArgumentTypeError(f"must be of {', '.join(named)}, got {word!r}")
+        return tuple(named[word] for word in words)
+
+    return read
 
 
 def _say(name: str, text: str, code: int) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from experiments import command
 from experiments.paper import figures, tables
@@ -62,26 +62,15 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("name", choices=NAMES, metavar="NAME", help=", ".join(NAMES))
     add("--scale", choices=SCALES, default="full", help="the paper's protocol, or one for two CPU cores [full]")
-    add("--methods", type=_some(METHODS), default=(), metavar="A,B", help=f"of {', '.join(METHODS)} [all]")
+    add("--methods", type=command.some(METHODS), default=(), metavar="A,B", help=f"of {', '.join(METHODS)} [all]")
     add("--ratios", type=_ratios, default=(), metavar="X,Y", help="xi, k/D, or nearly 1/R [the figure's]")
-    add("--rules", type=_some(RULES), default=("sqrt",), metavar="A,B", help=f"ADC's: {', '.join(RULES)} [sqrt]")
+    add("--rules", type=command.some(RULES), default=("sqrt",), metavar="A,B", help=f"ADC's: {', '.join(RULES)} [sqrt]")
     add("--seeds", type=command.seeds, default=(), metavar="A,B", help=f"[full: {SEEDS}, reduced: {SEEDS[0]}]")
-    add("--dataset", type=_some(DATASETS), default=(), metavar="A,B", help="[the figure's]")
-    add("--model", type=_some(MODELS), default=(), metavar="A,B", help="[the figure's]")
+    add("--dataset", type=command.some(DATASETS), default=(), metavar="A,B", help="[the figure's]")
+    add("--model", type=command.some(MODELS), default=(), metavar="A,B", help="[the figure's]")
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="differ from the protocol; part of the row")
     command.add_place(parser, runs="outputs/paper", home=HOME)
     return parser
-
-
-def _some(known: Sequence[str]) -> Callable[[str], tuple[str, ...]]:
-    def read(text: str) -> tuple[str, ...]:
-        chosen = tuple(text.split(","))
-        for word in chosen:
-            if word not in known:
-                raise argparse.ArgumentTypeError(f"must be of {', '.join(known)}, got {word!r}")
-        return chosen
-
-    return read
 
 
 def _ratios(text: str) -> tuple[float, ...]:

@@ -25,7 +25,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _make(arguments: argparse.Namespace) -> None:
     results = Results(arguments.results)
-    points = study.Grid(scale=arguments.scale, core=arguments.core, seeds=arguments.seeds).points()
+    points = study.Grid(
+        scale=arguments.scale, core=arguments.core, seeds=arguments.seeds, clients=arguments.clients,
+        alphas=arguments.alphas, strategies=arguments.strategies, methods=arguments.methods,
+        options=tuple(arguments.set),
+    ).points()  # fmt: skip
+    if not points:
+        raise UserError(f"{arguments.name} has nothing of this choice")
     if arguments.list:
         command.show(points, results)
         return
@@ -35,7 +41,7 @@ def _make(arguments: argparse.Namespace) -> None:
     rows = study.gather(points, results)
     if rows.empty:
         raise UserError(f"{arguments.name}: no rows yet")
-    for path in study.draw(rows, results, arguments.figures):
+    for path in study.draw(rows, results, arguments.figures, arguments.set):
         print("drew", path)
     print(study.table(rows))
 
@@ -47,6 +53,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--scale", choices=("study", "study-cpu"), default="study", help="224 px and all images, or two CPU cores")
     add("--core", action="store_true", help="the core of the grid, not all of it")
     add("--seeds", type=command.seeds, default=(study.SEED,), metavar="A,B", help=f"[{study.SEED}]")
+    for key, known in (
+        ("clients", study.CLIENTS), ("alphas", study.ALPHAS), ("strategies", tuple(study.STRATEGIES)),
+        ("methods", study.NAMES),
+    ):  # fmt: skip
+        words = ", ".join(map(str, known))
+        add(f"--{key}", type=command.some(known), default=known, metavar="A,B", help=f"of {words} [all]")
+    add("--set", action="append", default=[], metavar="KEY=VALUE", help="differ from the study; part of the row")
     command.add_place(parser, runs="outputs/study", home=HOME)
     return parser
 

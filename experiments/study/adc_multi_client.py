@@ -9,6 +9,7 @@ from math import inf
 from pathlib import Path
 
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from experiments.point import Point
@@ -19,6 +20,7 @@ CLIENTS = (1, 5, 10, 20)
 ALPHAS = (inf, 0.5, 0.1)
 STRATEGIES = {"splitfed_v1": (), "splitfed_v2": (), "parallel": ("strategy.sync=round",)}  # and their options
 METHODS = (("base", None), ("adc", 0.1), ("adc", 0.2), ("topk", 0.1))
+NAMES = tuple(dict.fromkeys(name for name, _ in METHODS))
 SEED = 43422
 _COLOURS = {method: Style.of(index) for method, index in zip(METHODS, (6, 0, 5, 2))}
 _LINES = {"splitfed_v1": "-", "splitfed_v2": "--", "parallel": ":"}
@@ -33,11 +35,21 @@ class Grid:
         scale: a key of `experiments.point.SCALES`.
         seeds: one run each.
         core: only the points that differ from N = 10, alpha = 0.5, `splitfed_v1` in one thing at most, and N = 1.
+        clients: of `CLIENTS`.
+        alphas: of `ALPHAS`; one client has none.
+        strategies: of `STRATEGIES`; one client has none.
+        methods: of `NAMES`.
+        options: overrides for every run.
     """
 
     scale: str
     seeds: Sequence[int] = (SEED,)
     core: bool = False
+    clients: Sequence[int] = CLIENTS
+    alphas: Sequence[float] = ALPHAS
+    strategies: Sequence[str] = tuple(STRATEGIES)
+    methods: Sequence[str] = NAMES
+    options: tuple[str, ...] = ()
 
     def points(self) -> list[Point]:
         """The runs: the centre of the grid, the rest of its core, and all others; every method side by side."""
@@ -45,14 +57,15 @@ class Grid:
         return [point for point in points if _distance(point) <= 1] if self.core else points
 
     def _all(self) -> Iterable[Point]:
-        several = product(CLIENTS[1:], ALPHAS, STRATEGIES)
-        one = (1, None, "splitfed_v1")  # no strategy and no alpha to tell apart
-        for seed, (clients, alpha, strategy), (method, value) in product(self.seeds, [*several, one], METHODS):
+        several = product([n for n in self.clients if n > 1], self.alphas, self.strategies)
+        one = [(1, None, "splitfed_v1")] * (1 in self.clients)  # no strategy and no alpha to tell apart
+        methods = [method for method in METHODS if method[0] in self.methods]
+        for seed, (clients, alpha, strategy), (method, value) in product(self.seeds, [*several, *one], methods):
             yield Point(
                 scale=self.scale, dataset="cifar100", model="deit_tiny", method=method, value=value,
                 rule="sqrt" if method == "adc" else None, seed=seed, clients=clients, strategy=strategy,
                 partition="iid" if alpha is None else "dirichlet", alpha=alpha,
-                options=STRATEGIES[strategy] if clients > 1 else (),
+                options=(*(STRATEGIES[strategy] if clients > 1 else ()), *self.options),
             )  # fmt: skip
 
 
@@ -87,45 +100,61 @@ def table(rows: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
-def draw(rows: pd.DataFrame, results: Results, folder: Path) -> list[Path]:
-    """Accuracy over everything sent, a file per number of clients and a panel per alpha; one client in grey."""
+def draw(rows: pd.DataFrame, results: Results, folder: Path, options: Sequence[str] = ()) -> list[Path]:
+    """Accuracy over everything sent: a file per number of clients, with a panel per alpha.
+
+    Args:
+        rows: from `gather`.
+        results: their curves.
+        folder: where the images go.
+        options: what all rows have beside the study's own settings; part of titles and names.
+
+    Returns:
+        the files.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     drawn = []
-    for (scale, clients), of_size in rows[rows.clients > 1].groupby(["scale", "clients"]):
-        alphas = [alpha for alpha in ALPHAS if (of_size.alpha == alpha).any()]
+    for (scale, clients), of_size in rows.groupby(["scale", "clients"]):
+        alphas = sorted(of_size.alpha.dropna().unique(), reverse=True) or [None]
         with figure(4.6 * len(alphas) + 1.4, 4.4) as drawing:
             panels = drawing.subplots(1, len(alphas), squeeze=False, sharey=True)[0]
             for axes, alpha in zip(panels, alphas):
-                for _, row in of_size[of_size.alpha == alpha].iterrows():
-                    point: Point = row.point
-                    curve = results.curve(point)
-                    if curve is None:
-                        continue
-                    scored = curve.dropna(subset="test_accuracy")
-                    style = _COLOURS[(point.method, point.value)]
-                    axes.plot(
-                        (scored.uplink_bits + scored.downlink_bits + scored.sync_bits) / 1e9,
-                        100 * scored.test_accuracy, color=style.colour, marker=style.marker, markersize=4,
-                        linestyle=_LINES[point.strategy],
-                    )  # fmt: skip
-                axes.set(xlabel="sent, activations and models, gigabits", title=f"Dirichlet alpha = {alpha:g}")
+                for _, row in of_size[(of_size.alpha == alpha) | of_size.alpha.isna()].iterrows():
+                    _plot(axes, row.point, results)
+                axes.set(xlabel="sent, activations and models, gigabits")
+                axes.set_title("" if alpha is None else f"Dirichlet alpha = {alpha:g}")
             panels[0].set_ylabel("test accuracy, %")
-            drawing.suptitle(f"{clients} clients, DeiT-T on CIFAR-100 ({scale})")
+            size = "one client" if clients == 1 else f"{clients} clients"
+            drawing.suptitle(f"{size}, DeiT-T on CIFAR-100 ({', '.join([scale, *options])})")
             drawing.legend(handles=_legend(of_size), loc="outside right center", frameon=False, fontsize=9)
-            path = folder / f"adc_multi_client-{scale}-n{clients}.png"
+            path = folder / f"{'-'.join(['adc_multi_client', scale, f'n{clients}', *options])}.png"
             drawing.savefig(path, dpi=130)
         drawn.append(path)
     return drawn
 
 
+def _plot(axes: Axes, point: Point, results: Results) -> None:
+    curve = results.curve(point)
+    if curve is None:
+        return
+    scored = curve.dropna(subset="test_accuracy")
+    sent, style = scored.uplink_bits + scored.downlink_bits + scored.sync_bits, _COLOURS[(point.method, point.value)]
+    axes.plot(
+        sent / 1e9, 100 * scored.test_accuracy, color=style.colour, marker=style.marker, markersize=4,
+        linestyle=_LINES[point.strategy],
+    )  # fmt: skip
+
+
 def _legend(rows: pd.DataFrame) -> list[Line2D]:
+    there = {(point.method, point.value) for point in rows.point}
     methods = [
         Line2D([], [], color=style.colour, marker=style.marker, markersize=4, label=f"{method} {value or ''}".strip())
         for (method, value), style in _COLOURS.items()
+        if (method, value) in there
     ]
     strategies = [
         Line2D([], [], color="#333a45", linestyle=line, label=strategy)
         for strategy, line in _LINES.items()
-        if (rows.strategy == strategy).any()
+        if ((rows.strategy == strategy) & (rows.clients > 1)).any()
     ]
     return [*methods, *strategies]

@@ -65,9 +65,39 @@ def test_rows_are_found_drawn_and_listed(tmp_path: Path, capsys: pytest.CaptureF
     assert "nothing to run, 32 runs are there" in out
     assert len([line for line in out.splitlines() if " 0.0" in line or " 0.1" in line or " 0.2" in line]) >= 30
     assert {path.name for path in (tmp_path / "figures").iterdir()} == {
-        f"adc_multi_client-study-cpu-n{clients}.png" for clients in (5, 10, 20)
+        f"adc_multi_client-study-cpu-n{clients}.png" for clients in (1, 5, 10, 20)
     }
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_grid_is_narrowed_and_set_apart(capsys: pytest.CaptureFixture[str]) -> None:
+    words = "--scale study-cpu --clients 1,5 --alphas inf --strategies splitfed_v2 --methods adc --set lr=5e-5 --list"
+    assert command.main(["adc_multi_client", *words.split()]) == 0
+    assert [line.strip() for line in capsys.readouterr().out.splitlines()] == [
+        f"study-cpu-cifar100-deit_tiny-adc-sqrt-{ratio}_lr_5e-5-{size}s43422"
+        for size in ("", "n5-splitfed_v2-dirichlet-inf-")
+        for ratio in (0.1, 0.2)
+    ]
+    config = study.Grid(scale="study-cpu", clients=(5,), options=("lr=5e-5",)).points()[0]
+    assert "lr=5e-5" in config.overrides(data=None, weights=None)
+
+
+@pytest.mark.parametrize(
+    ("word", "line"),
+    [
+        ("--clients=7", "argument --clients: must be of 1, 5, 10, 20, got '7'"),
+        ("--alphas=0.5,two", "argument --alphas: must be of inf, 0.5, 0.1, got 'two'"),
+    ],
+)
+def test_a_choice_that_is_not_there_is_named(word: str, line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        command.main(["adc_multi_client", word])
+    assert stopped.value.code == 2 and capsys.readouterr().err.endswith(f": error: {line}\n")
+
+
+def test_nothing_of_a_choice_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main(["adc_multi_client", "--core", "--clients", "5", "--alphas", "0.1"]) == 2
+    assert capsys.readouterr().err == "experiments.study: adc_multi_client has nothing of this choice\n"
 
 
 def test_no_rows_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
