@@ -1,10 +1,11 @@
 """`scale`: what clients cost beyond their training, in memory and in time, from 10 to 1,000 of them.
 
 Time is that of whole rounds as a user waits for them, from the end of one round to the end of the next: choosing
-clients, handing out models, training, averaging, keeping moments, tables and checkpoint. The first round is left out,
-since a process does things once, and so are evaluations. From it goes the time of one client that takes the same number
-of steps in one round; what is left, divided by the clients and rounds (less that one), is what a taking-part client
-adds to a round beyond its training. The two runs alternate.
+clients, handing out models, training, averaging, keeping moments, tables and checkpoint. The first two rounds are left
+out, since in them a process does things once and clients' files are made, those of the last checkpoint and those of the
+next, which are written over from then on; so are evaluations. From it goes the time of one client that takes the same
+number of steps in one round; what is left, divided by the clients and rounds (less that one), is what a taking-part
+client adds to a round beyond its training. The two runs alternate.
 
 Memory is the peak of a process of its own. What an idle client adds is the difference between 1,000 clients and as many
 as take part, divided by the idle ones. With Ray it is that of the server's process: the workers know no idle client.
@@ -55,9 +56,9 @@ def run(*, pairs: int) -> Iterator[Result]:
 def seconds_beyond(workload: Workload, *, clients: int, taking_part: int, rounds: int) -> float:
     """Seconds that a taking-part client adds to a round beyond its training."""
     passes = taking_part * rounds
-    many = rounds_seconds(workload.keys(**_sizes(clients, taking_part, rounds + 2)))
-    one = rounds_seconds(workload.keys(**{**_sizes(1, 1, 3), "local_steps": passes}))
-    return (sum(many[1:-1]) - one[1]) / max(1, passes - 1)
+    many = rounds_seconds(workload.keys(**_sizes(clients, taking_part, rounds + 3)))
+    one = rounds_seconds(workload.keys(**{**_sizes(1, 1, 4), "local_steps": passes}))
+    return (sum(many[2:-1]) - one[2]) / max(1, passes - 1)
 
 
 def rounds_seconds(keys: list[str]) -> list[float]:

@@ -123,13 +123,13 @@ def test_a_pass_beyond_training_is_what_the_longer_run_took_more(monkeypatch: py
 
     def seconds(keys: list[str]) -> list[float]:
         asked.append(keys)
-        return [100.0, 3.0, 3.0, 100.0] if "clients=20" in keys else [100.0, 4.1, 100.0]
+        return [100.0, 100.0, 3.0, 3.0, 100.0] if "clients=20" in keys else [100.0, 100.0, 4.1, 100.0]
 
     monkeypatch.setattr(scale, "rounds_seconds", seconds)
     with TINY.made() as made:
         assert scale.seconds_beyond(made, clients=20, taking_part=10, rounds=2) == pytest.approx((6.0 - 4.1) / 19)
-    assert {"clients=20", "clients_per_round=10", "rounds=4", "local_steps=1"} < set(asked[0])
-    assert {"clients=1", "clients_per_round=1", "rounds=3", "local_steps=20"} < set(asked[1])
+    assert {"clients=20", "clients_per_round=10", "rounds=5", "local_steps=1"} < set(asked[0])
+    assert {"clients=1", "clients_per_round=1", "rounds=4", "local_steps=20"} < set(asked[1])
 
 
 @pytest.mark.slow
