@@ -1,0 +1,131 @@
+"""The program as a whole: where jobs go, how it ends, and what it shows."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+from helpers.command_line import SMALL, Accepted, Refused, contents, one_line
+
+import flsplit
+from flsplit import cli, experiment
+from flsplit.errors import RunFailed, UserError
+
+
+def test_a_quoted_folder_is_trained_into(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([*SMALL, 'out="my run, (1)=a"']) == 0
+    assert [path.name for path in here.iterdir()] == ["my run, (1)=a"]
+    assert (here / "my run, (1)=a" / "summary.json").exists()
+
+
+def test_a_sweep_has_a_folder_per_job(here: Path, accepted: Accepted) -> None:
+    configs = accepted("-m", "seed=1,2", "compressor=adc,topk", "out=all")
+    assert [config.out for config in configs] == ["all/0", "all/1", "all/2", "all/3"]
+    assert [(config.seed, config.compressor["name"]) for config in configs] == [
+        (1, "adc"), (1, "topk"), (2, "adc"), (2, "topk"),
+    ]  # fmt: skip
+    assert [path.name for path in here.iterdir()] == ["all"]
+
+
+def test_jobs_in_one_folder_are_seen_however_long_they_take_to_check(
+    refused: Refused, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Clock:
+        day = 0
+
+        @classmethod
+        def now(cls) -> datetime:
+            cls.day += 1
+            return datetime(2026, 1, cls.day)
+
+    monkeypatch.setattr("hydra.core.utils.datetime", Clock)
+    assert "a folder of its own" in refused("-m", "seed=1,2", "hydra.sweep.subdir=a")
+
+
+def test_groups_of_the_users_own(here: Path, refused: Refused, accepted: Accepted) -> None:
+    (here / "own" / "compressor").mkdir(parents=True)
+    (here / "own" / "compressor" / "mine.yaml").write_text("name: topk\nrate: 0.5\n")
+    [config] = accepted("--config-dir", "own", "compressor=mine")
+    assert config.compressor == {"name": "topk", "rate": 0.5}
+    assert "c3sl, mine, randtopk" in refused("--config-dir", "own", "compressor=mne2")
+
+
+def test_a_run_that_fails_is_code_1(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RunFailed("no client is left")
+
+    monkeypatch.setattr(experiment, "execute", fail)
+    assert cli.main(["engine=inline"]) == 1
+    assert one_line(capsys.readouterr().err) == "flsplit: no client is left"
+
+
+def test_a_fault_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(experiment, "execute", lambda *_, **__: [].pop())
+    with pytest.raises(IndexError):
+        cli.main(["engine=inline"])
+
+
+def test_what_is_shown(capsys: pytest.CaptureFixture[str], here: Path) -> None:
+    for arguments, shows in (
+        (["--help"], "compressor: adc, base"),
+        (["--cfg", "job", "compressor=topk"], "rate: 0.1"),
+        (["--version"], "flsplit"),
+    ):
+        assert cli.main(arguments) == 0
+        output = capsys.readouterr()
+        assert shows in output.out
+        assert output.err == ""
+    assert contents(here) == {}
+
+
+def test_python_gets_the_same_line() -> None:
+    with pytest.raises(UserError, match="unknown key client; did you mean clients"):
+        flsplit.run(["client=4"])
+
+
+# In a process of its own
+
+
+def start(code: list[str]) -> subprocess.Popen[str]:
+    root = str(Path(flsplit.__file__).parents[1])
+    environment = {**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, *code], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def test_what_hydra_finds_is_told_before_anything_slow_is_imported(here: Path) -> None:
+    check = "import sys; from flsplit.cli import main; code = main(sys.argv[1:]); print('torch' in sys.modules, code)"
+    process = start(["-c", check, "compressor=adcc"])
+    output, error = process.communicate(timeout=600)
+    assert output == "False 2\n"
+    assert "did you mean adc?" in one_line(error)
+    assert contents(here) == {}
+
+
+def test_the_program_itself(here: Path) -> None:
+    process = start(["-m", "flsplit.cli", "hydra.run.dir=a", "clients=2000"])
+    output, error = process.communicate(timeout=600)
+    assert (process.returncode, output) == (2, "")
+    assert "clients=2000" in one_line(error)
+    assert contents(here) == {}
+
+
+def test_ctrl_c_is_one_line(here: Path) -> None:
+    process = start(["-m", "flsplit.cli", "engine=inline", "clients=2", "rounds=1000", "out=a"])
+    deadline = time.monotonic() + 600
+    while not (here / "a" / "checkpoint" / "state.json").exists():
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=600)
+    assert process.returncode == 130
+    said = [line for line in error.splitlines() if not line.startswith("round ")]
+    assert said == ["flsplit: interrupted; resume=a goes on from here"]

@@ -1,0 +1,104 @@
+"""What is typed beside `resume`, and folders that cannot be resumed: one line, code 2, nothing written."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+from helpers.command_line import Accepted, Refused
+
+
+@pytest.mark.parametrize(
+    ("typed", "key", "right"),
+    [
+        ("clients=3", "clients=3", "has 2; leave it out"),
+        ("compressor=topk", "compressor=topk", "has adc; leave it out"),
+        ("compressor.ratio=0.3", "compressor.ratio=0.3", "has 0.25; leave it out"),
+        ("out=elsewhere", "out=elsewhere", "leave it out"),
+        ("rounds=1", "rounds=1", "has finished 2 already"),
+        ("rounds=0", "rounds", "at least 1"),
+        ("nothing_like_it=1", "unknown key nothing_like_it", "--help"),
+        ("-m clients=2,3", "clients=3", "has 2; leave it out"),
+    ],
+)
+def test_what_is_typed_beside_resume(refused: Refused, a_run: Path, typed: str, key: str, right: str) -> None:
+    line = refused(f"resume={a_run}", *shlex.split(typed))
+    assert key in line
+    assert right in line
+
+
+@pytest.mark.parametrize(
+    "typed", ["", "clients=2 lr=2e-3 compressor=adc compressor.ratio=0.25", "engine=inline", "rounds=3"]
+)
+def test_what_agrees_with_the_run_to_resume(a_run: Path, accepted: Accepted, typed: str) -> None:
+    [config] = accepted(f"resume={a_run}", *typed.split())
+    assert (config.clients, config.rounds) == (2, 3 if "rounds" in typed else 2)
+    assert config.out == str(a_run)
+
+
+def test_several_runs_are_resumed_where_they_are(a_run: Path, tmp_path: Path, accepted: Accepted) -> None:
+    other = shutil.copytree(a_run, tmp_path / "other")
+    assert [config.out for config in accepted("-m", f"resume={a_run},{other}", "rounds=3")] == [str(a_run), str(other)]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "right"),
+    [
+        ("clients: 2\n", "", "clients is missing"),
+        ("clients: 2\n", "clients: two\n", "clients must be a whole number"),
+        ("clients: 2\n", "clients: 2\nmore: 1\n", "unknown key more"),
+        ("clients: 2\n", "clients: [\n", "not YAML"),
+        ("split_point: 3", "split_point: 2", "not those of config.yaml"),
+        ("ratio: 0.25", "ratio: 25", "compressor.ratio"),
+    ],
+)
+def test_a_damaged_configuration(refused: Refused, a_run: Path, old: str, new: str, right: str) -> None:
+    path = a_run / "config.yaml"
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new, 1))
+    assert right in refused(f"resume={a_run}")
+
+
+@pytest.mark.parametrize("content", [b"", b"- 1\n- 2\n", b"\xff\xfe\x00"])
+def test_a_configuration_that_is_none(refused: Refused, a_run: Path, content: bytes) -> None:
+    (a_run / "config.yaml").write_bytes(content)
+    assert f"resume={a_run}: its config.yaml is damaged" in refused(f"resume={a_run}")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("config.yaml", None),
+        ("checkpoint", None),
+        ("checkpoint/state.json", None),
+        ("checkpoint/state.json", b"{"),
+        ("checkpoint/state.json", b"{}"),
+        ("checkpoint/models-0.safetensors", None),
+        ("checkpoint/models-0.safetensors", b"xx"),
+        ("checkpoint/clients/0.2.npy", None),
+        ("checkpoint/clients/0.2.npy", b"xx"),
+        ("rounds.parquet", None),
+        ("rounds.parquet", b"xx"),
+        ("clients.parquet", b"xx"),
+    ],
+)
+def test_a_damaged_run(refused: Refused, a_run: Path, name: str, content: bytes | None) -> None:
+    path = a_run / name
+    assert path.exists()
+    if content is not None:
+        path.write_bytes(content)
+    elif path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+    line = refused(f"resume={a_run}")
+    assert "resume" in line
+    assert name.partition("/")[0] in line
+
+
+def test_a_run_killed_before_its_first_checkpoint_goes_on(a_run: Path, accepted: Accepted) -> None:
+    (a_run / "checkpoint" / "state.json").unlink()
+    (a_run / "rounds.parquet").unlink()
+    assert len(accepted(f"resume={a_run}")) == 1
