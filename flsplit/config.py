@@ -17,6 +17,7 @@ import compressors
 from flsplit import data
 from flsplit.budget import CHARGES, SHARES, BudgetConfig
 from flsplit.errors import UserError
+from flsplit.logger import check_logger
 from flsplit.typed import nearest, read, shown
 
 
@@ -76,6 +77,7 @@ class Config:
     out: str | None = None
     resume: str | None = None
     experiment: str | None = None
+    logger: str | None = None
 
     @property
     def taking_part(self) -> int:
@@ -156,6 +158,7 @@ def read_config(values: Mapping[str, Any]) -> Config:
         raise UserError(f"engine.stack must be at least 1, got {config.engine.stack}")
     _check_gpus(config)
     _check_compile(config)
+    check_logger(config.logger)
     if not isinstance(config.strategy.get("aggregator_args", {}), Mapping):
         raise UserError(
             "strategy.aggregator_args is a group of keys (strategy.aggregator_args.KEY=VALUE), "

@@ -28,6 +28,7 @@ from flsplit.compose import compose
 from flsplit.config import Config
 from flsplit.errors import RunFailed, UserError
 from flsplit.folder import folder_for
+from flsplit.logger import logger_for
 from flsplit.profile import Profile, read_profiles
 from flsplit.record import Recorder, write_partition
 from flsplit.report.console import Progress, closing_table
@@ -120,6 +121,8 @@ def execute(
         except RunFailed:
             finish(prepared, server, recorder, "failed")
             raise
+        finally:
+            recorder.logger.close()
     summary = finish(prepared, server, recorder, "budget" if server.out_of_budget else "completed")
     if not quiet:
         closing_table({**summary, "out": str(prepared.out)}, title=title(config), stream=stream or sys.stdout)
@@ -177,7 +180,7 @@ def lay_out(prepared: Prepared) -> tuple[Recorder, Checkpoints]:
         UserError: if it cannot be made.
     """
     out, config = prepared.out, prepared.plan.config
-    checkpoints, recorder = Checkpoints(out / "checkpoint"), Recorder(out)
+    checkpoints, recorder = Checkpoints(out / "checkpoint"), Recorder(out, logger_for(config.logger, out))
     try:
         checkpoints.create()
     except OSError as error:

@@ -11,6 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from flsplit.logger import Logger
+
 _INT, _FLOAT = pa.int64(), pa.float64()
 _CHUNKS = 64
 
@@ -40,10 +42,15 @@ def write(path: Path, table: pa.Table) -> None:
 
 
 class Recorder:
-    """Collects the rows of a run and keeps its files up to date."""
+    """Collects the rows of a run and keeps its files up to date.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    Args:
+        folder: the run's.
+        logger: is shown every new round; None for none.
+    """
+
+    def __init__(self, folder: Path, logger: Logger | None = None) -> None:
+        self.folder, self.logger = folder, logger or Logger()
         self._rounds, self._clients = ROUNDS.empty_table(), CLIENTS.empty_table()
 
     @property
@@ -62,6 +69,7 @@ class Recorder:
         self._rounds = _longer(self._rounds, [round_row])
         self._clients = _longer(self._clients, client_rows)
         self.save()
+        self.logger.log(self._rounds)
 
     def save(self) -> None:
         """Bring the files up to date."""
