@@ -68,6 +68,8 @@ class ServerHost:
             side.load(self._state)
             side.anchor()
             self._open[client] = side
+        else:
+            self._shared.forget()
         self._losses[client] = torch.zeros((), dtype=torch.float64)
         self._steps[client] = 0
 

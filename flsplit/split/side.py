@@ -115,9 +115,13 @@ class Side:
         """
         check_size(state.weights, self.size)
         self._weights.write(state.weights)
-        self._gradients.clear()  # of a client that failed on its way back
+        self.forget()
         self._anchor = None
         self._load_moments(state.moments)
+
+    def forget(self) -> None:
+        """Drop the gradients of a step that was never taken, because its client failed on the way back."""
+        self._gradients.clear()
 
     def anchor(self) -> None:
         """Let the proximal term, if there is one, pull towards the weights as they are now, until the next `load`."""

@@ -135,3 +135,31 @@ def test_a_replica_starts_from_the_rounds_state() -> None:
     assert first.replica is not None and second.replica is not None
     assert torch.equal(first.replica.weights, second.replica.weights) and first.loss == second.loss > 0
     assert not torch.equal(first.replica.weights, start.weights)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_step_that_broke_off_leaves_nothing_in_the_next_clients(
+    shared: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def backward_and_fail(loss: Tensor) -> None:
+        torch.autograd.backward(loss)
+        raise MemoryError
+
+    client, host, start = sides("base")
+    payload = Payload((client.model(batches(1)[0][0])[0].detach(),), (torch.arange(8),))
+    shape = BatchShape(batch=8, tokens=17, width=64, classes=10)
+    weights = []
+    for breaks_off in (False, True):
+        host.begin(start, shared=shared)
+        if breaks_off:
+            host.open(0)
+            with monkeypatch.context() as patched, pytest.raises(MemoryError):
+                patched.setattr(Tensor, "backward", backward_and_fail)
+                host.step(Uplink(client=0, shape=shape, payload=payload))
+            if not shared:
+                host.close(0, moments=False)  # its side goes to the next client
+        host.open(1)
+        host.step(Uplink(client=1, shape=shape, payload=payload))
+        replica = host.close(1, moments=False).replica
+        weights.append((replica or host.shared_state(moments=False)).weights)
+    assert torch.equal(*weights)
