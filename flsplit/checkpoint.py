@@ -7,6 +7,7 @@ and clients' files of an earlier state get a new name and are written over, whic
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from flsplit.split.side import SideState
+
+_MODELS = ("models-0.safetensors", "models-1.safetensors")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,8 +56,9 @@ class ClientFiles:
             self._spare.pop().rename(path)
 
     def keep(self, needed: set[str]) -> None:
-        """Keep the files named so; all others may be written over. There are never more than a round needs."""
-        self._spare = [path for path in self.folder.iterdir() if path.name not in needed]
+        """Keep these files; all others may be written over, so that there are no more than a round needs."""
+        with os.scandir(self.folder) as files:
+            self._spare = [Path(file) for file in files if file.path not in needed]
 
 
 class Checkpoints:
@@ -63,6 +67,8 @@ class Checkpoints:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.clients = ClientFiles(folder / "clients")
+        self._models = ""  # the file of models that the last checkpoint names
+        self._needed: set[str] = set()  # and its files of clients
 
     def create(self) -> None:
         """Make the folders."""
@@ -75,17 +81,22 @@ class Checkpoints:
             tensors[f"{name}.weights"] = side.weights
             if side.moments is not None:
                 tensors[f"{name}.moments"] = side.moments
-        models = f"models-{state.round % 2}.safetensors"
+        models = next(name for name in _MODELS if name != self._models)
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, self.folder / models)
         files = {
-            name: {str(client): Path(path).name for client, path in paths.items()}
-            for name, paths in (("moments", state.moments), ("models", state.models))
+            kind: {str(client): Path(path).name for client, path in paths.items()}
+            for kind, paths in (("moments", state.moments), ("models", state.models))
         }
         values = {"round": state.round, "file": models, **files, "totals": state.totals}
         part = self.folder / "state.part"
         part.write_text(json.dumps(values))
         part.replace(self.folder / "state.json")
-        self.clients.keep({name for paths in files.values() for name in paths.values()})
+        self._models, self._needed = models, _client_files(state)
+        self.clients.keep(self._needed)
+
+    def hold(self, state: State) -> None:
+        """Keep clients' files as `state`, which may be saved later, and the last checkpoint need them."""
+        self.clients.keep(self._needed | _client_files(state))
 
     def load(self) -> State | None:
         """The last checkpoint, or None if no round was finished."""
@@ -94,7 +105,7 @@ class Checkpoints:
             return None
         values = json.loads(path.read_text())
         tensors: dict[str, torch.Tensor] = load_file(self.folder / values["file"])
-        return State(
+        state = State(
             round=values["round"],
             client_model=SideState(tensors["client.weights"], tensors.get("client.moments")),
             server_model=SideState(tensors["server.weights"], tensors.get("server.moments")),
@@ -107,3 +118,9 @@ class Checkpoints:
             },
             totals=values["totals"],
         )
+        self._models, self._needed = values["file"], _client_files(state)
+        return state
+
+
+def _client_files(state: State) -> set[str]:
+    return {*state.moments.values(), *state.models.values()}

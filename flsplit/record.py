@@ -42,7 +42,7 @@ def write(path: Path, table: pa.Table) -> None:
 
 
 class Recorder:
-    """Collects the rows of a run and keeps its files up to date.
+    """Collects the rows of a run and writes them into its files.
 
     Args:
         folder: the run's.
@@ -65,10 +65,9 @@ class Recorder:
         self._clients = pq.read_table(self.folder / "clients.parquet").filter(before)
 
     def add(self, round_row: Row, client_rows: Sequence[Row]) -> None:
-        """One more round."""
+        """One more round, which the files lack until they are saved."""
         self._rounds = _longer(self._rounds, [round_row])
         self._clients = _longer(self._clients, client_rows)
-        self.save()
         self.logger.log(self._rounds)
 
     def save(self) -> None:

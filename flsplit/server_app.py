@@ -25,6 +25,7 @@ from flsplit.streams import numpy_stream
 from flsplit.task import Report
 
 SHOW_EVERY = 0.25  # seconds
+SAVE_EVERY = 1.0  # seconds, so that rounds of milliseconds do not wait for files; a kill costs as much at most
 
 
 @dataclass
@@ -61,6 +62,8 @@ class Server:
         self._plan, self._recorder, self._checkpoints, self._progress = plan, recorder, checkpoints, progress
         self._workers = workers
         self._shown = 0.0
+        self._saved = float("-inf")  # when
+        self._unsaved: State | None = None
         self.out_of_budget = False
         self.own: dict[int, float] = {}
         self.totals = Totals(Tally())
@@ -69,8 +72,14 @@ class Server:
         """All rounds that are still to be run.
 
         Raises:
-            RunFailed: if a round brings no model back.
+            RunFailed: if a round brings no model back; what was finished before is saved.
         """
+        try:
+            self._run(grid, hub)
+        finally:
+            self._save()
+
+    def _run(self, grid: Grid, hub: Hub) -> None:
         self._assembly = assembly = assembly_for(self._plan)
         config = assembly.config
         self._hub = hub
@@ -203,17 +212,27 @@ class Server:
             "xi": tally.xi, "seconds": seconds,
         }  # fmt: skip
         self._recorder.add(row, [self._client_row(number, report, own) for report in reports])
-        self._checkpoints.save(
-            State(
-                round=number, client_model=fed.client_model, server_model=fed.server_model, moments=fed.moments,
-                models=fed.models, aggregator=self._aggregator.state(), totals={
-                    "tally": tally.as_dict(), "sync_bits": totals.sync_bits, "seconds": totals.seconds,
-                    "training_seconds": totals.training_seconds, "charged": totals.charged,
-                    "acquainted": sorted(fed.acquainted),
-                },
-            )
+        self._unsaved = State(
+            round=number, client_model=fed.client_model, server_model=fed.server_model, moments=dict(fed.moments),
+            models=dict(fed.models), aggregator=self._aggregator.state(), totals={
+                "tally": tally.as_dict(), "sync_bits": totals.sync_bits, "seconds": totals.seconds,
+                "training_seconds": totals.training_seconds, "charged": dict(totals.charged),
+                "acquainted": sorted(fed.acquainted),
+            },
         )  # fmt: skip
+        if time.monotonic() - self._saved >= SAVE_EVERY:
+            self._save()
+        else:
+            self._checkpoints.hold(self._unsaved)
         self._progress.round_done(row)
+
+    def _save(self) -> None:
+        """Bring tables and checkpoint up to the last round that was finished."""
+        if self._unsaved is None:
+            return
+        self._recorder.save()
+        self._checkpoints.save(self._unsaved)
+        self._unsaved, self._saved = None, time.monotonic()
 
     def _client_row(self, number: int, report: Report, own: dict[int, float]) -> Row:
         tally, failed = report.tally, report.error is not None

@@ -8,13 +8,20 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 
 import flsplit
+from flsplit import server_app
+from flsplit.checkpoint import Checkpoints
 from flsplit.errors import UserError
+from flsplit.messenger import Messenger
+from flsplit.task import Task
 
 KEYS = [
     "engine=inline", "clients=4", "clients_per_round=3", "batch_size=8", "dataset.train_limit=120",
@@ -77,6 +84,31 @@ def test_whatever_a_run_carries_is_in_its_checkpoint(keys: list[str], tmp_path: 
     resumed = flsplit.run([f"resume={tmp_path / 'cut'}", "rounds=4"])
     pd.testing.assert_frame_equal(whole.rounds.drop(columns="seconds"), resumed.rounds.drop(columns="seconds"))
     pd.testing.assert_frame_equal(whole.clients, resumed.clients)
+
+
+@pytest.mark.parametrize("strategy", ["splitfed_v1", "splitfed_v3", "parallel"])
+def test_rounds_may_wait_to_be_saved(strategy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that saves two rounds of four is killed, or breaks off, in the middle of its fifth."""
+    keys = [*KEYS, f"strategy={strategy}", "rounds=6"]
+    whole = flsplit.run([*keys, f"out={tmp_path / 'whole'}"])
+
+    def run(messenger: Messenger, tasks: Sequence[Task], original: Any = Messenger.run) -> Iterator[Any]:
+        monkeypatch.setattr(server_app, "SAVE_EVERY", 0.0 if tasks[0].round < 3 else float("inf"))
+        outcomes = original(messenger, tasks)
+        yield from islice(outcomes, len(tasks) - (tasks[0].round == 5))
+        if tasks[0].round == 5:
+            shutil.copytree(tmp_path / "broken_off", tmp_path / "killed")
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Messenger, "run", run)
+    with pytest.raises(KeyboardInterrupt):
+        flsplit.run([*keys, f"out={tmp_path / 'broken_off'}"])
+    monkeypatch.undo()
+    for name, finished in (("killed", 2), ("broken_off", 4)):
+        state = Checkpoints(tmp_path / name / "checkpoint").load()
+        assert state is not None
+        assert state.round == finished == len(pd.read_parquet(tmp_path / name / "rounds.parquet"))
+        assert_same(whole, flsplit.run([f"resume={tmp_path / name}"]))
 
 
 @pytest.mark.slow
