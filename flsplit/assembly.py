@@ -46,6 +46,7 @@ class Plan:
         image_size: side of the model's input, pixels.
         moves: models that the strategy moves.
         split: whether activations cross.
+        placement: where server-side models are stepped, see `Strategy`.
         proximal_mu: weight of FedProx's proximal term.
         profiles: clients that differ from the others, by number (as text, for JSON): the values of a `Profile`.
     """
@@ -57,6 +58,7 @@ class Plan:
     image_size: int
     moves: Moves
     split: bool
+    placement: str
     proximal_mu: float
     profiles: dict[str, Any]
 
@@ -217,11 +219,12 @@ class Assembly:
             side.model.compile()  # in place; it is compiled when it first goes forward
         return side
 
-    def host(self) -> ServerHost:
-        """A new host for server-side models."""
+    def host(self, *, sides: int = 1) -> ServerHost:
+        """A new host for server-side models, with `sides` of them made."""
         return ServerHost(
-            partial(self.server_side, trained=True), autocast=self.autocast, compressor_of=self.compressor_of
-        )
+            partial(self.server_side, trained=True), autocast=self.autocast, compressor_of=self.compressor_of,
+            sides=sides,
+        )  # fmt: skip
 
     def stacks(self) -> tuple[Stack, StackedHost]:
         """Client sides and server-side replicas of `engine.stack` clients that train as one.

@@ -150,7 +150,8 @@ def prepare(config: Config) -> Prepared:
         plan = Plan(
             config=config, data=str(dataset.path.resolve()), device=device,
             clients=str(out.resolve() / "checkpoint" / "clients.npz"), image_size=_image_size(config, dataset),
-            moves=strategy.moves, split=strategy.split, proximal_mu=strategy.aggregator.proximal_mu,
+            moves=strategy.moves, split=strategy.split, placement=strategy.placement,
+            proximal_mu=strategy.aggregator.proximal_mu,
             profiles={str(client): asdict(profile) for client, profile in profiles.items()},
         )  # fmt: skip
         assembly = assembly_for(plan.to_json())

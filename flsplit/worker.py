@@ -45,10 +45,13 @@ class Worker:
     def warm_up(self) -> None:
         """Build what every round needs, so that the first one costs no more than the others."""
         use_threads(self.assembly.config)
-        self._need_sides(1)
         _ = self.assembly.pipeline, self.assembly.client_rows
         if self.assembly.config.engine.stack > 1:
             _ = self._stacks
+            return
+        self._need_sides(1)
+        if self.assembly.plan.placement == "replica":
+            _ = self.host
 
     def train(self, task: Task, hub: Hub) -> list[Report]:
         """Run the clients of `task`; a client that raises is reported as failed and does not stop the others."""

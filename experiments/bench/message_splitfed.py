@@ -43,9 +43,10 @@ class Outcome:
 
 def serve(grid: Grid, plan: str) -> Outcome:
     """The server: all rounds of `plan` over `grid`, one node a client."""
-    assembly, host = assembly_for(plan), assembly_for(plan).host()
+    assembly = assembly_for(plan)
     use_threads(assembly.config)
     clients = range(assembly.config.clients)
+    host = assembly.host(sides=len(clients))
     while len(nodes := sorted(grid.get_node_ids())) < len(clients):
         time.sleep(0.05)
     waiting: dict[str, int] = {}

@@ -29,6 +29,12 @@ class ServerHost:
     With `shared=False` every client steps its own replica of the server-side model (SplitFed V1 and V3), with
     `shared=True` all step the same one. Where it runs (in the client's process, in the server's, in an actor)
     makes no difference to it.
+
+    Args:
+        make_side: makes a server side.
+        autocast: context of forward passes.
+        compressor_of: the compressor of a client that has one of its own.
+        sides: how many to make at once; as many more as clients have open at a time are made then.
     """
 
     def __init__(
@@ -37,11 +43,12 @@ class ServerHost:
         *,
         autocast: Callable[[], AbstractContextManager[object]],
         compressor_of: Callable[[int], Compressor | None] = lambda client: None,
+        sides: int = 1,
     ) -> None:
         self._make_side = make_side
         self._compressor_of = compressor_of
         self._autocast = autocast
-        self._idle: list[Side] = []
+        self._idle = [make_side() for _ in range(sides)]
         self._open: dict[int, Side] = {}
         self._shared: Side | None = None
         self._state: SideState | None = None
