@@ -2,7 +2,8 @@
 
 Those that work on the mean of the replies (FedAvg, FedProx, FedAvgM, FedAdam) receive one running mean, so that a round
 of many clients never holds more than one model at a time. It is accumulated in fp64 and in the order of the clients:
-one client's mean is its own model to the bit, and the order of replies does not matter. Those that compare clients
+one client's mean is its own model to the bit, and the order of replies does not matter. FedAvg and FedProx leave the
+mean as it is, which is known without asking them. Those that compare clients
 (FedMedian, FedTrimmedAvg, Krum) hold every client's model of a round.
 """
 
@@ -233,6 +234,8 @@ class Aggregator:
         if len(replies) < self.fewest:
             needs = f"needs the models of at least {self.fewest} clients in a round"
             raise RunFailed(f"{self._title} {needs}, got {len(replies)} in round {number}")
+        if not self._kind.compares and not self._kind.carried:
+            return replies[0][0].clone()
         if self._kind.carried:
             parts = _parts(current)
             self._strategy.current_arrays = self._shaped(parts) if self._name == "fedadam" else ArrayRecord(parts)
