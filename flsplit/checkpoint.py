@@ -82,7 +82,8 @@ class Checkpoints:
             if side.moments is not None:
                 tensors[f"{name}.moments"] = side.moments
         models = next(name for name in _MODELS if name != self._models)
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, self.folder / models)
+        # Cloned, since safetensors refuses tensors that share memory.
+        save_file({name: tensor.clone() for name, tensor in tensors.items()}, self.folder / models)
         files = {
             kind: {str(client): Path(path).name for client, path in paths.items()}
             for kind, paths in (("moments", state.moments), ("models", state.models))

@@ -176,8 +176,8 @@ class Federation:
         start = [self.client_model.weights] * client_models + [self.server_model.weights] * replicas
         new = self._aggregator.aggregate(self.round, torch.cat(start), collected)
         size = self.client_model.weights.numel() if client_models else 0
-        client_model = SideState(new[:size].clone()) if client_models else self.client_model
-        server_model = SideState(new[size:].clone(), moments.value()) if replicas else self.server_model
+        client_model = SideState(new[:size]) if client_models else self.client_model
+        server_model = SideState(new[size:], moments.value()) if replicas else self.server_model
         return client_model, server_model
 
     def _all_failed(self, reports: Iterable[Report]) -> RunFailed:

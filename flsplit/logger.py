@@ -14,10 +14,10 @@ from flsplit.typed import nearest, shown
 
 
 class Logger:
-    """Is shown the rounds after each of them; this one looks away."""
+    """Is shown the rounds whenever the run's files are written; this one looks away."""
 
-    def log(self, rounds: pa.Table) -> None:
-        """Take in the last row of `rounds`, which has the columns of `rounds.parquet`."""
+    def log(self, rounds: pa.Table, new: int) -> None:
+        """Take in the last `new` rows of `rounds`, which has the columns of `rounds.parquet`."""
 
     def close(self) -> None:
         """The run is over."""
@@ -29,7 +29,7 @@ class CsvLogger(Logger):
     def __init__(self, folder: Path) -> None:
         self._path = folder / "rounds.csv"
 
-    def log(self, rounds: pa.Table) -> None:
+    def log(self, rounds: pa.Table, new: int) -> None:
         """See `Logger`."""
         write_csv(rounds, self._path)
 
@@ -41,17 +41,18 @@ class TensorBoardLogger(Logger):
         self._folder = folder / "tensorboard"
         self._writer: Any = None
 
-    def log(self, rounds: pa.Table) -> None:
+    def log(self, rounds: pa.Table, new: int) -> None:
         """See `Logger`. Rounds that a resumed run goes through again are dropped from the curves."""
-        [row] = rounds.slice(len(rounds) - 1).to_pylist()
-        number = row.pop("round")
+        rows = rounds.slice(len(rounds) - new).to_pylist()
         if self._writer is None:
             from torch.utils.tensorboard import SummaryWriter
 
-            self._writer = SummaryWriter(str(self._folder), purge_step=number)
-        for name, value in row.items():
-            if value is not None:
-                self._writer.add_scalar(name, value, number)
+            self._writer = SummaryWriter(str(self._folder), purge_step=rows[0]["round"])
+        for row in rows:
+            number = row.pop("round")
+            for name, value in row.items():
+                if value is not None:
+                    self._writer.add_scalar(name, value, number)
         self._writer.flush()
 
     def close(self) -> None:

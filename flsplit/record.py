@@ -46,17 +46,19 @@ class Recorder:
 
     Args:
         folder: the run's.
-        logger: is shown every new round; None for none.
+        logger: is shown the rounds that the files have got; None for none.
     """
 
     def __init__(self, folder: Path, logger: Logger | None = None) -> None:
         self.folder, self.logger = folder, logger or Logger()
         self._rounds, self._clients = ROUNDS.empty_table(), CLIENTS.empty_table()
+        self._new_rounds: list[Row] = []
+        self._new_clients: list[Row] = []
 
     @property
     def rounds(self) -> list[Row]:
         """The rows of all rounds."""
-        return self._rounds.to_pylist()
+        return [*self._rounds.to_pylist(), *self._new_rounds]
 
     def restore(self, last_round: int) -> None:
         """Take up the rows of a run that was cut off, up to its last checkpoint."""
@@ -66,18 +68,24 @@ class Recorder:
 
     def add(self, round_row: Row, client_rows: Sequence[Row]) -> None:
         """One more round, which the files lack until they are saved."""
-        self._rounds = _longer(self._rounds, [round_row])
-        self._clients = _longer(self._clients, client_rows)
-        self.logger.log(self._rounds)
+        self._new_rounds.append(round_row)
+        self._new_clients += client_rows
 
     def save(self) -> None:
-        """Bring the files up to date."""
+        """Bring the files up to date, and the logger."""
+        new, self._rounds = len(self._new_rounds), _longer(self._rounds, self._new_rounds)
+        self._clients = _longer(self._clients, self._new_clients)
+        self._new_rounds, self._new_clients = [], []
         write(self.folder / "rounds.parquet", self._rounds)
         write(self.folder / "clients.parquet", self._clients)
+        if new:
+            self.logger.log(self._rounds, new)
 
 
 def _longer(table: pa.Table, rows: Sequence[Row]) -> pa.Table:
     """`table` and `rows`; what it had is not copied, but for every 64th time."""
+    if not rows:
+        return table
     longer = pa.concat_tables([table, pa.Table.from_pylist(list(rows), schema=table.schema)])
     return longer.combine_chunks() if longer.column(0).num_chunks > _CHUNKS else longer
 

@@ -30,8 +30,8 @@ def test_a_csv_file_has_the_rows_of_all_rounds_also_after_a_resume(tmp_path: Pat
 
 
 def test_tensorboard_has_a_curve_for_every_column(tmp_path: Path) -> None:
-    flsplit.run([*SMALL, "rounds=2", "logger=tensorboard", f"out={tmp_path}/run"])
-    run = flsplit.run([f"resume={tmp_path}/run", "rounds=3"])
+    flsplit.run([*SMALL, "rounds=4", "logger=tensorboard", f"out={tmp_path}/run"])
+    run = flsplit.run([f"resume={tmp_path}/run", "rounds=5"])
     found = curves(tmp_path / "run")
     assert set(found) == set(run.rounds.columns) - {"round"}
     for name, points in found.items():
@@ -46,7 +46,7 @@ def test_rounds_that_are_gone_through_again_are_in_a_curve_once(tmp_path: Path) 
     for seen in ((1, 2, 3), (2, 3)):  # killed after its third round, before the checkpoint of the second
         log = logger.TensorBoardLogger(tmp_path)
         for count in seen:
-            log.log(rows.slice(0, count))
+            log.log(rows.slice(0, count), new=1)
         log.close()
     assert [step for step, _ in curves(tmp_path)["samples"]] == [1, 2, 3]
 

@@ -38,7 +38,17 @@ class Packed:
 
     def read(self) -> Tensor:
         """A copy of all values, (size,), on the CPU."""
-        return (torch.cat(self._runs) if len(self._runs) > 1 else self._runs[0].clone()).cpu()
+        values = torch.empty(self.size)
+        self.read_into(values)
+        return values
+
+    def read_into(self, values: Tensor) -> None:
+        """Copy all values.
+
+        Args:
+            values: (size,), on any device.
+        """
+        values.copy_(torch.cat(self._runs) if len(self._runs) > 1 else self._runs[0])
 
     def write(self, values: Tensor) -> None:
         """Take over all values.

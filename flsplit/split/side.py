@@ -104,7 +104,12 @@ class Side:
         weights = self._weights.read()
         if not moments or not self._has_moments:
             return SideState(weights)
-        return SideState(weights, torch.cat([self._means.read(), self._squares.read(), self._steps[:1]]))
+        count = self._means.size
+        held = torch.empty(2 * count + 1)
+        self._means.read_into(held[:count])
+        self._squares.read_into(held[count:-1])
+        held[-1] = self._steps[0]
+        return SideState(weights, held)
 
     @torch.no_grad()
     def load(self, state: SideState) -> None:
