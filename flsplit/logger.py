@@ -31,7 +31,9 @@ class CsvLogger(Logger):
 
     def log(self, rounds: pa.Table, new: int) -> None:
         """See `Logger`."""
-        write_csv(rounds, self._path)
+        part = self._path.with_suffix(".part")
+        write_csv(rounds, part)
+        part.replace(self._path)
 
 
 class TensorBoardLogger(Logger):
