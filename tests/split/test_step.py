@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import copy
-import sys
 from contextlib import nullcontext
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from compressors import BatchShape, Compressor, Payload, build
 from flsplit.split import build as build_model
@@ -167,36 +163,3 @@ def test_a_step_that_broke_off_leaves_nothing_in_the_next_clients(
         replica = host.close(1, moments=False).replica
         weights.append((replica or host.shared_state(moments=False)).weights)
     assert torch.equal(*weights)
-
-
-class ValuesAsked(TorchDispatchMode):
-    """Notes which files ask for a value, or for a size that depends on values: on a GPU they would wait for it."""
-
-    WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "equal")
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.files: list[str] = []
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func.name().removeprefix("aten::").partition(".")[0] in self.WAITING:
-            frame: Any = sys._getframe(1)
-            while "torch" in Path(frame.f_code.co_filename).parts and "optim" not in frame.f_code.co_filename:
-                frame = frame.f_back
-            self.files.append(Path(frame.f_code.co_filename).name)
-        return func(*args, **(kwargs or {}))
-
-
-@pytest.mark.parametrize("name", ["base", "adc", "topk", "randtopk", "c3sl", "bottlenet"])
-def test_a_step_asks_for_no_value_but_to_end_kmeans(name: str) -> None:
-    client, host, start = sides(name)
-    host.begin(start, shared=False)
-    host.open(0)
-    loop = local_pass(
-        client, batches(2), client=0, classes=10, stream=lambda step: torch.Generator().manual_seed(step),
-        autocast=nullcontext,
-    )  # fmt: skip
-    with ValuesAsked() as asked:
-        loop.send(host.step(next(loop)))
-    files = [file for file in asked.files if file != "optimizer.py"]  # Adam's step counts lie on the CPU anyway
-    assert asked.files and set(files) == ({"kmeans.py"} if name == "adc" else set())

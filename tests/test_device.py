@@ -1,0 +1,133 @@
+"""What a GPU would be asked for, seen without one: steps and evaluations on torch's device `meta`.
+
+A tensor there has a shape and no values, and does not go together with one on the CPU. So whatever is left on the CPU
+by mistake, or waits for a value, fails; which numbers come out is for the tests on the CPU and on a GPU.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from flsplit import evaluation
+from flsplit.assembly import Assembly
+from flsplit.compose import compose
+from flsplit.evaluation import Evaluator
+from flsplit.experiment import lay_out, prepare
+from flsplit.split.messages import Uplink
+from flsplit.split.side import SideState
+from flsplit.split.stacked_trainer import Member, stacked_pass
+from flsplit.split.trainer import LocalPass, local_pass
+
+COMPRESSORS = ["base", "adc", "topk", "randtopk", "c3sl", "bottlenet"]
+KEYS = ["engine=inline", "clients=2", "partition=iid", "batch_size=16", "dataset.train_limit=120",
+        "dataset.test_limit=40", "augment=paper"]  # fmt: skip
+
+
+class ValuesAsked(TorchDispatchMode):
+    """Answers 1 to whoever asks for the value of a tensor without one, and notes the file that asks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.files: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is not torch.ops.aten._local_scalar_dense.default or args[0].device.type != "meta":
+            return func(*args, **(kwargs or {}))
+        frame: Any = sys._getframe(1)
+        while "torch" in Path(frame.f_code.co_filename).parts:
+            frame = frame.f_back
+        self.files.append(Path(frame.f_code.co_filename).name)
+        return True if args[0].dtype is torch.bool else 1
+
+
+class There:
+    """An experiment on `meta`, and the models that it starts from, which are real."""
+
+    def __init__(self, keys: Sequence[str], folder: Path) -> None:
+        prepared = prepare(compose([*KEYS, *keys, f"out={folder}"]))
+        lay_out(prepared)
+        self.start: tuple[SideState, SideState] = Assembly(prepared.plan).initial()
+        self.assembly = Assembly(replace(prepared.plan, device="meta"))
+
+    def loop(self, client: int) -> LocalPass:
+        side = self.assembly.client_side(trained=True)
+        side.load(self.start[0])
+        return local_pass(
+            side, self.assembly.batches(client, 1, 3), client=client, classes=self.assembly.classes,
+            stream=self.assembly.stream(client, 1), autocast=self.assembly.autocast,
+        )  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Torch has no autocast on `meta`; with fp32 nothing hangs on it."""
+    original = torch.autocast
+    monkeypatch.setattr(
+        torch, "autocast", lambda kind, **options: nullcontext() if kind == "meta" else original(kind, **options)
+    )
+    monkeypatch.setitem(evaluation.BATCH, "meta", 16)
+
+
+def on_device(uplink: Uplink) -> bool:
+    return all(t.device.type == "meta" for t in (*uplink.payload.floats, *uplink.payload.integers))
+
+
+@pytest.mark.parametrize("name", COMPRESSORS)
+@pytest.mark.parametrize("shared", [False, True])
+def test_steps_stay_on_the_device(name: str, shared: bool, tmp_path: Path) -> None:
+    there = There([f"compressor={name}"], tmp_path / "run")
+    host, loops = there.assembly.host(), [there.loop(client) for client in (0, 1)]
+    host.begin(there.start[1], shared=shared)
+    with ValuesAsked() as asked:
+        for client in (0, 1):
+            host.open(client)
+        uplinks = [next(loop) for loop in loops]
+        for _ in range(2):
+            downlinks = host.step_jointly(uplinks) if shared else [host.step(uplink) for uplink in uplinks]
+            assert all(map(on_device, uplinks))
+            assert all(g.device.type == "meta" for downlink in downlinks for g in downlink.gradients)
+            uplinks = [loop.send(downlink) for loop, downlink in zip(loops, downlinks)]
+    assert set(asked.files) == ({"kmeans.py"} if name == "adc" else set())
+
+
+@pytest.mark.parametrize("name", ["base", "adc", "topk", "randtopk", "c3sl"])
+def test_stacked_steps_stay_on_the_device(name: str, tmp_path: Path) -> None:
+    there = There([f"compressor={name}", "engine.stack=2"], tmp_path / "run")
+    assembly = there.assembly
+    stack, host = assembly.stacks()
+    host.begin(there.start[1])
+    members = []
+    for lane, client in enumerate((0, 1)):
+        stack.load(lane, there.start[0])
+        host.open(client)
+        members.append(
+            Member(client=client, batches=assembly.batches(client, 1, 3), stream=assembly.stream(client, 1),
+                   fail=lambda error: pytest.fail(str(error)), compressor=None)
+        )  # fmt: skip
+    together = stacked_pass(stack, members, classes=assembly.classes, autocast=assembly.autocast)
+    with ValuesAsked() as asked:
+        uplinks = next(together)
+        for _ in range(2):
+            assert len(uplinks) == 2 and all(map(on_device, uplinks))
+            uplinks = together.send(host.step_each(uplinks))
+    assert set(asked.files) == ({"kmeans.py"} if name == "adc" else set())
+
+
+@pytest.mark.parametrize("name", COMPRESSORS)
+@pytest.mark.parametrize("at_eval", [False, True])
+def test_an_evaluation_asks_for_two_numbers_at_its_end(name: str, at_eval: bool, tmp_path: Path) -> None:
+    there = There([f"compressor={name}", f"compressor.at_eval={at_eval}"], tmp_path / "run")
+    with ValuesAsked() as asked:
+        score = Evaluator(there.assembly).score(there.start, there.assembly.dataset.test)
+    assert score is not None
+    assert [file for file in asked.files if file != "kmeans.py"] == ["evaluation.py"] * 2
+    assert ("kmeans.py" in asked.files) == (name == "adc" and at_eval)
