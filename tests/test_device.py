@@ -28,18 +28,20 @@ from flsplit.split.stacked_trainer import Member, stacked_pass
 from flsplit.split.trainer import LocalPass, local_pass
 
 COMPRESSORS = ["base", "adc", "topk", "randtopk", "c3sl", "bottlenet"]
-KEYS = ["engine=inline", "clients=2", "partition=iid", "batch_size=16", "dataset.train_limit=120",
+KEYS = ["engine=inline", "clients=2", "partition=iid", "batch_size=16", "dataset.train_limit=200",
         "dataset.test_limit=40", "augment=paper"]  # fmt: skip
 
 
 class ValuesAsked(TorchDispatchMode):
-    """Answers 1 to whoever asks for the value of a tensor without one, and notes the file that asks."""
+    """Answers 1 to whoever asks for the value of a tensor without one, notes the file that asks; counts operations."""
 
     def __init__(self) -> None:
         super().__init__()
         self.files: list[str] = []
+        self.operations = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.operations += 1
         if func is not torch.ops.aten._local_scalar_dense.default or args[0].device.type != "meta":
             return func(*args, **(kwargs or {}))
         frame: Any = sys._getframe(1)
@@ -97,6 +99,24 @@ def test_steps_stay_on_the_device(name: str, shared: bool, tmp_path: Path) -> No
             assert all(g.device.type == "meta" for downlink in downlinks for g in downlink.gradients)
             uplinks = [loop.send(downlink) for loop, downlink in zip(loops, downlinks)]
     assert set(asked.files) == ({"kmeans.py"} if name == "adc" else set())
+
+
+@pytest.mark.parametrize("name", COMPRESSORS)
+def test_a_larger_batch_takes_no_more_operations(name: str, tmp_path: Path) -> None:
+    """So there is no loop over samples, nor over clusters, of which ADC has more then."""
+    counts = []
+    for size in (16, 32):
+        there = There([f"compressor={name}", f"batch_size={size}"], tmp_path / str(size))
+        host, loop = there.assembly.host(), there.loop(0)
+        host.begin(there.start[1], shared=False)
+        host.open(0)
+        with ValuesAsked():  # images are augmented for several steps at once
+            uplink = next(loop)
+        with ValuesAsked() as seen:
+            uplink = loop.send(host.step(uplink))
+        assert uplink.shape.batch == size
+        counts.append(seen.operations)
+    assert counts[0] == counts[1] > 100
 
 
 @pytest.mark.parametrize("name", ["base", "adc", "topk", "randtopk", "c3sl"])
