@@ -194,9 +194,14 @@ def reason(error: Exception) -> str:
 
 
 def _write(path: str, values: torch.Tensor) -> None:
-    """Write a vector over what the file holds, whose memory is kept: faster than making it anew."""
+    """Write a vector as an .npy file, over what the file holds, whose memory is kept: faster than making it anew.
+
+    It goes out in one piece; a new file that `np.save` makes of many small ones takes up to five times as long.
+    """
+    array = values.numpy()
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT, 0o666), "wb") as file:
-        np.save(file, values.numpy())
+        np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
+        file.write(array.data)
         file.truncate()
 
 
