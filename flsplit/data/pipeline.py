@@ -25,7 +25,8 @@ from flsplit.streams import torch_stream
 
 _PIECE = 16  # encoded images that a worker prepares at a time
 _AHEAD = 16  # such pieces that are prepared while a batch is in use, at least
-_TOGETHER = 1024  # images of one size that are augmented at once
+_TOGETHER = 3 << 18  # levels that are augmented at once, 256 images of 32 x 32: they stay in a CPU's cache
+_TOGETHER_ON_GPU = 3 << 20
 
 # Pixels of uniform tables on their devices: one copy per process, for all clients.
 _RESIDENT: WeakKeyDictionary[Table, dict[torch.device, Tensor]] = WeakKeyDictionary()
@@ -139,9 +140,11 @@ class Pipeline:
 
     def _of_one_size(self, table: Table, steps: Iterator[_Step]) -> Iterator[tuple[_Step, Tensor]]:
         """(B, C, h, w) uint8 of each step, from the pixels on the device; augments several steps at once."""
-        for chunk in _chunks(steps, _TOGETHER):
+        pixels = resident(table, self._device)
+        levels = _TOGETHER if self._device.type == "cpu" else _TOGETHER_ON_GPU
+        for chunk in _chunks(steps, levels // (3 * pixels.shape[1] * pixels.shape[2])):
             rows = np.concatenate([step.rows for step in chunk])
-            images = resident(table, self._device)[put(rows, self._device)].permute(0, 3, 1, 2)
+            images = pixels[put(rows, self._device)].permute(0, 3, 1, 2)
             draws = [step.draws for step in chunk if step.draws is not None]
             if draws:
                 images = paper_batch(images.expand(-1, 3, -1, -1), transform.Draws.joined(draws))
