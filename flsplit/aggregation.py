@@ -10,7 +10,7 @@ mean as it is, which is known without asking them. Those that compare clients
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -140,17 +140,18 @@ class RunningMean:
         """Whether there is no mean, for want of vectors or of weight."""
         return not self._weight
 
-    def add(self, vector: Tensor, weight: int) -> None:
-        """Take in a (P,) fp32 vector, which must not change any more, with an integer weight."""
+    def add(self, parts: Sequence[Tensor], weight: int) -> None:
+        """Take in a (P,) fp32 vector in parts, which must not change any more, with an integer weight."""
         if not weight:
             return
         if self._first is None:
-            self._first = vector
+            self._first = _whole(parts)
         else:
             if self._sum is None:
                 self._sum = self._first.to(torch.float64, copy=True).mul_(self._weight)
-            for part, of_vector in zip(self._sum.split(_WIDENED), vector.split(_WIDENED)):
-                part.add_(of_vector.double(), alpha=weight)
+            for of_sum, part in zip(self._sum.split([len(part) for part in parts]), parts):
+                for total, numbers in zip(of_sum.split(_WIDENED), part.split(_WIDENED)):
+                    total.add_(numbers.double(), alpha=weight)
         self._weight += weight
 
     def value(self) -> Tensor | None:
@@ -174,10 +175,10 @@ class Replies:
         """Whether there are none."""
         return not self._replies
 
-    def add(self, vector: Tensor, weight: int) -> None:
-        """Take in a (P,) fp32 vector, which must not change any more, with an integer weight."""
+    def add(self, parts: Sequence[Tensor], weight: int) -> None:
+        """Take in a (P,) fp32 vector in parts, which must not change any more, with an integer weight."""
         if weight:
-            self._replies.append((vector, weight))
+            self._replies.append((_whole(parts), weight))
 
     def replies(self) -> list[tuple[Tensor, int]]:
         """What was added: vectors (P,) fp32 and their weights."""
@@ -213,7 +214,7 @@ class Aggregator:
         self._title = f"strategy.aggregator={name}" + "".join(f", {key}={value}" for key, value in values.items())
 
     def collect(self) -> RunningMean | Replies:
-        """What the models of a round are to be added to: `add(vector, weight)`, `empty`."""
+        """What the models of a round are to be added to: `add(parts, weight)`, `empty`."""
         return Replies() if self._kind.compares else RunningMean()
 
     def aggregate(self, number: int, current: Tensor, collected: RunningMean | Replies) -> Tensor:
@@ -276,6 +277,10 @@ class Aggregator:
             content = RecordDict({"arrays": ArrayRecord(_parts(vector)), "metrics": metrics})
             messages.append(Message(content, dst_node_id=1, message_type=MessageType.TRAIN))
         return self._strategy.aggregate_train(number, messages)
+
+
+def _whole(parts: Sequence[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat([*parts])
 
 
 def _parts(vector: Tensor) -> list[np.ndarray]:

@@ -58,7 +58,7 @@ class ClientFiles:
     def keep(self, needed: set[str]) -> None:
         """Keep these files; all others may be written over, so that there are no more than a round needs."""
         with os.scandir(self.folder) as files:
-            self._spare = [Path(file) for file in files if file.path not in needed]
+            self._spare = [Path(file) for file in files if file.path not in needed and file.name.endswith(".npy")]
 
 
 class Checkpoints:

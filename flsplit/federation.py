@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 
-import numpy as np
 import torch
 
+from flsplit import vectors
 from flsplit.aggregation import Aggregator, RunningMean
 from flsplit.checkpoint import ClientFiles
 from flsplit.errors import RunFailed
@@ -122,7 +122,7 @@ class Federation:
         """Client-side and server-side model as `client` would use them now."""
         if client not in self.models:
             return self.client_model, self.server_model
-        return SideState(torch.from_numpy(np.load(self.models[client], mmap_mode="c"))), self.server_model
+        return SideState(vectors.read(self.models[client])), self.server_model
 
     @contextmanager
     def shared_server_model(self) -> Iterator[None]:
@@ -160,17 +160,17 @@ class Federation:
             seen.append(report)
             if report.error is not None:
                 continue
-            vectors = []
+            parts = []
             if report.client_model is not None:
-                vectors.append(self._arrived.pop(report.client_model).weights)
+                parts.append(self._arrived.pop(report.client_model).weights)
                 client_models = True
             if report.server_model is not None:
                 replica = self._arrived.pop(report.server_model)
-                vectors.append(replica.weights)
+                parts.append(replica.weights)
                 replicas = True
                 if replica.moments is not None:
-                    moments.add(replica.moments, report.tally.samples)
-            collected.add(torch.cat(vectors), report.tally.samples)
+                    moments.add([replica.moments], report.tally.samples)
+            collected.add(parts, report.tally.samples)
         if collected.empty:
             raise self._all_failed(seen)
         start = [self.client_model.weights] * client_models + [self.server_model.weights] * replicas

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 
-import numpy as np
-import torch
-
+from flsplit import vectors
 from flsplit.assembly import Assembly
 from flsplit.hub import Hub
 from flsplit.ledger import Tally
@@ -82,15 +79,22 @@ class LocalRun:
     def _begin(self, model: str) -> None:
         task, client, side = self._task, self.client, self.side
         if task.turns != "gradient":
-            state = SideState(_read(task.models[client])) if client in task.models else self._hub.get(model)
+            state = SideState(vectors.read(task.models[client])) if client in task.models else self._hub.get(model)
             if client in task.moments:
-                state = replace(state, moments=_read(task.moments[client]))
+                state = replace(state, moments=vectors.read(task.moments[client]))
             side.load(state)
+            self._make_room(state.weights.numel())
             if task.models_out is None and not task.relay:  # it will be averaged
                 side.anchor()
         self._host.open(client)
         if self._loop is not None:
             self.uplink = next(self._loop, None)
+
+    def _make_room(self, floats: int) -> None:
+        """See that by the end of the round the files are there that it leaves."""
+        for path, size in ((self._task.moments_out, 2 * floats + 1), (self._task.models_out, floats)):
+            if path is not None:
+                vectors.make_room(path.format(client=self.client), size)
 
     def _send(self, value: Downlink | None) -> None:
         assert self._loop is not None
@@ -122,10 +126,10 @@ class LocalRun:
         models: dict[str, SideState] = {}
         if task.moments_out is not None and state.moments is not None:
             moments = task.moments_out.format(client=client)
-            _write(moments, state.moments)
+            vectors.write(moments, state.moments)
         if task.models_out is not None:
             model = task.models_out.format(client=client)
-            _write(model, state.weights)
+            vectors.write(model, state.weights)
         elif task.turns != "gradient":
             client_key = f"{task.client_model}/{client}"
             models[client_key] = SideState(state.weights)
@@ -191,22 +195,6 @@ def stacked(runs: Iterable[LocalRun], host: StackedHost, together: StackedPass) 
 def reason(error: Exception) -> str:
     """Why a client failed, in one line."""
     return f"{type(error).__name__}: {error}".splitlines()[0]
-
-
-def _write(path: str, values: torch.Tensor) -> None:
-    """Write a vector as an .npy file, over what the file holds, whose memory is kept: faster than making it anew.
-
-    It goes out in one piece; a new file that `np.save` makes of many small ones takes up to five times as long.
-    """
-    array = values.numpy()
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT, 0o666), "wb") as file:
-        np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
-        file.write(array.data)
-        file.truncate()
-
-
-def _read(path: str) -> torch.Tensor:
-    return torch.from_numpy(np.load(path, mmap_mode="c"))
 
 
 def local_loop(assembly: Assembly, task: Task, client: int, side: Side) -> LocalPass:

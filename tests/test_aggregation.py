@@ -47,7 +47,7 @@ def vectors(count: int) -> list[torch.Tensor]:
 def mean_of(pairs: list[tuple[torch.Tensor, int]]) -> torch.Tensor:
     mean = RunningMean()
     for vector, weight in pairs:
-        mean.add(vector, weight)
+        mean.add([vector], weight)
     value = mean.value()
     assert value is not None
     return value
@@ -59,7 +59,7 @@ def step(
     collected = aggregator.collect()
     assert collected.empty
     for vector, weight in pairs:
-        collected.add(vector, weight)
+        collected.add([vector], weight)
     assert not collected.empty
     before = current.clone()
     new = aggregator.aggregate(number, current, collected)
@@ -202,7 +202,7 @@ def test_models_without_samples_count_for_nothing(name: str) -> None:
         step(Aggregator(name, options), 1, start, pairs), step(Aggregator(name, options), 1, start, extra)
     )
     collected = Aggregator(name, options).collect()
-    collected.add(start, 0)
+    collected.add([start], 0)
     assert collected.empty
 
 
@@ -210,7 +210,7 @@ def test_a_mean_is_of_one_model_however_many_clients() -> None:
     for name, kind in AGGREGATORS.items():
         collected = Aggregator(name, GIVEN[name]).collect()
         for vector, weight in zip(vectors(3), WEIGHTS):
-            collected.add(vector, weight)
+            collected.add([vector], weight)
         assert len(collected.replies()) == (3 if kind.compares else 1)
 
 
@@ -219,7 +219,7 @@ def test_a_round_does_not_change_what_was_collected(name: str) -> None:
     start, aggregator = noise("start"), Aggregator(name, GIVEN[name])
     collected = aggregator.collect()
     for vector, weight in zip(clients(1, start), WEIGHTS):
-        collected.add(vector, weight)
+        collected.add([vector], weight)
     before = [(vector.clone(), weight) for vector, weight in collected.replies()]
     aggregator.aggregate(1, start, collected).fill_(0)
     for (vector, weight), (old, old_weight) in zip(collected.replies(), before, strict=True):
@@ -283,7 +283,7 @@ def test_too_few_models_end_the_run(name: str, options: dict[str, Any], fewest: 
     step(aggregator, 1, start, enough)
     collected = aggregator.collect()
     for vector, weight in enough[:-1]:
-        collected.add(vector, weight)
+        collected.add([vector], weight)
     message = (
         rf"^strategy.aggregator={name}.* needs the models of at least {fewest} clients in a round, got {fewest - 1} "
     )

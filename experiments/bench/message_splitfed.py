@@ -96,7 +96,7 @@ def serve(grid: Grid, plan: str) -> Outcome:
                 (of_server, replica.weights),
                 (moments, replica.moments),
             ):
-                mean.add(vector, samples[client])
+                mean.add([vector], samples[client])
         client_model, server_model = SideState(_value(of_clients)), SideState(_value(of_server), moments.value())
         total += sum(samples.values())
     return Outcome(client_model.weights, server_model.weights, total, time.perf_counter() - began)
