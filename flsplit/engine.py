@@ -129,7 +129,7 @@ def _run_ray(plan: Plan, client_app: ClientApp, workers: int, main: ServerMain) 
         simulation = beside.submit(import_module, "flwr.simulation")
         start_ray(config.engine.address)
         run_simulation = simulation.result().run_simulation
-    from flsplit import pool
+    from flsplit import dispatch, pool
 
     pool.install()
     threads = torch.get_num_threads()
@@ -152,7 +152,8 @@ def _run_ray(plan: Plan, client_app: ClientApp, workers: int, main: ServerMain) 
     }
     try:
         # The one place that names Flower's entry into a simulation, which it has announced to replace.
-        run_simulation(server, client_app, config.clients, backend_config={"client_resources": resources})
+        with dispatch.prompt():
+            run_simulation(server, client_app, config.clients, backend_config={"client_resources": resources})
     finally:
         torch.set_num_threads(threads)
         ray.shutdown()

@@ -23,7 +23,6 @@ from flsplit.split.link import ActorLink, Host, Link
 from flsplit.split.side import SideState
 
 REPORT_EVERY = 0.25  # seconds between two progress reports of a process
-HELD = 2  # models that a process keeps at hand: all its clients start a round from the same two
 Progress = dict[int, tuple[Tally, float]]  # client -> (its round so far, mean loss so far)
 
 
@@ -153,33 +152,38 @@ class RayHub:
         return {"scheduling_strategy": NodeAffinitySchedulingStrategy(node_id=node, soft=False)}
 
     def put(self, states: Mapping[str, SideState]) -> None:
-        """See `Hub`."""
-        self._ray.get(self._directory.put.remote({key: [self._left(state)] for key, state in states.items()}))
+        """See `Hub`. What is left together is one object of Ray's."""
+        arrays = {
+            key: (state.weights.numpy(), None if state.moments is None else state.moments.numpy())
+            for key, state in states.items()
+        }
+        reference = self._ray.put(arrays)
+        self._ray.get(self._directory.put.remote({key: [reference] for key in states}))
 
     def get(self, key: str) -> SideState:
-        """See `Hub`. The tensors are read-only views of shared memory; the last few are at hand."""
+        """See `Hub`. The tensors are read-only views of shared memory; those left together last are at hand."""
         if key not in self._held:
             [reference] = self._ray.get(self._directory.get.remote(key))
-            [state] = self._fetched([key], [reference])
-            for old in list(self._held)[: 1 - HELD]:
-                del self._held[old]
-            self._held[key] = state
+            self._held = self._fetched([key], [reference])
         return self._held[key]
 
     def take(self, keys: Sequence[str]) -> dict[str, SideState]:
         """See `Hub`. The tensors are read-only views of shared memory."""
         references = [reference for [reference] in self._ray.get(self._directory.take.remote(list(keys)))]
-        return dict(zip(keys, self._fetched(keys, references)))
+        found = self._fetched(keys, list(dict.fromkeys(references)))
+        return {key: found[key] for key in keys}
 
-    def _left(self, state: SideState) -> Any:
-        return self._ray.put((state.weights.numpy(), None if state.moments is None else state.moments.numpy()))
-
-    def _fetched(self, keys: Sequence[str], references: list[Any]) -> list[SideState]:
+    def _fetched(self, keys: Sequence[str], references: list[Any]) -> dict[str, SideState]:
+        """All models of some objects."""
         try:
-            found = self._ray.get(references)
+            objects = self._ray.get(references)
         except self._ray.exceptions.ObjectLostError as error:
             raise ModelLost(f"{' and '.join(keys)} gone with the process that left it") from error
-        return [SideState(_view(weights), None if moments is None else _view(moments)) for weights, moments in found]
+        return {
+            key: SideState(_view(weights), None if moments is None else _view(moments))
+            for arrays in objects
+            for key, (weights, moments) in arrays.items()
+        }
 
     def start_host(self, make_host: Callable[[], ServerHost]) -> None:
         """See `Hub`. The host gets an actor of its own, which builds it while the caller goes on.

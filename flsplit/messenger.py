@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from threading import Event
 
 from flwr.app import Message, MessageType
 from flwr.serverapp import Grid
@@ -13,6 +14,7 @@ from flsplit.task import Report, Task
 
 TTL = 90 * 24 * 3600.0  # seconds until Flower gives a message up
 POLL = (0.001, 0.05)  # seconds between two looks for replies, growing from the first to the second
+SENT, ANSWERED = Event(), Event()  # messages have been sent; a reply has come, where anyone in this process says so
 
 
 class Messenger:
@@ -66,10 +68,12 @@ class Messenger:
     def _exchange(self, messages: Sequence[Message]) -> Iterator[Message]:
         """Send all, yield the replies in the order of the messages as soon as that order allows."""
         ids = list(self._grid.push_messages(messages))
+        SENT.set()
         if len(ids) != len(messages):
             raise RuntimeError("Flower did not accept every message")
         waiting, arrived, turn, pause = set(ids), dict[str, Message](), 0, POLL[0]
         while turn < len(ids):
+            ANSWERED.clear()
             fresh = list(self._grid.pull_messages(waiting))
             for reply in fresh:
                 arrived[reply.metadata.reply_to_message_id] = reply
@@ -81,7 +85,7 @@ class Messenger:
             if fresh:
                 pause = POLL[0]
             elif turn < len(ids):
-                time.sleep(pause)
+                ANSWERED.wait(pause)
                 pause = min(2 * pause, POLL[1])
 
 

@@ -57,6 +57,8 @@ def test_the_scheduler_gets_the_fractions_and_they_change_no_number(
 ) -> None:
     from flwr.simulation.ray_transport import ray_actor
 
+    from flsplit import dispatch
+
     seen: list[tuple[dict[str, float], int]] = []
     original = ray_actor.BasicActorPool.__init__
 
@@ -65,12 +67,16 @@ def test_the_scheduler_gets_the_fractions_and_they_change_no_number(
         seen.append((dict(client_resources), self.actors_capacity))  # type: ignore[attr-defined]
 
     monkeypatch.setattr(ray_actor.BasicActorPool, "__init__", spy)
+    woken: list[int] = []
+    wait = dispatch._Woken.wait
+    monkeypatch.setattr(dispatch._Woken, "wait", lambda *args: woken.append(1) or wait(*args))
     inline = flsplit.run([*SMALL, "engine=inline", f"out={tmp_path / 'inline'}"]).rounds
     ray = flsplit.run([*SMALL, "engine=ray", "engine.cpus_per_client=0.5", f"out={tmp_path / 'ray'}"]).rounds
     pd.testing.assert_frame_equal(inline.drop(columns="seconds"), ray.drop(columns="seconds"), check_exact=True)
     [(resources, actors)] = seen
     assert resources["num_cpus"] == 0.5 and resources["num_gpus"] == 0
     assert actors == 2 * (os.cpu_count() or 1)
+    assert 3 <= len(woken) <= 8  # the warm-up, two rounds and the end; Flower alone looks ten times a second
 
 
 def test_a_python_call_leaves_the_threads_as_they_were(tmp_path: Path) -> None:
