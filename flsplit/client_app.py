@@ -6,7 +6,6 @@ Messages carry control as JSON: the plan of the experiment, the address of its h
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from typing import Any
 
 from flwr.app import ConfigRecord, Context, Message, RecordDict
@@ -47,7 +46,7 @@ def train(message: Message, context: Context) -> Message:
 
 def reports_to_json(reports: list[Report]) -> str:
     """Text from which `reports_from_json` makes the same reports."""
-    return json.dumps([asdict(report) for report in reports])
+    return json.dumps([{**vars(report), "tally": vars(report.tally)} for report in reports])
 
 
 def reports_from_json(text: str) -> list[Report]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
 from flsplit.ledger import Tally
 
@@ -48,7 +48,7 @@ class Task:
 
     def to_json(self) -> str:
         """Text from which `from_json` makes the same task."""
-        return json.dumps(asdict(self))
+        return json.dumps(vars(self))
 
     @staticmethod
     def from_json(text: str) -> Task:

@@ -49,14 +49,14 @@ def paper_batch(images: Tensor, draws: Draws) -> Tensor:
         levels, place = _by_kind(levels, place, names[ops], values)
     for kinds in draws.order.T[:, place]:
         _blend(levels, _JITTERS[kinds], draws.factors[place, kinds])
-    return levels.to(torch.uint8)[put(np.argsort(place), images.device)]
+    return levels.to(torch.uint8).index_select(0, put(np.argsort(place), images.device))
 
 
 def _by_kind(levels: Tensor, place: np.ndarray, names: np.ndarray, values: np.ndarray) -> tuple[Tensor, np.ndarray]:
     """Gives image i the operation `names[i]` with `values[i]`; brings images of one kind next to each other for it."""
     kinds = np.array([_KIND_OF[name] for name in names.tolist()])[place]
     order = np.argsort(kinds, kind="stable")
-    levels, place = levels[put(order, levels.device)].to(torch.float32), place[order]
+    levels, place = levels.index_select(0, put(order, levels.device)).to(torch.float32), place[order]
     present, starts = np.unique(kinds[order], return_index=True)
     for kind, start, end in zip(present.tolist(), starts.tolist(), [*starts[1:].tolist(), len(place)]):
         of_kind = place[start:end]
@@ -138,7 +138,7 @@ def _move(levels: Tensor, names: np.ndarray, magnitudes: np.ndarray) -> None:
     """Geometric operations: every pixel takes the level of another, or black."""
     numbers = [_GEOMETRIC.index(name) for name in names.tolist()]
     rows = put(2 * np.array(numbers) + (magnitudes < 0), levels.device)
-    sources = _sources(*levels.shape[-2:], levels.device)[rows]
+    sources = _sources(*levels.shape[-2:], levels.device).index_select(0, rows)
     pixels = F.pad(levels.flatten(2), (1, 0))
     levels.copy_(pixels.gather(2, sources[:, None].expand(-1, levels.shape[1], -1)).view(levels.shape))
 

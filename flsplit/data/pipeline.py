@@ -144,7 +144,7 @@ class Pipeline:
         levels = _TOGETHER if self._device.type == "cpu" else _TOGETHER_ON_GPU
         for chunk in _chunks(steps, levels // (3 * pixels.shape[1] * pixels.shape[2])):
             rows = np.concatenate([step.rows for step in chunk])
-            images = pixels[put(rows, self._device)].permute(0, 3, 1, 2)
+            images = pixels.index_select(0, put(rows, self._device)).permute(0, 3, 1, 2)
             draws = [step.draws for step in chunk if step.draws is not None]
             if draws:
                 images = paper_batch(images.expand(-1, 3, -1, -1), transform.Draws.joined(draws))
