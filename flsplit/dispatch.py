@@ -36,15 +36,16 @@ def prompt() -> Iterator[None]:
 
 
 class _Woken(Event):
-    """Flower's `stop`, whose `wait` ends when there are messages."""
+    """Flower's `stop`, whose `wait` ends when there are messages; without, Flower looks ten times less often."""
 
     def __init__(self, stop: Event) -> None:
         super().__init__()
         self.is_set = stop.is_set  # type: ignore[method-assign]
 
     def wait(self, timeout: float | None = None) -> bool:
-        while not SENT.wait(timeout) and not self.is_set():
-            pass
+        for _ in range(10):
+            if SENT.wait(timeout) or self.is_set():
+                break
         SENT.clear()
         return self.is_set()
 

@@ -63,6 +63,19 @@ def test_messages_go_out_by_ascending_node_when_they_are_sent_and_not_before() -
     assert not state.messages
 
 
+def test_what_was_not_handed_out_at_once_is_later() -> None:
+    """Two messages to one node: Flower takes one of a node at a time."""
+    SENT.clear()
+    state, queue = State(), Queue[str]()
+    with dispatch.prompt(), running(vce_api.add_messages_to_queue, state, queue, {7: 0, 3: 1, 5: 2}):
+        assert state.looked.wait(30)
+        state.messages = {3: "a"}
+        SENT.set()
+        assert queue.get(timeout=30) == "a"
+        state.messages = {3: "b"}  # of which nobody tells
+        assert queue.get(timeout=30) == "b"
+
+
 def test_flower_alone_goes_by_the_order_of_its_nodes() -> None:
     """Why there is anything to do; if this fails, see whether `flsplit.dispatch` is still needed."""
     state, queue = State(), Queue[str]()
