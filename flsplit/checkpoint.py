@@ -71,8 +71,10 @@ class Checkpoints:
         self._needed: set[str] = set()  # and its files of clients
 
     def create(self) -> None:
-        """Make the folders."""
+        """Make the folders, without what a killed process was about to make (see `flsplit.vectors`)."""
         self.clients.folder.mkdir(parents=True, exist_ok=True)
+        for room in self.clients.folder.glob("*.room"):
+            room.unlink()
 
     def save(self, state: State) -> None:
         """Replace the last checkpoint by `state`."""

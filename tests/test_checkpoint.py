@@ -37,8 +37,17 @@ def test_a_run_leaves_no_more_files_than_it_needs(
         "engine=inline", "clients=6", "clients_per_round=2", "rounds=9", "local_steps=1", "batch_size=4",
         "dataset.train_limit=60", "dataset.test_limit=10", "partition=iid", "eval_every=9", f"out={tmp_path / 'run'}",
     ])  # fmt: skip
-    names = [path.name for path in (tmp_path / "run" / "checkpoint" / "clients").iterdir()]
+    names = [*(tmp_path / "run" / "checkpoint" / "clients").glob("*.npy")]
     assert run.clients.client.nunique() <= len(names) <= states * run.clients.client.nunique() + 2
+
+
+def test_what_a_killed_process_was_about_to_make_goes(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.create()
+    for name in ("0.1.npy", "1.1.npy.room"):
+        (checkpoints.clients.folder / name).touch()
+    checkpoints.create()
+    assert [path.name for path in checkpoints.clients.folder.iterdir()] == ["0.1.npy"]
 
 
 def test_a_checkpoint_never_writes_over_the_models_of_the_last_one(tmp_path: Path) -> None:
