@@ -30,6 +30,7 @@ test-fast: .venv
 lint: .venv
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-cache
 
 format: .venv
 	$(BIN)/ruff check --fix .

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import compressors
 from compressors import BatchShape
-from flsplit.ledger import PriceList, Tally, base_layout
+from flsplit.ledger.prices import PriceList, Tally, base_layout
 
 PARAMETERS = {"adc": "ratio", "bottlenet": "ratio", "topk": "rate", "randtopk": "rate", "c3sl": "group"}
 _IMAGES = {"cifar100": (50_000, 100), "food101": (75_750, 101)}  # of the training set, and classes

@@ -18,18 +18,18 @@ import torch
 from torch import nn
 
 from compressors import BatchShape, Compressor
-from flsplit.budget import Budget
-from flsplit.clients import training_rows
-from flsplit.config import Config
+from flsplit.config.profile import Profile
+from flsplit.config.schema import Config
 from flsplit.data import Dataset, Pipeline
-from flsplit.ledger import Moves, PriceList, Tally, base_layout
-from flsplit.precision import autocast
-from flsplit.profile import Profile
+from flsplit.data.clients import training_rows
+from flsplit.ledger.budget import Budget
+from flsplit.ledger.prices import Moves, PriceList, Tally, base_layout
 from flsplit.split.host import ServerHost
 from flsplit.split.model import build, cut
+from flsplit.split.precision import autocast
 from flsplit.split.side import Side, SideState
-from flsplit.split.stack import Stack
-from flsplit.split.stacked_host import StackedHost
+from flsplit.split.stacked.host import StackedHost
+from flsplit.split.stacked.stack import Stack
 from flsplit.streams import torch_stream
 from flsplit.typed import read
 

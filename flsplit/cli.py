@@ -78,7 +78,7 @@ class _Command:
             raise self._unexpected
 
     def _show(self, arguments: list[str], flags: argparse.Namespace) -> None:
-        from flsplit.overrides import composable, in_one_line
+        from flsplit.config.overrides import composable, in_one_line
 
         typed = composable(flags.overrides) if flags.cfg or flags.help else flags.overrides
         complaint = io.StringIO()
@@ -93,7 +93,7 @@ class _Command:
 
     def _start(self, overrides: list[str], *, sweep: bool) -> None:
         from flsplit.compose import request, sweep_job
-        from flsplit.overrides import in_one_line
+        from flsplit.config.overrides import in_one_line
 
         if (here := str(Path.cwd())) not in sys.path:
             sys.path.append(here)  # where users keep compressors and strategies of their own

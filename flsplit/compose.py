@@ -13,11 +13,11 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from flsplit.config.overrides import hydra, in_one_line, keys, parse, read
 from flsplit.errors import UserError
-from flsplit.overrides import hydra, in_one_line, keys, parse, read
 
 if TYPE_CHECKING:
-    from flsplit.config import Config
+    from flsplit.config.schema import Config
 
 
 @dataclass(frozen=True)
@@ -107,11 +107,11 @@ def resolve(config: DictConfig, overrides: Sequence[str]) -> Config:
         container = OmegaConf.to_container(own, resolve=True, throw_on_missing=True)
     assert isinstance(container, dict)
     values = {str(key): value for key, value in container.items()}
-    from flsplit.config import read_config  # imports PyTorch: not for what Hydra has refused by now
-    from flsplit.strategy import build
+    from flsplit.config.schema import read_config  # imports PyTorch: not for what Hydra has refused by now
+    from flsplit.server.strategy import build
 
     if values.get("resume") is not None:
-        from flsplit.resume import resumed
+        from flsplit.server.resume import resumed
 
         values = resumed(values, keys(overrides))
     checked = read_config(values)

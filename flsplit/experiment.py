@@ -21,20 +21,20 @@ from omegaconf import OmegaConf
 
 from flsplit import data, engine
 from flsplit.assembly import Assembly, Plan, assembly_for
-from flsplit.checkpoint import Checkpoints
-from flsplit.client_app import app as client_app
-from flsplit.clients import save_clients
+from flsplit.client.app import app as client_app
 from flsplit.compose import compose
-from flsplit.config import Config
+from flsplit.config.profile import Profile, read_profiles
+from flsplit.config.schema import Config
+from flsplit.data.clients import save_clients
+from flsplit.display.console import Progress, closing_table
 from flsplit.errors import RunFailed, UserError
-from flsplit.folder import folder_for
-from flsplit.logger import logger_for
-from flsplit.profile import Profile, read_profiles
-from flsplit.record import Recorder, write_partition
-from flsplit.report.console import Progress, closing_table
-from flsplit.resume import check_checkpoint
-from flsplit.server_app import Server
-from flsplit.strategy import Strategy, build
+from flsplit.record.folder import folder_for
+from flsplit.record.loggers import logger_for
+from flsplit.record.tables import Recorder, write_partition
+from flsplit.server.app import Server
+from flsplit.server.checkpoint import Checkpoints
+from flsplit.server.resume import check_checkpoint
+from flsplit.server.strategy import Strategy, build
 
 PROFILE = "client_profile.csv"
 Start = Callable[[engine.ServerMain], None]
@@ -135,7 +135,7 @@ def prepare(config: Config) -> Prepared:
     Raises:
         UserError: naming the key.
     """
-    out = folder_for(config)
+    out = folder_for(config.out, resumed=config.resume is not None)
     try:
         dataset = data.load(config.dataset, seed=config.seed)
         labels = dataset.train.labels
@@ -166,7 +166,7 @@ def prepare(config: Config) -> Prepared:
             check_checkpoint(out, config.rounds, assembly)
     except ValueError as error:
         raise UserError(str(error)) from error
-    except OSError as error:  # of the data: everything else is read by flsplit.config and flsplit.resume
+    except OSError as error:  # of the data: everything else is read by flsplit.config.schema and flsplit.server.resume
         raise UserError(f"dataset.path: {error.strerror}: {error.filename}") from error
     return Prepared(
         plan, out, dataset, [train for train, _ in halves], [held for _, held in halves],

@@ -16,7 +16,7 @@ from uuid import uuid4
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from flsplit.client_app import app as client
+from flsplit.client.app import app as client
 from flsplit.errors import RunFailed
 
 server = ServerApp()
@@ -31,7 +31,7 @@ def main(grid: Grid, context: Context) -> None:
 
     from flsplit.compose import compose
     from flsplit.experiment import execute
-    from flsplit.hub import RayHub
+    from flsplit.transport.hub import RayHub
 
     logging.getLogger("flwr").setLevel(logging.WARNING)
     overrides = shlex.split(str(context.run_config.get("overrides", "")))

@@ -1,5 +1,5 @@
 """Strategies of split-federated learning: one file each, found by its name."""
 
-from flsplit.strategy import Strategy, available, build
+from flsplit.server.strategy import Strategy, available, build
 
 __all__ = ["Strategy", "available", "build"]

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import ClassVar
 
-from flsplit.config import Config
-from flsplit.federation import Federation
-from flsplit.ledger import Moves
-from flsplit.strategy import Strategy
+from flsplit.config.schema import Config
+from flsplit.ledger.prices import Moves
+from flsplit.server.federation import Federation
+from flsplit.server.strategy import Strategy
 
 
 class Centralized(Strategy):

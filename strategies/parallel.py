@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from flsplit.errors import UserError
-from flsplit.federation import Federation
-from flsplit.ledger import Moves
-from flsplit.strategy import Strategy
+from flsplit.ledger.prices import Moves
+from flsplit.server.federation import Federation
+from flsplit.server.strategy import Strategy
 
 
 class Parallel(Strategy):

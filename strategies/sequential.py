@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-from flsplit.federation import Federation
-from flsplit.strategy import Strategy
+from flsplit.server.federation import Federation
+from flsplit.server.strategy import Strategy
 
 
 class Sequential(Strategy):

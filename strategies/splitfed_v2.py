@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from flsplit.errors import UserError
-from flsplit.federation import Federation
-from flsplit.strategy import Strategy
+from flsplit.server.federation import Federation
+from flsplit.server.strategy import Strategy
 
 
 class SplitFedV2(Strategy):

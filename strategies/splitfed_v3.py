@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from flsplit.federation import Federation
-from flsplit.ledger import Moves
-from flsplit.strategy import Strategy
+from flsplit.ledger.prices import Moves
+from flsplit.server.federation import Federation
+from flsplit.server.strategy import Strategy
 
 
 class SplitFedV3(Strategy):

@@ -17,14 +17,14 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from flsplit import evaluation
 from flsplit.assembly import Assembly
 from flsplit.compose import compose
-from flsplit.evaluation import Evaluator
 from flsplit.experiment import lay_out, prepare
+from flsplit.server import evaluation
+from flsplit.server.evaluation import Evaluator
 from flsplit.split.messages import Uplink
 from flsplit.split.side import SideState
-from flsplit.split.stacked_trainer import Member, stacked_pass
+from flsplit.split.stacked.trainer import Member, stacked_pass
 from flsplit.split.trainer import LocalPass, local_pass
 
 COMPRESSORS = ["base", "adc", "topk", "randtopk", "c3sl", "bottlenet"]

@@ -22,14 +22,14 @@ import compressors
 import flsplit
 import strategies
 from flsplit import engine
-from flsplit.checkpoint import Checkpoints
-from flsplit.client_app import app as client_app
+from flsplit.client.app import app as client_app
 from flsplit.compose import compose
 from flsplit.errors import UserError
 from flsplit.experiment import execute, peak_megabytes, prepare, read_run, spread
-from flsplit.hub import Hub, LocalHub, ModelLost, RayHub
-from flsplit.record import CLIENTS, PARTITION, ROUNDS
+from flsplit.record.tables import CLIENTS, PARTITION, ROUNDS
+from flsplit.server.checkpoint import Checkpoints
 from flsplit.split.side import SideState
+from flsplit.transport.hub import Hub, LocalHub, ModelLost, RayHub
 
 SMALL = [
     "clients=5", "clients_per_round=3", "rounds=2", "batch_size=8", "dataset.train_limit=160",

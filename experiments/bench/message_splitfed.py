@@ -23,8 +23,8 @@ from torch import Tensor
 
 from compressors import BatchShape, Payload
 from experiments.bench.message_client import arrays, tensors
-from flsplit.aggregation import RunningMean
 from flsplit.assembly import assembly_for, use_threads
+from flsplit.server.aggregation import RunningMean
 from flsplit.split.messages import Uplink
 from flsplit.split.side import SideState
 

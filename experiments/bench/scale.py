@@ -23,11 +23,11 @@ from typing import Any
 import flsplit.engine
 from experiments.bench.case import Result, measure
 from experiments.bench.workload import Workload
-from flsplit.client_app import app
+from flsplit.client.app import app
 from flsplit.compose import compose
+from flsplit.display.console import Progress
 from flsplit.experiment import lay_out, prepare
-from flsplit.report.console import Progress
-from flsplit.server_app import Server
+from flsplit.server.app import Server
 
 MOST, BATCH = 1000, 16
 SMALL = Workload(model="vit_micro", size=8, pixels=8, batch=BATCH, steps=MOST)  # a batch for each of 1,000 clients

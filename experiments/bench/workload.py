@@ -18,8 +18,8 @@ import flsplit
 from experiments.bench.images import CLASSES, noise
 from flsplit import data
 from flsplit.compose import compose
-from flsplit.precision import autocast
 from flsplit.split import build
+from flsplit.split.precision import autocast
 
 LR = 1e-4
 _HALF = (0.5, 0.5, 0.5)

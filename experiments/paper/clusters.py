@@ -18,11 +18,11 @@ from compressors.adc import ADC
 from experiments.point import Point
 from experiments.runner import Place
 from flsplit.assembly import Assembly, assembly_for
-from flsplit.checkpoint import Checkpoints
 from flsplit.compose import compose
 from flsplit.errors import UserError
 from flsplit.experiment import prepare
 from flsplit.report.style import figure
+from flsplit.server.checkpoint import Checkpoints
 from flsplit.split.side import Side, SideState
 from flsplit.streams import torch_stream
 

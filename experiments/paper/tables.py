@@ -12,7 +12,7 @@ from experiments.paper.protocol import METHODS, RATIOS, RULES, VECTORS, values
 from experiments.paper.reported import reported
 from experiments.point import Point
 from experiments.results import Results
-from flsplit.ledger import Tally
+from flsplit.ledger.prices import Tally
 
 REDUCED_NOTE = (
     "Reduced scale (96 px, 2,500 training images, one seed): not comparable with the reported numbers in height, only "

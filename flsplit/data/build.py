@@ -12,7 +12,7 @@ from PIL import UnidentifiedImageError
 from flsplit.data import images
 from flsplit.data.errors import DataError
 from flsplit.data.ordered import ordered_map
-from flsplit.data.reader import Split
+from flsplit.data.sources.reader import Split
 from flsplit.data.table import TableWriter
 
 _AHEAD = 64  # images in memory at once

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from flsplit.data import cache, digits, folder, hub, parquet
+from flsplit.data import cache
 from flsplit.data.build import write_table
 from flsplit.data.config import DatasetConfig
 from flsplit.data.errors import DataError
-from flsplit.data.reader import Source, Split
+from flsplit.data.sources import digits, folder, hub, parquet
+from flsplit.data.sources.reader import Source, Split
 from flsplit.data.subset import stratified
 from flsplit.data.table import Table
 from flsplit.streams import numpy_stream

@@ -8,11 +8,11 @@ from typing import Any
 
 import pandas as pd
 
+from flsplit.display.units import duration, missing
 from flsplit.report.labels import ASPECTS, describe, other_differences
 from flsplit.report.runs import Run
 from flsplit.report.skew import Skew, Spread
 from flsplit.report.style import Style
-from flsplit.report.units import duration, missing
 
 _DASH = "\N{EN DASH}"
 _STATUSES = {"completed", "budget", "failed", "unfinished"}

@@ -23,7 +23,7 @@ from timm.models import load_state_dict
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from flsplit.data.hub import reachable as hub_reachable
+from flsplit.online import reachable as hub_reachable
 from flsplit.streams import derived_seed
 from flsplit.typed import nearest
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flsplit.data import DataError, DatasetConfig, check, hub, load
+from flsplit import online
+from flsplit.data import DataError, DatasetConfig, check, load
 
 CONFIG = DatasetConfig(name="cifar10", hub="uoft-cs/cifar10", image_column="img", label_column="label", augment="paper")
 
@@ -19,7 +20,7 @@ def empty_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No proxies, no caches, no settings of the machine."""
     for name in ("HF_HUB_OFFLINE", "HF_ENDPOINT", "HF_HOME", "HF_DATASETS_CACHE"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(hub, "getproxies", dict)
+    monkeypatch.setattr(online, "getproxies", dict)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
 
 
@@ -61,8 +62,8 @@ def test_a_hub_that_never_answers(monkeypatch: pytest.MonkeyPatch) -> None:
         time.sleep(60)
         raise TimeoutError
 
-    monkeypatch.setattr(hub, "_SECONDS", 0.2)
-    monkeypatch.setattr(hub.socket, "create_connection", silence)
+    monkeypatch.setattr(online, "_SECONDS", 0.2)
+    monkeypatch.setattr(online.socket, "create_connection", silence)
     start = time.monotonic()
     refused()
     assert time.monotonic() - start < 50
@@ -71,7 +72,7 @@ def test_a_hub_that_never_answers(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_proxy_is_asked_instead(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "https://does-not-exist.invalid")
     refused()
-    monkeypatch.setattr(hub, "getproxies", lambda: {"https": f"http://{server}"})
+    monkeypatch.setattr(online, "getproxies", lambda: {"https": f"http://{server}"})
     check(CONFIG)
 
 

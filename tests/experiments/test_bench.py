@@ -31,10 +31,10 @@ from experiments.bench import (
 from experiments.bench.case import compare, measure
 from experiments.bench.workload import Workload
 from flsplit import engine, experiment
-from flsplit.checkpoint import Checkpoints
 from flsplit.compose import compose
 from flsplit.experiment import lay_out, prepare
-from flsplit.hub import Hub
+from flsplit.server.checkpoint import Checkpoints
+from flsplit.transport.hub import Hub
 
 TINY = Workload(model="vit_micro", size=16, pixels=16, batch=8, steps=2)
 

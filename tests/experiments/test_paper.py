@@ -125,7 +125,7 @@ def test_what_is_missing_is_run_once_drawn_and_compared(
 
 @pytest.mark.slow
 def test_a_run_that_was_cut_off_goes_on(short: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from flsplit.server_app import Server
+    from flsplit.server.app import Server
 
     def cut_off(self: Server, *_: object) -> None:
         raise KeyboardInterrupt

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from compressors import BatchShape, Compressor, Payload, build
-from flsplit.ledger import PriceList
+from flsplit.ledger.prices import PriceList
 from flsplit.split.messages import Downlink, Uplink, header_bytes, pack, unpack, wire_bytes
 
 METHODS = {

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from compressors import build
 from flsplit.split.side import Side, SideState
-from flsplit.split.stack import Stack, neighbours
+from flsplit.split.stacked.stack import Stack, neighbours
 
 LR = 1e-2
 

@@ -13,7 +13,7 @@ import torch
 from reference import Setting
 
 import flsplit
-from flsplit.checkpoint import Checkpoints
+from flsplit.server.checkpoint import Checkpoints
 from flsplit.streams import numpy_stream
 
 COMPRESSORS = {

@@ -1,0 +1,93 @@
+"""Class folders of images: `train/CLASS/*` and `test/CLASS/*`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from flsplit.data.config import DatasetConfig
+from flsplit.data.errors import DataError
+from flsplit.data.sources.reader import Source, Split
+
+EXTENSIONS = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif"}
+
+
+def find(path: Path, config: DatasetConfig) -> dict[str, Path]:
+    """The folders of the two splits.
+
+    Raises:
+        DataError: One of them is missing.
+    """
+    train = path / config.train_split
+    tests = [path / name for name in config.test_names if (path / name).is_dir()]
+    if not train.is_dir():
+        raise DataError(
+            f"dataset.path: {path} holds neither Parquet files ({config.train_split}-*.parquet, "
+            f"{config.test_split}-*.parquet) nor class folders ({config.train_split}/CLASS/*, "
+            f"{config.test_split}/CLASS/*)"
+        )
+    if not tests:
+        raise DataError(f"dataset.path: {path} has {train.name}/ but no test images; put them into test/CLASS/*")
+    return {"train": train, "test": tests[0]}
+
+
+def files(path: Path, config: DatasetConfig) -> list[Path]:
+    """All images of both splits, in a fixed order."""
+    return [image for folder in find(path, config).values() for image, _ in _images(folder)]
+
+
+def source(path: Path, config: DatasetConfig) -> Source:
+    """Opens the class folders at `path`.
+
+    Raises:
+        DataError: A split, a class or an image is missing, or a test class is not in train.
+    """
+    folders = find(path, config)
+    train, test = _images(folders["train"]), _images(folders["test"])
+    for folder, images in ((folders["train"], train), (folders["test"], test)):
+        if not images:
+            raise DataError(f"dataset.path: no images in {folder}; expected {folder.name}/CLASS/*.jpg or alike")
+    classes = sorted(folder.name for folder in _class_folders(folders["train"]))
+    empty = sorted(set(classes) - {name for _, name in train})
+    if empty:
+        raise DataError(f"dataset.path: no images in {folders['train'] / empty[0]}; fill or remove that class")
+    unknown = sorted({name for _, name in test} - set(classes))
+    if unknown:
+        raise DataError(
+            f"dataset.path: the class {unknown[0]!r} is in {folders['test'].name}/ but not in "
+            f"{folders['train'].name}/; both need the same class folders"
+        )
+    number = {name: label for label, name in enumerate(classes)}
+    return Source(_split(train, number), _split(test, number), tuple(classes))
+
+
+def _class_folders(folder: Path) -> list[Path]:
+    return sorted(item for item in folder.iterdir() if item.is_dir() and not item.name.startswith("."))
+
+
+def _images(folder: Path) -> list[tuple[Path, str]]:
+    """(file, class) of every image below the class folders, sorted; hidden ones are ignored."""
+    found = []
+    for class_folder in _class_folders(folder):
+        below = []
+        for root, folders, names in os.walk(class_folder):
+            folders[:] = [name for name in folders if not name.startswith(".")]
+            below += [Path(root, name) for name in names if _is_image(name)]
+        found += [(image, class_folder.name) for image in sorted(below)]
+    return found
+
+
+def _is_image(name: str) -> bool:
+    return not name.startswith(".") and Path(name).suffix.lower() in EXTENSIONS
+
+
+def _split(images: list[tuple[Path, str]], number: dict[str, int]) -> Split:
+    def read(rows: np.ndarray) -> Iterator[bytes | np.ndarray]:
+        for row in rows:
+            yield images[row][0].read_bytes()
+
+    labels = np.array([number[name] for _, name in images], np.int64)
+    return Split(labels, read, lambda row: f"dataset.path: {images[row][0]}")

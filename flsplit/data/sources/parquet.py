@@ -1,0 +1,119 @@
+"""Parquet files in the Hub's columns: an image struct with `bytes`, and an integer label."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from flsplit.data.config import DatasetConfig
+from flsplit.data.errors import DataError
+from flsplit.data.sources.reader import Source, Split, checked_labels, class_names
+
+_ROWS_AT_ONCE = 256
+
+
+def find(path: Path, config: DatasetConfig) -> dict[str, list[Path]] | None:
+    """The files of the two splits, in `path` itself, in `data/`, or in another folder directly below.
+
+    Returns:
+        Lists of files under `train` and `test`, or None if there are no Parquet files for training.
+
+    Raises:
+        DataError: There are training files but no test files.
+    """
+    below = sorted(item for item in path.iterdir() if item.is_dir() and not item.name.startswith("."))
+    for folder in [path, path / "data", *below]:
+        train = _named(folder, config.train_split)
+        if train:
+            test = next((found for name in config.test_names if (found := _named(folder, name))), None)
+            if test is None:
+                raise DataError(f"dataset.path: {folder} has {train[0].name} but no {config.test_split}-*.parquet")
+            return {"train": train, "test": test}
+    return None
+
+
+def check(files: dict[str, list[Path]], config: DatasetConfig) -> None:
+    """Looks at the columns of every file, not at the rows.
+
+    Raises:
+        DataError: A file is not Parquet or lacks a column.
+    """
+    for file in files["train"] + files["test"]:
+        names = _open(file).schema_arrow.names
+        for key in ("image_column", "label_column"):
+            column = getattr(config, key)
+            if column not in names:
+                raise DataError(
+                    f"dataset.path: {file.name} has no column {column!r}, only {', '.join(names)}; "
+                    f"name the right one with dataset.{key}"
+                )
+
+
+def source(files: dict[str, list[Path]], config: DatasetConfig) -> Source:
+    """Opens the files that `find` found.
+
+    Raises:
+        DataError: A file is not Parquet, lacks a column, or holds labels that are none.
+    """
+    check(files, config)
+    train, test = (_split(files[name], config) for name in ("train", "test"))
+    names = _names(files["train"][0], config.label_column)
+    return Source(train, test, class_names(names, train.labels, test.labels, "dataset.path"))
+
+
+def _named(folder: Path, split: str) -> list[Path]:
+    pattern = re.compile(rf"{re.escape(split)}(-.*)?\.parquet")
+    return sorted(file for file in folder.glob("*.parquet") if pattern.fullmatch(file.name))
+
+
+def _open(file: Path) -> Any:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        return pyarrow.parquet.ParquetFile(file)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise DataError(f"dataset.path: {file} is not a readable Parquet file") from error
+
+
+def _split(files: list[Path], config: DatasetConfig) -> Split:
+    columns = [_open(file).read(columns=[config.label_column]).column(0) for file in files]
+    if any(column.null_count for column in columns):
+        raise DataError(f"dataset.path: {files[0].name} has rows without a label in {config.label_column!r}")
+    labels = np.concatenate([column.to_numpy() for column in columns])
+
+    def read(rows: np.ndarray) -> Iterator[bytes | np.ndarray]:
+        start = 0
+        for file in files:
+            for batch in _open(file).iter_batches(_ROWS_AT_ONCE, columns=[config.image_column]):
+                low, high = np.searchsorted(rows, (start, start + batch.num_rows))
+                for row in rows[low:high]:
+                    yield _bytes(batch.column(0)[row - start].as_py(), file, config)
+                start += batch.num_rows
+
+    name = f"dataset.path: {files[0].name}"
+    return Split(checked_labels(labels, name), read, lambda row: f"{name} (and on): image {row}")
+
+
+def _bytes(image: Any, file: Path, config: DatasetConfig) -> bytes:
+    encoded = image.get("bytes") if isinstance(image, dict) else image
+    if not isinstance(encoded, bytes):
+        raise DataError(
+            f"dataset.path: {file.name} has no encoded images in {config.image_column!r}; "
+            "expected a struct with the field 'bytes'"
+        )
+    return encoded
+
+
+def _names(file: Path, label_column: str) -> list[str] | None:
+    """Class names from the metadata that the Hub's files carry; None where there are none."""
+    metadata = (_open(file).schema_arrow.metadata or {}).get(b"huggingface")
+    if metadata is None:
+        return None
+    feature = json.loads(metadata).get("info", {}).get("features", {}).get(label_column, {})
+    return feature.get("names")

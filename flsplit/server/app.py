@@ -1,0 +1,268 @@
+"""The server of an experiment: its rounds, one after another."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+import numpy as np
+from flwr.serverapp import Grid
+
+from flsplit.assembly import assembly_for, host_from_json
+from flsplit.data.clients import held_out_rows
+from flsplit.display.console import Progress
+from flsplit.ledger.prices import Tally
+from flsplit.record.tables import Recorder, Row
+from flsplit.server.checkpoint import Checkpoints, State
+from flsplit.server.evaluation import Evaluator, Score, mean
+from flsplit.server.federation import Federation
+from flsplit.server.messenger import Messenger
+from flsplit.server.strategy import build
+from flsplit.streams import numpy_stream
+from flsplit.transport.hub import Hub
+from flsplit.transport.task import Report
+
+SHOW_EVERY = 0.25  # seconds
+SAVE_EVERY = 1.0  # seconds, so that rounds of milliseconds do not wait for files; a kill costs as much at most
+
+
+@dataclass
+class Totals:
+    """What has been counted since the first round; kept in checkpoints."""
+
+    tally: Tally
+    sync_bits: int = 0
+    seconds: float = 0.0  # of rounds, evaluation included, start-up apart
+    training_seconds: float = 0.0  # of rounds, start-up and evaluation apart
+    charged: dict[int, int] = field(default_factory=dict)  # to each client, where there is a budget
+    acquainted: list[int] = field(default_factory=list)  # clients that have taken part
+
+
+class Server:
+    """Runs the rounds of one experiment over a grid.
+
+    Args:
+        plan: of the experiment, as JSON.
+        recorder: of the run's tables.
+        checkpoints: of the run.
+        progress: the live display.
+        workers: client processes to warm up.
+
+    Attributes:
+        totals: what has been counted so far.
+        out_of_budget: whether every client has spent its share of the budget.
+        own: the accuracy that every client ends with on its held-out part (`partition.holdout`), by client.
+    """
+
+    def __init__(
+        self, plan: str, recorder: Recorder, checkpoints: Checkpoints, progress: Progress, *, workers: int
+    ) -> None:
+        self._plan, self._recorder, self._checkpoints, self._progress = plan, recorder, checkpoints, progress
+        self._workers = workers
+        self._shown = 0.0
+        self._saved = float("-inf")  # when
+        self._unsaved: State | None = None
+        self.out_of_budget = False
+        self.own: dict[int, float] = {}
+        self.totals = Totals(Tally())
+
+    def run(self, grid: Grid, hub: Hub) -> None:
+        """All rounds that are still to be run.
+
+        Raises:
+            RunFailed: if a round brings no model back; what was finished before is saved.
+        """
+        try:
+            self._run(grid, hub)
+        finally:
+            self._save()
+
+    def _run(self, grid: Grid, hub: Hub) -> None:
+        self._assembly = assembly = assembly_for(self._plan)
+        config = assembly.config
+        self._hub = hub
+        hub.on_report = self._show
+        messenger = Messenger(grid, self._plan, hub.address, config.clients, idle=self._show)
+        strategy = build(**config.strategy)
+        if strategy.placement == "central":
+            hub.start_host(partial(host_from_json, self._plan))
+        messenger.warm_up(min(self._workers, config.taking_part))
+        evaluator = Evaluator(assembly)
+        start = self._start()
+        self._fed = fed = Federation(
+            messenger, hub, models=(start.client_model, start.server_model), placement=strategy.placement,
+            aggregator=strategy.aggregator, persist=config.optimizer_state == "persist", seed=config.seed,
+            files=self._checkpoints.clients, moves=strategy.moves, model_floats=assembly.model_floats,
+            stack=config.engine.stack,
+        )  # fmt: skip
+        strategy.aggregator.load(start.aggregator)
+        self._aggregator = strategy.aggregator
+        fed.moments, fed.models, fed.acquainted = dict(start.moments), dict(start.models), set(self.totals.acquainted)
+        if strategy.note is not None:
+            self._progress.note(strategy.note)
+        number = start.round
+        able = self._able()
+        while not self._over(number, able):
+            number += 1
+            began = time.perf_counter()
+            clients = self._sample(number, able)
+            limits = self._limits(clients)
+            fed.begin(number, limits)
+            self._expect(number, clients, limits)
+            strategy.round(fed, clients)
+            trained = time.perf_counter()
+            self._charge()
+            able = self._able()
+            last = self._over(number, able)
+            score, own = self._evaluate(evaluator, number, last)
+            seconds = time.perf_counter() - began
+            self.totals.training_seconds += trained - began
+            self.totals.seconds += seconds
+            self._finish(number, score, own, seconds)
+        self.own = self._own_scores(evaluator, range(config.clients))
+
+    def _start(self) -> State:
+        state = self._checkpoints.load()
+        if state is None:
+            client_model, server_model = self._assembly.initial()
+            return State(round=0, client_model=client_model, server_model=server_model)
+        values = dict(state.totals)
+        charged = {int(client): bits for client, bits in values.pop("charged").items()}
+        self.totals = Totals(Tally(**values.pop("tally")), charged=charged, **values)
+        self._recorder.restore(state.round)
+        return state
+
+    def _able(self) -> list[int]:
+        """Clients that may train on, ascending."""
+        budget, config = self._assembly.budget, self._assembly.config
+        if budget is None:
+            return list(range(config.clients))
+        return budget.able(self.totals.charged, config.taking_part)
+
+    def _limits(self, clients: Sequence[int]) -> dict[int, int] | None:
+        """Bits that each of `clients` may send in the round; None without a budget."""
+        budget = self._assembly.budget
+        if budget is None:
+            return None
+        return budget.limits(self.totals.charged, {client: self._assembly.steps(client) for client in clients})
+
+    def _charge(self) -> None:
+        """Charge the clients for the round."""
+        budget, charged = self._assembly.budget, self.totals.charged
+        if budget is None:
+            return
+        for report in self._fed.reports:
+            cost = budget.cost(report.tally, self._fed.sync_bits[report.client])
+            charged[report.client] = charged.get(report.client, 0) + cost
+
+    def _over(self, number: int, able: Sequence[int]) -> bool:
+        """Whether round `number` was the last."""
+        self.out_of_budget = not able
+        return self.out_of_budget or number == self._assembly.config.rounds
+
+    def _sample(self, number: int, able: Sequence[int]) -> list[int]:
+        """The clients of `able` that take part in a round, ascending."""
+        config = self._assembly.config
+        if config.taking_part >= len(able):
+            return list(able)
+        stream = numpy_stream(config.seed, "participation", number)
+        return sorted(able[c] for c in stream.choice(len(able), config.taking_part, replace=False))
+
+    def _evaluate(self, evaluator: Evaluator, number: int, last: bool) -> tuple[Score | None, dict[int, float]]:
+        config, test, fed = self._assembly.config, self._assembly.dataset.test, self._fed
+        if number % config.eval_every and not last:
+            return None, {}
+        clients = [report.client for report in fed.reports]
+        own = self._own_scores(evaluator, clients)
+        scores = [evaluator.score(fed.models_of(client), test) for client in clients if client in fed.models]
+        found = [score for score in scores if score is not None]
+        if not found:  # one global model
+            return evaluator.score((fed.client_model, fed.server_model), test), own
+        return mean(found), own
+
+    def _own_scores(self, evaluator: Evaluator, clients: Iterable[int]) -> dict[int, float]:
+        """Accuracy of clients on their held-out parts, for those that have any, with the models they would use."""
+        parts, train = held_out_rows(self._assembly.plan.clients), self._assembly.dataset.train
+        found = {
+            client: evaluator.score(self._fed.models_of(client), train, parts[client])
+            for client in clients
+            if len(parts[client])
+        }
+        return {client: score.accuracy for client, score in found.items() if score is not None}
+
+    def _finish(self, number: int, score: Score | None, own: dict[int, float], seconds: float) -> None:
+        fed, totals = self._fed, self.totals
+        reports = sorted(fed.reports, key=lambda report: report.client)
+        finished = Tally()
+        for report in reports:
+            totals.tally += report.tally
+            if report.error is None:
+                finished += report.tally
+            else:
+                self._progress.note(f"client {report.client} failed in round {number}: {report.error}")
+        totals.sync_bits += sum(fed.sync_bits.values())
+        tally = totals.tally
+        row: Row = {
+            "round": number, "samples": tally.samples, "train_loss": finished.mean_loss,
+            "test_loss": score.loss if score else None, "test_accuracy": score.accuracy if score else None,
+            "uplink_bits": tally.uplink_bits, "downlink_bits": tally.downlink_bits,
+            "nominal_bits": tally.nominal_bits, "wire_bytes": tally.wire_bytes, "sync_bits": totals.sync_bits,
+            "xi": tally.xi, "seconds": seconds,
+        }  # fmt: skip
+        self._recorder.add(row, [self._client_row(number, report, own) for report in reports])
+        self._unsaved = State(
+            round=number, client_model=fed.client_model, server_model=fed.server_model, moments=dict(fed.moments),
+            models=dict(fed.models), aggregator=self._aggregator.state(), totals={
+                "tally": tally.as_dict(), "sync_bits": totals.sync_bits, "seconds": totals.seconds,
+                "training_seconds": totals.training_seconds, "charged": dict(totals.charged),
+                "acquainted": sorted(fed.acquainted),
+            },
+        )  # fmt: skip
+        if time.monotonic() - self._saved >= SAVE_EVERY:
+            self._save()
+        else:
+            self._checkpoints.hold(self._unsaved)
+        self._progress.round_done(row)
+
+    def _save(self) -> None:
+        """Bring tables and checkpoint up to the last round that was finished."""
+        if self._unsaved is None:
+            return
+        self._recorder.save()
+        self._checkpoints.save(self._unsaved)
+        self._unsaved, self._saved = None, time.monotonic()
+
+    def _client_row(self, number: int, report: Report, own: dict[int, float]) -> Row:
+        tally, failed = report.tally, report.error is not None
+        return {
+            "round": number, "client": report.client, "samples": tally.samples,
+            "train_loss": None if failed else tally.mean_loss, "test_accuracy": own.get(report.client),
+            "uplink_bits": tally.uplink_bits, "downlink_bits": tally.downlink_bits,
+            "sync_bits": self._fed.sync_bits[report.client], "failed": failed,
+        }  # fmt: skip
+
+    def _expect(self, number: int, clients: Sequence[int], limits: dict[int, int] | None) -> None:
+        """Work out how many steps the round will take, for the display."""
+        self._round = number
+        self._steps = sum(len(self._assembly.steps(c, None if limits is None else limits[c])) for c in clients)
+
+    def _show(self) -> None:
+        """Bring the display up to date while clients work."""
+        now = time.monotonic()
+        if now - self._shown < SHOW_EVERY:
+            return
+        self._shown = now
+        reports = self._hub.progress()
+        if not reports:
+            return
+        steps = sum(tally.steps for tally, _ in reports.values())
+        losses = [(loss, tally.steps) for tally, loss in reports.values() if np.isfinite(loss)]
+        weight = sum(n for _, n in losses)
+        self._progress.step(
+            round=self._round, step=steps, steps=self._steps,
+            loss=sum(loss * n for loss, n in losses) / weight if weight else float("nan"),
+            uplink_bits=self.totals.tally.uplink_bits + sum(t.uplink_bits for t, _ in reports.values()),
+            downlink_bits=self.totals.tally.downlink_bits + sum(t.downlink_bits for t, _ in reports.values()),
+        )  # fmt: skip

@@ -1,0 +1,129 @@
+"""Enough to continue a run after a kill at any moment: what the next round starts from.
+
+`checkpoint/state.json` is replaced in one move and names all other files it needs. Models go into two files in turn,
+and clients' files of an earlier state get a new name and are written over, which is faster than making files.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from flsplit.split.side import SideState
+
+_MODELS = ("models-0.safetensors", "models-1.safetensors")
+
+
+@dataclass(frozen=True, kw_only=True)
+class State:
+    """Between two rounds.
+
+    Attributes:
+        round: the last one finished, 0 before the first.
+        client_model: client-side model, with optimizer moments where all clients share them.
+        server_model: server-side model with its optimizer moments.
+        moments: files of the clients' optimizer moments.
+        models: files of the client-side models that clients keep.
+        aggregator: what the aggregator carries from round to round.
+        totals: plain values to go on counting from.
+    """
+
+    round: int
+    client_model: SideState
+    server_model: SideState
+    moments: dict[int, str] = field(default_factory=dict)
+    models: dict[int, str] = field(default_factory=dict)
+    aggregator: dict[str, torch.Tensor] = field(default_factory=dict)
+    totals: dict[str, Any] = field(default_factory=dict)
+
+
+class ClientFiles:
+    """Files that clients leave from round to round, each written once under its name."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._spare: list[Path] = []
+
+    def make_room(self, path: Path) -> None:
+        """Give `path`, if there is no such file, the memory of one that is not needed any more."""
+        if self._spare and not path.exists():
+            self._spare.pop().rename(path)
+
+    def keep(self, needed: set[str]) -> None:
+        """Keep these files; all others may be written over, so that there are no more than a round needs."""
+        with os.scandir(self.folder) as files:
+            self._spare = [Path(file) for file in files if file.path not in needed and file.name.endswith(".npy")]
+
+
+class Checkpoints:
+    """The checkpoint folder of a run."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.clients = ClientFiles(folder / "clients")
+        self._models = ""  # the file of models that the last checkpoint names
+        self._needed: set[str] = set()  # and its files of clients
+
+    def create(self) -> None:
+        """Make the folders, without what a killed process was about to make (see `flsplit.transport.vectors`)."""
+        self.clients.folder.mkdir(parents=True, exist_ok=True)
+        for room in self.clients.folder.glob("*.room"):
+            room.unlink()
+
+    def save(self, state: State) -> None:
+        """Replace the last checkpoint by `state`."""
+        tensors = {f"aggregator.{key}": value for key, value in state.aggregator.items()}
+        for name, side in (("client", state.client_model), ("server", state.server_model)):
+            tensors[f"{name}.weights"] = side.weights
+            if side.moments is not None:
+                tensors[f"{name}.moments"] = side.moments
+        models = next(name for name in _MODELS if name != self._models)
+        # Cloned, since safetensors refuses tensors that share memory.
+        save_file({name: tensor.clone() for name, tensor in tensors.items()}, self.folder / models)
+        files = {
+            kind: {str(client): Path(path).name for client, path in paths.items()}
+            for kind, paths in (("moments", state.moments), ("models", state.models))
+        }
+        values = {"round": state.round, "file": models, **files, "totals": state.totals}
+        part = self.folder / "state.part"
+        part.write_text(json.dumps(values))
+        part.replace(self.folder / "state.json")
+        self._models, self._needed = models, _client_files(state)
+        self.clients.keep(self._needed)
+
+    def hold(self, state: State) -> None:
+        """Keep clients' files as `state`, which may be saved later, and the last checkpoint need them."""
+        self.clients.keep(self._needed | _client_files(state))
+
+    def load(self) -> State | None:
+        """The last checkpoint, or None if no round was finished."""
+        path = self.folder / "state.json"
+        if not path.exists():
+            return None
+        values = json.loads(path.read_text())
+        tensors: dict[str, torch.Tensor] = load_file(self.folder / values["file"])
+        state = State(
+            round=values["round"],
+            client_model=SideState(tensors["client.weights"], tensors.get("client.moments")),
+            server_model=SideState(tensors["server.weights"], tensors.get("server.moments")),
+            moments={int(client): str(self.clients.folder / name) for client, name in values["moments"].items()},
+            models={int(client): str(self.clients.folder / name) for client, name in values["models"].items()},
+            aggregator={
+                key.removeprefix("aggregator."): value
+                for key, value in tensors.items()
+                if key.startswith("aggregator.")
+            },
+            totals=values["totals"],
+        )
+        self._models, self._needed = values["file"], _client_files(state)
+        return state
+
+
+def _client_files(state: State) -> set[str]:
+    return {*state.moments.values(), *state.models.values()}

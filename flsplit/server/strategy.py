@@ -1,0 +1,79 @@
+"""What a strategy is: one method that runs a round. Strategies themselves live in the package `strategies`."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from compressors.plugins import Plugins
+from flsplit.config.schema import Config
+from flsplit.errors import UserError
+from flsplit.ledger.prices import Moves
+from flsplit.server.aggregation import Aggregator
+from flsplit.server.federation import Federation
+
+
+class Strategy(ABC):
+    """Who talks to which server-side model, in which order, and what is averaged.
+
+    Args:
+        placement: where server-side models are stepped (`replica`: in the clients' processes; `central`: in one
+            host); None is the first of `placements`.
+        aggregator: the Flower strategy that averages models.
+        aggregator_args: its keyword arguments.
+
+    Raises:
+        UserError: for an option that does not fit.
+    """
+
+    placements: ClassVar[tuple[str, ...]] = ("replica", "central")
+    moves: Moves = Moves(down=1, up=1)  # models that the ledger counts
+    split: ClassVar[bool] = True  # whether activations cross between clients and the server
+    note: ClassVar[str | None] = None  # what users should know when they choose it
+    repeatable: bool = True  # whether the same configuration gives the same numbers again
+
+    def __init__(
+        self,
+        *,
+        placement: str | None = None,
+        aggregator: str = "fedavg",
+        aggregator_args: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.placement = self.placements[0] if placement is None else placement
+        if self.placement not in self.placements:
+            raise UserError(
+                f"strategy.placement must be {' or '.join(self.placements)} for {self.name}, got {self.placement!r}"
+            )
+        self.aggregator = Aggregator(aggregator, aggregator_args or {})
+
+    def adapt(self, config: Config) -> Config:
+        """The configuration as this strategy has it, where keys play no part in it."""
+        return config
+
+    @property
+    def name(self) -> str:
+        """Last part of the module that defines the class."""
+        return type(self).__module__.rpartition(".")[2]
+
+    @abstractmethod
+    def round(self, fed: Federation, clients: Sequence[int]) -> None:
+        """Train `clients` for one round and leave the new models in `fed.client_model` and `fed.server_model`."""
+
+
+_STRATEGIES: Plugins[Strategy] = Plugins("strategy", "strategies", Strategy)  # type: ignore[type-abstract]
+available = _STRATEGIES.available
+
+
+def build(name: str, **options: Any) -> Strategy:
+    """Create a strategy.
+
+    Args:
+        name: one of the package `strategies` ("splitfed_v1"), or the dotted path of any importable module that
+            defines one `Strategy`.
+        options: the keyword arguments of its class.
+
+    Raises:
+        ValueError: for an unknown name or option, or a value that cannot be; one line each.
+    """
+    return _STRATEGIES.build(name, options)

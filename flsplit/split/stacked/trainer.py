@@ -1,0 +1,86 @@
+"""The clients' half of a training step for clients that are stacked, as a generator: `downlinks = yield uplinks`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from itertools import count, repeat
+
+import torch
+from torch import Tensor
+
+from compressors import Compressor, Payload
+from flsplit.split.messages import Downlink, Uplink
+from flsplit.split.stacked.stack import Stack, neighbours
+from flsplit.split.trainer import go_back, uplink_of
+
+StackedPass = Generator[list[Uplink], list[Downlink], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Member:
+    """One of the clients of a stacked pass.
+
+    Attributes:
+        client: who.
+        batches: pairs of images (B, 3, S, S) and hard labels (B,), on the stack's device.
+        stream: the random stream of a step, for compressors that draw.
+        fail: called with what its compressor raised; the client drops out, which is no fault of the others.
+        compressor: of a client that has its own; None for the stack's.
+    """
+
+    client: int
+    batches: Iterable[tuple[Tensor, Tensor]]
+    stream: Callable[[int], torch.Generator]
+    fail: Callable[[Exception], None]
+    compressor: Compressor | None = None
+
+
+def stacked_pass(
+    stack: Stack,
+    members: Sequence[Member],
+    *,
+    classes: int,
+    autocast: Callable[[], AbstractContextManager[object]],
+) -> StackedPass:
+    """Train the client-side models of several clients, a batch of each at a time; who has none left drops out.
+
+    Args:
+        stack: of client sides.
+        members: the clients, in the order of the stack's lanes.
+        classes: L, number of labels.
+        autocast: context of the forward pass.
+
+    Yields:
+        one `Uplink` of each client that has a batch; expects their `Downlink`s, in this order.
+    """
+    batches = {lane: iter(member.batches) for lane, member in enumerate(members)}
+    for step in count():
+        drawn = {lane: batch for lane, own in batches.items() if (batch := next(own, None)) is not None}
+        batches = {lane: batches[lane] for lane in drawn}
+        if not drawn:
+            return
+        lanes, images = list(drawn), [images for images, _ in drawn.values()]
+        payloads: list[Payload] = []
+        uplinks: list[Uplink] = []
+        with autocast():
+            for rows, positions in neighbours(lanes, images):
+                z, *scores = stack(rows, torch.stack(images[positions]))
+                each = zip(lanes[positions], z.unbind(), scores[0].unbind() if scores else repeat(None))
+                for lane, activations, attention in each:
+                    member, labels = members[lane], drawn[lane][1]
+                    try:
+                        payload = (member.compressor or stack.compressor).compress(
+                            activations, labels, attention, generator=member.stream(step)
+                        )
+                    except Exception as error:
+                        member.fail(error)
+                        del batches[lane]
+                        continue
+                    payloads.append(payload)
+                    uplinks.append(uplink_of(member.client, activations, payload, classes))
+        if uplinks:
+            downlinks = yield uplinks
+            go_back(payloads, downlinks)
+        stack.step()
