@@ -35,6 +35,7 @@ class Plugins(Generic[T]):
 
         Raises:
             ValueError: for an unknown name or option, or a value that cannot be; one line each.
+            ImportError: if the module is there and cannot be imported.
         """
         kind = self._only_class(self._module(name))
         check_signature(self._group, name.rpartition(".")[2], kind, options)
@@ -57,6 +58,8 @@ class Plugins(Generic[T]):
             raise ValueError(
                 f"{self._group} must name a module that can be imported, got {name!r}: no module {error.name!r}"
             ) from None
+        except ValueError as error:  # while it is imported it knows of no options: none of them is wrong
+            raise ImportError(f"{name} cannot be imported: {error}") from error
 
     def _only_class(self, module: ModuleType) -> type[T]:
         found = [

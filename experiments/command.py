@@ -11,7 +11,7 @@ from typing import TypeVar
 from experiments.point import Point
 from experiments.results import Results
 from experiments.runner import Place
-from flsplit.errors import RunFailed, UserError
+from flsplit.errors import RunFailed, UserError, explained
 
 Value = TypeVar("Value", str, int, float)
 
@@ -46,7 +46,7 @@ def ended(name: str, work: Callable[[], None]) -> int:
     """Work, and turn what stops it into a line and an exit code.
 
     Returns:
-        0, 1 for a run that failed, 2 for a mistake of the user's, 130 when interrupted.
+        0, 1 for a run that failed or a fault of the program, 2 for a mistake of the user's, 130 when interrupted.
     """
     try:
         work()
@@ -57,6 +57,8 @@ def ended(name: str, work: Callable[[], None]) -> int:
         return _say(name, str(error), 1)
     except KeyboardInterrupt:
         return _say(name, "interrupted; the same command goes on from here", 130)
+    except Exception as error:
+        return _say(name, explained(error, None), 1)
     return 0
 
 

@@ -230,7 +230,7 @@ class Assembly:
         """Client sides and server-side replicas of `engine.stack` clients that train as one.
 
         Raises:
-            ValueError: if model or compressor cannot be stacked.
+            UserError: if model or compressor cannot be stacked.
         """
         lanes = min(self.config.engine.stack, self.config.taking_part)
         server = StackedHost(Stack(self.server_side(), lanes), autocast=self.autocast, compressor_of=self.compressor_of)

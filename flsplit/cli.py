@@ -21,7 +21,7 @@ from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from flsplit.errors import RunFailed, UserError
+from flsplit.errors import RunFailed, UserError, explained
 
 _REFUSED = ("config_name", "config_path", "experimental_rerun")  # they would replace flsplit's own configuration
 _SHOW = ("help", "hydra_help", "cfg", "resolve", "info", "shell_completion")
@@ -33,18 +33,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line.
 
     Returns:
-        0, 1 for a run that failed, 2 for a mistake of the user's, 130 when interrupted.
+        0, 1 for a run that failed or a fault of the program, 2 for a mistake of the user's, 130 when interrupted.
     """
     command = _Command()
     try:
         command.run(list(sys.argv[1:] if argv is None else argv))
-    except UserError as error:
-        command.fail(error, 2)
     except KeyboardInterrupt:
-        begun = command.folder is not None and (command.folder / "config.yaml").exists()
-        command.fail(f"interrupted; resume={command.folder} goes on from here" if begun else "interrupted", 130)
+        command.fail(f"interrupted{command.goes_on}", 130)
         if argv is None:  # a process of our own: not to wait for the server's thread, which would start Ray anew
             os._exit(command.code)
+    except Exception as error:
+        command.stopped_by(error)
     return command.code
 
 
@@ -54,12 +53,30 @@ class _Command:
     def __init__(self) -> None:
         self.code = 0
         self.folder: Path | None = None
-        self._unexpected: Exception | None = None
+
+    @property
+    def begun(self) -> Path | None:
+        """The folder of the run at hand, once it has been laid out."""
+        return self.folder if self.folder is not None and (self.folder / "config.yaml").exists() else None
+
+    @property
+    def goes_on(self) -> str:
+        """Ends a line about a run that has begun."""
+        return "" if self.begun is None else f"; resume={self.begun} goes on from here"
 
     def fail(self, message: object, code: int) -> None:
         """Tell the user in one line."""
         print("flsplit:", " ".join(str(message).splitlines()), file=sys.stderr)
         self.code = max(self.code, code)
+
+    def stopped_by(self, error: Exception, where: str = "") -> None:
+        """Tell what has stopped a run: the user's mistake, something foreseen, or a fault, whose traceback is kept."""
+        if isinstance(error, UserError):
+            self.fail(f"{where}{error}", 2)
+        elif isinstance(error, RunFailed):
+            self.fail(f"{where}{error}", 1)
+        else:
+            self.fail(f"{where}{explained(error, self.begun)}{self.goes_on}", 1)
 
     def run(self, arguments: list[str]) -> None:
         """Show what is asked for, or check everything and then let Hydra run it.
@@ -74,8 +91,6 @@ class _Command:
             self._show(arguments, flags)
         else:
             self._start(flags.overrides, sweep=flags.multirun)
-        if self._unexpected is not None:
-            raise self._unexpected
 
     def _show(self, arguments: list[str], flags: argparse.Namespace) -> None:
         from flsplit.config.overrides import composable, in_one_line
@@ -92,7 +107,7 @@ class _Command:
             raise UserError(str(error)) from error
 
     def _start(self, overrides: list[str], *, sweep: bool) -> None:
-        from flsplit.compose import request, sweep_job
+        from flsplit.compose import request
         from flsplit.config.overrides import in_one_line
 
         if (here := str(Path.cwd())) not in sys.path:
@@ -100,23 +115,15 @@ class _Command:
         asked = request(overrides, sweep=sweep)
         from flsplit.experiment import execute, prepare
 
-        prepared = [prepare(config) for config in asked.jobs]
+        waiting = {number: prepare(config) for number, config in enumerate(asked.jobs)}
 
         def job(cfg: DictConfig) -> None:
+            ready = waiting.pop(HydraConfig.get().job.num if sweep else 0)  # composed and prepared: `cfg` is the same
+            self.folder = ready.out
             try:
-                if sweep:
-                    settings = HydraConfig.get()
-                    ready = prepare(sweep_job(cfg, settings, list(settings.overrides.task)))
-                else:
-                    [ready] = prepared
-                self.folder = ready.out
                 execute(ready.plan.config, prepared=ready)
-            except RunFailed as error:
-                self.fail(f"{self.folder}: {error}" if sweep else error, 1)
-            except UserError as error:
-                self.fail(error, 2)
-            except Exception as error:  # raised again by `run`: on its way through Hydra, that would print it as well
-                self._unexpected = self._unexpected or error
+            except Exception as error:  # on its way through Hydra it would be printed as well, and end a sweep
+                self.stopped_by(error, f"{ready.out}: " if sweep else "")
 
         try:
             with in_one_line():
@@ -152,11 +159,13 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
 
 def _launch(arguments: list[str], job: Job) -> None:
     """Hand over to Hydra, which reads `sys.argv`."""
+    from flsplit.config.overrides import groups
+
     before = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
     sys.argv = ["flsplit", *arguments]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands errors on instead of printing and leaving
     try:
-        hydra.main(version_base="1.3", config_path="pkg://conf", config_name="config")(job)()
+        hydra.main(version_base="1.3", config_path=groups(), config_name="config")(job)()
     finally:
         sys.argv = before[0]
         if before[1] is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hydra import compose as hydra_compose
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -13,7 +13,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from flsplit.config.overrides import hydra, in_one_line, keys, parse, read
+from flsplit.config.overrides import hydra, in_one_line, keys, parse, quoted, read
 from flsplit.errors import UserError
 
 if TYPE_CHECKING:
@@ -62,8 +62,8 @@ def request(overrides: Sequence[str], *, sweep: bool = False) -> Request:
         )
         if master.out is not None and "hydra.sweep.dir" not in (o.key_or_group for o in parse(typed)):
             typed.append("hydra.sweep.dir=${out}")
-        else:
-            _ = master.hydra.sweep.dir  # worked out once: the time in it is the same for all jobs
+        else:  # worked out once: whatever the time in it, all jobs and Hydra itself have the same folder
+            typed.append("hydra.sweep.dir=" + quoted(str(master.hydra.sweep.dir)))
         params = [f"{key}={value}" for key, value in (master.hydra.sweeper.params or {}).items()]
         [jobs] = BasicSweeper.split_arguments(parse([*params, *typed]), max_batch_size=None)
         if not jobs:
@@ -76,24 +76,15 @@ def request(overrides: Sequence[str], *, sweep: bool = False) -> Request:
 
 
 def _sweep_job(overrides: list[str], number: int, master: DictConfig) -> Config:
+    """A job of a sweep: its folder lies below `out` or, without it, below Hydra's folder of the sweep."""
     with in_one_line(overrides):
         composed = hydra_compose("config", overrides=[*overrides, f"hydra.job.num={number}"], return_hydra_config=True)
         OmegaConf.copy_cache(from_config=master, to_config=composed)
-        return sweep_job(composed, composed.hydra, overrides)
-
-
-def sweep_job(config: DictConfig, settings: Any, overrides: Sequence[str]) -> Config:
-    """A job of a sweep: its folder lies below `out` or, without it, below Hydra's folder of the sweep.
-
-    Args:
-        config: composed for the job.
-        settings: Hydra's own part of it.
-        overrides: of the job.
-    """
-    job = resolve(config, overrides)
-    if job.resume is not None:
-        return job
-    return replace(job, out=str(Path(job.out or settings.sweep.dir) / str(settings.sweep.subdir)))
+        job = resolve(composed, overrides)
+        if job.resume is not None:
+            return job
+        sweep = composed.hydra.sweep
+        return replace(job, out=str(Path(job.out or sweep.dir) / str(sweep.subdir)))
 
 
 def resolve(config: DictConfig, overrides: Sequence[str]) -> Config:
@@ -115,10 +106,7 @@ def resolve(config: DictConfig, overrides: Sequence[str]) -> Config:
 
         values = resumed(values, keys(overrides))
     checked = read_config(values)
-    try:
-        strategy = build(**checked.strategy)
-    except ValueError as error:
-        raise UserError(str(error)) from error
+    strategy = build(**checked.strategy)
     checked = strategy.adapt(checked)
     if checked.taking_part < strategy.aggregator.fewest:
         raise UserError(

@@ -1,4 +1,13 @@
-"""The one kind of error that is the user's to mend."""
+"""What is the user's to mend, what ends a run, and where the traceback of anything else is kept."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+LOG = "error.log"
 
 
 class UserError(ValueError):
@@ -7,3 +16,51 @@ class UserError(ValueError):
 
 class RunFailed(RuntimeError):
     """The run cannot go on; what it has finished stays in its folder."""
+
+
+@contextmanager
+def options_of_the_user() -> Iterator[None]:
+    """Around a plug-in that is made from, or asked about, the user's options: its `ValueError` is the user's mistake.
+
+    Nowhere else is one: a `ValueError` of PyTorch's, or of a line of ours that is wrong, is for us to mend.
+
+    Raises:
+        UserError: with the text of the `ValueError`.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def explained(error: BaseException, folder: Path | None) -> str:
+    """Keep the traceback of an error that nobody has foreseen.
+
+    Args:
+        error: as caught.
+        folder: of the run at hand, where `error.log` is appended to; None, or one that cannot be written to: the
+            traceback goes to a new file in the folder for temporary files.
+
+    Returns:
+        one line: what it was, and the file.
+    """
+    import tempfile
+    import time
+    import traceback
+
+    text = f"{time.strftime('%Y-%m-%d %H:%M:%S')}\n{''.join(traceback.format_exception(error))}\n"
+    try:
+        if folder is None:
+            raise FileNotFoundError
+        path = folder / LOG
+        with path.open("a") as file:
+            file.write(text)
+    except OSError:
+        handle, name = tempfile.mkstemp(prefix="flsplit-error-", suffix=".log")
+        path = Path(name)
+        with os.fdopen(handle, "w") as file:
+            file.write(text)
+    said = str(error).strip().splitlines()
+    return f"{type(error).__name__}{f': {said[0]}' if said else ''}; the traceback is in {path}"

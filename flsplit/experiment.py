@@ -27,7 +27,7 @@ from flsplit.config.profile import Profile, read_profiles
 from flsplit.config.schema import Config
 from flsplit.data.clients import save_clients
 from flsplit.display.console import Progress, closing_table
-from flsplit.errors import RunFailed, UserError
+from flsplit.errors import UserError
 from flsplit.record.folder import folder_for
 from flsplit.record.loggers import logger_for
 from flsplit.record.tables import Recorder, write_partition
@@ -59,14 +59,22 @@ class Run:
 
 @dataclass(frozen=True)
 class Prepared:
-    """Everything that may still refuse a configuration has been done; nothing has been written to `out`."""
+    """Everything that may still refuse a configuration has been done; nothing has been written to `out`.
+
+    A sweep keeps one for each of its jobs, so nothing large is in it but the rows that clients train on (`train`) and
+    test on (`held`). Tables and models are the `Assembly`'s, of which a process keeps one at a time.
+    """
 
     plan: Plan
     out: Path
-    dataset: data.Dataset
     train: list[np.ndarray]
     held: list[np.ndarray]
     workers: int
+
+    @property
+    def dataset(self) -> data.Dataset:
+        """The tables of the data."""
+        return assembly_for(self.plan.to_json()).dataset
 
 
 def run(overrides: Sequence[str] = (), *, quiet: bool = True) -> Run:
@@ -118,7 +126,9 @@ def execute(
         server = Server(prepared.plan.to_json(), recorder, checkpoints, progress, workers=prepared.workers)
         try:
             start(server.run)
-        except RunFailed:
+        except UserError:
+            raise
+        except Exception:
             finish(prepared, server, recorder, "failed")
             raise
         finally:
@@ -138,38 +148,36 @@ def prepare(config: Config) -> Prepared:
     out = folder_for(config.out, resumed=config.resume is not None)
     try:
         dataset = data.load(config.dataset, seed=config.seed)
-        labels = dataset.train.labels
-        data.validate(config.partition, config.clients, len(labels), len(dataset.classes))
-        parts = data.partition(labels, config.clients, config.partition, seed=config.seed)
-        halves = [
-            data.split_holdout(rows, labels, config.partition.holdout, seed=config.seed, client=client)
-            for client, rows in enumerate(parts)
-        ]
-        profiles = _profiles(config, out)
-        device, strategy = _device(config), build(**config.strategy)
-        plan = Plan(
-            config=config, data=str(dataset.path.resolve()), device=device,
-            clients=str(out.resolve() / "checkpoint" / "clients.npz"), image_size=_image_size(config, dataset),
-            moves=strategy.moves, split=strategy.split, placement=strategy.placement,
-            proximal_mu=strategy.aggregator.proximal_mu,
-            profiles={str(client): asdict(profile) for client, profile in profiles.items()},
-        )  # fmt: skip
-        assembly = assembly_for(plan.to_json())
-        tokens, width = assembly.activations
-        config.compressor_instance().check(batch_size=config.batch_size, tokens=tokens, width=width)
-        for profile in profiles.values():
-            size = profile.batch_size or config.batch_size
-            config.compressor_instance(profile.ratio).check(batch_size=size, tokens=tokens, width=width)
-        if config.engine.stack > 1:
-            _check_stack(strategy, assembly)
-        if config.resume is not None:
-            check_checkpoint(out, config.rounds, assembly)
-    except ValueError as error:
-        raise UserError(str(error)) from error
-    except OSError as error:  # of the data: everything else is read by flsplit.config.schema and flsplit.server.resume
+    except OSError as error:
         raise UserError(f"dataset.path: {error.strerror}: {error.filename}") from error
+    labels = dataset.train.labels
+    data.validate(config.partition, config.clients, len(labels), len(dataset.classes))
+    parts = data.partition(labels, config.clients, config.partition, seed=config.seed)
+    halves = [
+        data.split_holdout(rows, labels, config.partition.holdout, seed=config.seed, client=client)
+        for client, rows in enumerate(parts)
+    ]
+    profiles = _profiles(config, out)
+    device, strategy = _device(config), build(**config.strategy)
+    plan = Plan(
+        config=config, data=str(dataset.path.resolve()), device=device,
+        clients=str(out.resolve() / "checkpoint" / "clients.npz"), image_size=_image_size(config, dataset),
+        moves=strategy.moves, split=strategy.split, placement=strategy.placement,
+        proximal_mu=strategy.aggregator.proximal_mu,
+        profiles={str(client): asdict(profile) for client, profile in profiles.items()},
+    )  # fmt: skip
+    assembly = assembly_for(plan.to_json())
+    tokens, width = assembly.activations
+    config.check_compressor(batch_size=config.batch_size, tokens=tokens, width=width)
+    for profile in profiles.values():
+        size = profile.batch_size or config.batch_size
+        config.check_compressor(profile.ratio, batch_size=size, tokens=tokens, width=width)
+    if config.engine.stack > 1:
+        _check_stack(strategy, assembly)
+    if config.resume is not None:
+        check_checkpoint(out, config.rounds, assembly)
     return Prepared(
-        plan, out, dataset, [train for train, _ in halves], [held for _, held in halves],
+        plan, out, [train for train, _ in halves], [held for _, held in halves],
         engine.workers(config, device == "cuda"),
     )  # fmt: skip
 
@@ -285,7 +293,7 @@ def _check_stack(strategy: Strategy, assembly: Assembly) -> None:
         )
     try:
         assembly.stacks()
-    except ValueError as error:
+    except UserError as error:
         raise UserError(f"engine.stack must be 1: {error}") from error
 
 

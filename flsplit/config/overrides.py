@@ -11,10 +11,11 @@ import shlex
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from hydra import compose as hydra_compose
-from hydra import initialize_config_module
+from hydra import initialize_config_dir
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
@@ -35,13 +36,22 @@ _REFUSED = {
 }
 
 
+def groups() -> str:
+    """The folder of our own groups: in the package where it is installed, beside it in a checkout.
+
+    It is found by where this file lies, not by its name: many a folder that flsplit is started in has a `conf` too.
+    """
+    package = Path(__file__).parents[1]
+    return str(next(f for f in (package / "conf", package.parent / "conf") if (f / "config.yaml").is_file()))
+
+
 @contextmanager
 def hydra() -> Iterator[ConfigLoader]:
     """Hydra with flsplit's own configuration, also inside another application of Hydra's; its loader."""
     outer = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
     try:
-        with initialize_config_module("conf", job_name="flsplit", version_base="1.3"):
+        with initialize_config_dir(groups(), job_name="flsplit", version_base="1.3"):
             yield GlobalHydra.instance().config_loader()
     finally:
         GlobalHydra.instance().hydra = outer
@@ -79,6 +89,11 @@ def keys(overrides: Sequence[str]) -> list[str]:
     return [o.key_or_group for o in parse(overrides) if not o.key_or_group.startswith("hydra")]
 
 
+def quoted(value: str) -> str:
+    """Text as Hydra reads it whatever is in it."""
+    return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
 @contextmanager
 def in_one_line(overrides: Sequence[str] = ()) -> Iterator[None]:
     """Turn complaints of Hydra and OmegaConf into a `UserError` of one line."""
@@ -99,9 +114,8 @@ def _parsed(parser: OverridesParser, override: str) -> Override:
             raise UserError(f"{override!r} is not of the form key=value") from error
         if not re.fullmatch(r"[+~]*[\w/]+([.@:][\w/]+)*", key, re.ASCII):
             raise UserError(_unknown_key(key, ())) from error
-        text = value.replace("\\", "\\\\").replace('"', '\\"')
         raise UserError(
-            f"{key}: Hydra reads this value only in quotes; in a shell: " + shlex.quote(f'{key}="{text}"')
+            f"{key}: Hydra reads this value only in quotes; in a shell: " + shlex.quote(f"{key}={quoted(value)}")
         ) from error
     if not parsed.key_or_group:
         raise UserError(f"{override!r} is not of the form key=value")

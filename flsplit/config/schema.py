@@ -15,7 +15,7 @@ import torch
 
 import compressors
 from flsplit import data
-from flsplit.errors import UserError
+from flsplit.errors import UserError, options_of_the_user
 from flsplit.ledger.budget import CHARGES, SHARES, BudgetConfig
 from flsplit.record.loggers import check_logger
 from flsplit.typed import nearest, read, shown
@@ -91,12 +91,27 @@ class Config:
             ratio: of a client that has its own; None for the ratio of all.
 
         Raises:
-            ValueError: if the method cannot have that ratio.
+            UserError: for an unknown name or option, a value that cannot be, or a ratio that the method cannot have.
         """
-        compressor = compressors.build(**self.compressor)
-        if ratio is None:
-            return compressor
-        return compressors.build(**{**self.compressor, **compressor.options_for(ratio)})
+        with options_of_the_user():
+            compressor = compressors.build(**self.compressor)
+            if ratio is None:
+                return compressor
+            return compressors.build(**{**self.compressor, **compressor.options_for(ratio)})
+
+    def check_compressor(self, ratio: float | None = None, **sizes: int) -> None:
+        """Ask the compressor whether it can work with sizes (`Compressor.check`).
+
+        Args:
+            ratio: see `compressor_instance`.
+            sizes: what is known of them.
+
+        Raises:
+            UserError: if it cannot.
+        """
+        compressor = self.compressor_instance(ratio)
+        with options_of_the_user():
+            compressor.check(**sizes)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain nested values; `read_config` brings them back."""
@@ -164,11 +179,9 @@ def read_config(values: Mapping[str, Any]) -> Config:
             "strategy.aggregator_args is a group of keys (strategy.aggregator_args.KEY=VALUE), "
             f"got {shown(config.strategy['aggregator_args'])}"
         )
+    config.check_compressor(batch_size=config.batch_size)
     try:
-        config.compressor_instance().check(batch_size=config.batch_size)
         data.check(config.dataset)
-    except ValueError as error:
-        raise UserError(str(error)) from error
     except OSError as error:
         raise UserError(f"dataset.path: {error.strerror}: {error.filename}") from error
     return config

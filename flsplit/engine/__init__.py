@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
+from pathlib import Path
 from uuid import uuid4
 
 import torch
@@ -175,7 +176,8 @@ def start_ray(address: str | None = None, *, cpus: int | None = None) -> None:
 
     if ray.is_initialized():
         return
-    folders = [str(p) for p in sys.path if p] + [os.getcwd()]  # noqa: PTH109
+    # Ray itself puts the folder at hand first, but a package wins over a mere folder of its name, wherever it comes.
+    folders = [*(str(p) for p in sys.path if p), str(Path(__file__).parents[2]), os.getcwd()]  # noqa: PTH109
     os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(folders))
     if address is None:
         ray.init("local", num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)

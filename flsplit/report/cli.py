@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
+from flsplit.errors import explained
 from flsplit.report.page import write_report
 from flsplit.report.runs import ReportError
 
@@ -21,7 +22,11 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Write the page and return the exit code: 0, or 2 after a user's mistake (told on stderr)."""
+    """Write the page.
+
+    Returns:
+        0, 1 for a fault of the program, 2 for a mistake of the user's.
+    """
     parser = _Parser(prog="flsplit-report", description="Write one self-contained HTML page about runs.")
     parser.add_argument(
         "runs", nargs="+", metavar="RUN", type=Path, help="a run's folder, or one that contains run folders"
@@ -33,6 +38,9 @@ def main(argv: list[str] | None = None) -> int:
     except ReportError as error:
         print(f"flsplit-report: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+    except Exception as error:
+        print(f"flsplit-report: {explained(error, None)}", file=sys.stderr)
+        return 1
     print(f"wrote {arguments.out}")
     return 0
 

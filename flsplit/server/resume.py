@@ -68,7 +68,7 @@ def _saved(folder: Path, resume: str) -> dict[str, Any]:
         read(Config, values)
     except yaml.YAMLError as error:
         raise UserError(f"resume={resume}: its config.yaml is not YAML") from error
-    except (ValueError, OSError, OmegaConfBaseException) as error:
+    except (UserError, UnicodeError, OSError, OmegaConfBaseException) as error:
         raise UserError(f"resume={resume}: its config.yaml is damaged: {str(error).splitlines()[0]}") from error
     return values
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from compressors.plugins import Plugins
 from flsplit.config.schema import Config
-from flsplit.errors import UserError
+from flsplit.errors import UserError, options_of_the_user
 from flsplit.ledger.prices import Moves
 from flsplit.server.aggregation import Aggregator
 from flsplit.server.federation import Federation
@@ -74,6 +74,7 @@ def build(name: str, **options: Any) -> Strategy:
         options: the keyword arguments of its class.
 
     Raises:
-        ValueError: for an unknown name or option, or a value that cannot be; one line each.
+        UserError: for an unknown name or option, or a value that cannot be; one line each.
     """
-    return _STRATEGIES.build(name, options)
+    with options_of_the_user():
+        return _STRATEGIES.build(name, options)

@@ -23,6 +23,7 @@ from timm.models import load_state_dict
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from flsplit.errors import UserError
 from flsplit.online import reachable as hub_reachable
 from flsplit.streams import derived_seed
 from flsplit.typed import nearest
@@ -104,12 +105,12 @@ def cut(model: VisionTransformer, split_point: int) -> tuple[ClientModel, Server
         split_point: l, the number of blocks on the client, 1 <= l < depth.
 
     Raises:
-        ValueError: if the model cannot be cut, or not there; the message names the reason.
+        UserError: if the model cannot be cut, or not there; the message names the reason.
     """
     check_cuttable(model)
     depth = len(model.blocks)
     if not 1 <= split_point < depth:
-        raise ValueError(
+        raise UserError(
             f"model.split_point must be between 1 and {depth - 1} for a model of {depth} blocks, got {split_point}"
         )
     return ClientModel(model, split_point), ServerModel(model, split_point)
@@ -119,17 +120,17 @@ def check_cuttable(model: VisionTransformer) -> None:
     """Refuse, with the reason, whatever is not a plain ViT with a class token.
 
     Raises:
-        ValueError: naming what is missing.
+        UserError: naming what is missing.
     """
     name = type(model).__name__
     if type(model) is not VisionTransformer:
-        raise ValueError(f"model: {name} cannot be split; it must be a plain timm VisionTransformer such as deit_tiny")
+        raise UserError(f"model: {name} cannot be split; it must be a plain timm VisionTransformer such as deit_tiny")
     if model.cls_token is None:
-        raise ValueError("model: it has no class token, whose attention the compressors need")
+        raise UserError("model: it has no class token, whose attention the compressors need")
     if not all(type(getattr(block, "attn", None)) is Attention for block in model.blocks):
-        raise ValueError("model: its blocks do not hold plain timm Attention layers, so it has no attention scores")
+        raise UserError("model: its blocks do not hold plain timm Attention layers, so it has no attention scores")
     if model.attn_pool is not None or model.global_pool != "token":
-        raise ValueError(f"model: it must classify from the class token, not by '{model.global_pool}' pooling")
+        raise UserError(f"model: it must classify from the class token, not by '{model.global_pool}' pooling")
 
 
 DEIT = {"deit_tiny": "deit_tiny_patch16_224.fb_in1k", "deit_small": "deit_small_patch16_224.fb_in1k"}
@@ -146,7 +147,7 @@ def build(name: str, *, classes: int, image_size: int, pretrained: bool | str, s
         seed: of the initialisation.
 
     Raises:
-        ValueError: unknown name, unusable model or weights.
+        UserError: unknown name, unusable model or weights.
     """
     with torch.random.fork_rng(devices=[]):  # timm initialises from the global generator
         torch.manual_seed(derived_seed(seed, "init"))
@@ -160,7 +161,7 @@ def build(name: str, *, classes: int, image_size: int, pretrained: bool | str, s
             with _offline_if_unreachable() if pretrained is True else nullcontext(), _quiet():
                 model = timm.create_model(DEIT.get(name, name), pretrained=bool(pretrained), **options)
         except Exception as error:
-            raise ValueError(_explain(name, pretrained, error)) from error
+            raise UserError(_explain(name, pretrained, error)) from error
     check_cuttable(model)
     _check_image_size(model, name, image_size)
     if isinstance(pretrained, str):
@@ -173,9 +174,9 @@ def _check_name(name: str) -> None:
     base, _, tag = DEIT.get(name, name).partition(".")
     if not timm.is_model(base):
         hint = nearest(name, ["vit_micro", *DEIT, *timm.list_models()])
-        raise ValueError(f"model.name must be a model of timm, got {name!r}{hint}")
+        raise UserError(f"model.name must be a model of timm, got {name!r}{hint}")
     if tag and f"{base}.{tag}" not in (tags := timm.list_pretrained(f"{base}.*")):
-        raise ValueError(f"model.name: timm has no weights {name!r}{nearest(name, tags)}")
+        raise UserError(f"model.name: timm has no weights {name!r}{nearest(name, tags)}")
 
 
 def _check_image_size(model: VisionTransformer, name: str, image_size: int) -> None:
@@ -183,7 +184,7 @@ def _check_image_size(model: VisionTransformer, name: str, image_size: int) -> N
     patch = max(model.patch_embed.patch_size)
     if image_size % patch or image_size < patch:
         below = max(1, image_size // patch) * patch
-        raise ValueError(
+        raise UserError(
             f"model.image_size must be a multiple of {patch} for {name} (its patches), got {image_size}; "
             f"{below} and {below + patch} are the nearest"
         )
@@ -194,7 +195,7 @@ def _check_weights(model: VisionTransformer, name: str, path: str) -> None:
     missing = set(model.state_dict()) - set(load_state_dict(path)) - set(model.head.state_dict(prefix="head."))
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise ValueError(f"model.pretrained: {path} does not fit {name}: it lacks {min(missing)}{more}")
+        raise UserError(f"model.pretrained: {path} does not fit {name}: it lacks {min(missing)}{more}")
 
 
 def _vit_micro(classes: int, image_size: int) -> VisionTransformer:

@@ -11,6 +11,7 @@ from timm.layers import Attention
 from torch import Tensor
 from torch.func import functional_call, vmap
 
+from flsplit.errors import UserError
 from flsplit.split.side import BETAS, EPS, Side, SideState, check_size
 
 
@@ -25,7 +26,7 @@ class Stack:
         lanes: how many.
 
     Raises:
-        ValueError: if the model or the compressor holds something that cannot be stacked.
+        UserError: if the model or the compressor holds something that cannot be stacked.
     """
 
     def __init__(self, side: Side, lanes: int) -> None:
@@ -159,8 +160,8 @@ def neighbours(lanes: Sequence[int], tensors: Sequence[Tensor]) -> Iterator[tupl
 def _check_stackable(side: Side) -> None:
     parameters = list(side.modules.parameters())
     if len(parameters) != len(list(side.model.parameters())):
-        raise ValueError(f"{side.compressor.name} trains parameters of its own, which are not stacked")
+        raise UserError(f"{side.compressor.name} trains parameters of its own, which are not stacked")
     if list(side.model.buffers()):
-        raise ValueError("the model has buffers, which are not stacked")
+        raise UserError("the model has buffers, which are not stacked")
     if len(side.parameters) != len(parameters):
-        raise ValueError("the model has parameters that are not trained, which are not stacked")
+        raise UserError("the model has parameters that are not trained, which are not stacked")
