@@ -78,12 +78,15 @@ class Results:
 
 
 def commit() -> str:
-    """The commit of this code, `-dirty` if code or configuration has changed since; `unknown` outside a repository."""
+    """The commit of this code, `-dirty` if code or configuration has changed since; `unknown` if git knows of none."""
     found = _git("rev-parse", "--short=10", "HEAD")
     changed = _git("status", "--porcelain", "--", ":/*.py", ":/*.yaml", ":/*.toml")
     return f"{found}-dirty" if found and changed else found or "unknown"
 
 
 def _git(*arguments: str) -> str:
-    done = subprocess.run(["git", "-C", str(HOME), *arguments], capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run(["git", "-C", str(HOME), *arguments], capture_output=True, text=True, check=False)
+    except OSError:  # there is no git here, or it may not be run
+        return ""
     return done.stdout.strip()

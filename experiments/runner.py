@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,10 +40,15 @@ def run_missing(experiment: str, points: Sequence[Point], results: Results, plac
     for number, point in enumerate(missing, 1):
         print(f"{experiment}: run {number} of {len(missing)}: {point.slug}", flush=True)
         folder = place.runs / point.slug
-        if not (folder / "summary.json").exists():
+        if not _finished(folder):
             _run(point, folder, place)
         results.add(experiment, point, read_run(folder))
     return len(missing)
+
+
+def _finished(folder: Path) -> bool:
+    summary = folder / "summary.json"
+    return summary.exists() and json.loads(summary.read_text())["status"] != "failed"
 
 
 def _run(point: Point, folder: Path, place: Place) -> None:

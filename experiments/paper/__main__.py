@@ -26,16 +26,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _make(arguments: argparse.Namespace) -> None:
     results = Results(arguments.results)
     name = arguments.name
+    scale = arguments.scale or SCALES[0]
     if name == "table1":
-        print(tables.table1(arguments.scale))
+        print(tables.table1(scale))
         return
     if name == "compare":
-        print(tables.compare(results.table(), arguments.scale))
+        rows = results.table()
+        there = [s for s in SCALES if (rows.scale == s).any()] or SCALES[:1]
+        print("\n\n".join(tables.compare(rows, s) for s in ([arguments.scale] if arguments.scale else there)))
         return
     choice = Choice(
-        scale=arguments.scale, datasets=arguments.dataset, models=arguments.model, methods=arguments.methods,
+        scale=scale, datasets=arguments.dataset, models=arguments.model, methods=arguments.methods,
         ratios=arguments.ratios, rules=arguments.rules, options=tuple(arguments.set),
-        seeds=arguments.seeds or (SEEDS if arguments.scale == "full" else SEEDS[:1]),
+        seeds=arguments.seeds or (SEEDS if scale == "full" else SEEDS[:1]),
     )  # fmt: skip
     wanted = points(name, choice)
     if not wanted:
@@ -54,14 +57,14 @@ def _make(arguments: argparse.Namespace) -> None:
         return
     for path in figures.draw(name, wanted, results, arguments.figures, place):
         print("drew", path)
-    print(tables.compare(results.table(), arguments.scale, wanted))
+    print(tables.compare(results.table(), scale, wanted))
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m experiments.paper", description=__doc__)
     add = parser.add_argument
     add("name", choices=NAMES, metavar="NAME", help=", ".join(NAMES))
-    add("--scale", choices=SCALES, default="full", help="the paper's protocol, or one for two CPU cores [full]")
+    add("--scale", choices=SCALES, help="the paper's protocol, or one for two CPU cores [full; compare: all with rows]")
     add("--methods", type=command.some(METHODS), default=(), metavar="A,B", help=f"of {', '.join(METHODS)} [all]")
     add("--ratios", type=_ratios, default=(), metavar="X,Y", help="xi, k/D, or nearly 1/R [the figure's]")
     add("--rules", type=command.some(RULES), default=("sqrt",), metavar="A,B", help=f"ADC's: {', '.join(RULES)} [sqrt]")

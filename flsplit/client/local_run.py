@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 from flsplit.assembly import Assembly
+from flsplit.errors import explained
 from flsplit.ledger.prices import Tally
 from flsplit.split.messages import Downlink, Uplink
 from flsplit.split.side import Side, SideState
@@ -112,7 +114,7 @@ class LocalRun:
 
     def fail(self, error: Exception) -> None:
         """Drop out of the round."""
-        self.uplink, self.error = None, reason(error)
+        self.uplink, self.error = None, reason(error, self._assembly)
 
     def finish(self) -> Report:
         """Hand in what the round left."""
@@ -192,9 +194,9 @@ def stacked(runs: Iterable[LocalRun], host: StackedHost, together: StackedPass) 
         return
 
 
-def reason(error: Exception) -> str:
-    """Why a client failed, in one line."""
-    return f"{type(error).__name__}: {error}".splitlines()[0]
+def reason(error: Exception, assembly: Assembly) -> str:
+    """Why a client failed, in one line; the traceback is added to the run's `error.log`."""
+    return explained(error, Path(assembly.plan.clients).parents[1])
 
 
 def local_loop(assembly: Assembly, task: Task, client: int, side: Side) -> LocalPass:

@@ -87,7 +87,7 @@ class Worker:
                 in_turns(runs, link)
             return [run.finish() for run in runs]
         except Exception as error:
-            return _all_failed(clients, runs, error)
+            return self._all_failed(clients, runs, error)
 
     def _stacked(self, task: Task, hub: Hub) -> list[Report]:
         """Run the clients of `task` as one; what goes wrong is every client's failure."""
@@ -107,7 +107,7 @@ class Worker:
             reports = {run.client: run.finish() for run in runs}
             return [reports[client] for client in task.clients]
         except Exception as error:
-            return _all_failed(task.clients, runs, error)
+            return self._all_failed(task.clients, runs, error)
 
     @cached_property
     def _stacks(self) -> tuple[Stack, StackedHost]:
@@ -129,14 +129,13 @@ class Worker:
         hub.put({key: side.state(moments=task.keep_moments)})
         return [report if report.error else replace(report, client_model=key) for report in reports]
 
+    def _all_failed(self, clients: Iterable[int], runs: Iterable[LocalRun], error: Exception) -> list[Report]:
+        spent, why = {run.client: run.tally for run in runs}, reason(error, self.assembly)
+        return [Report(client=c, tally=spent.get(c, Tally()), error=why) for c in clients]
+
     def _need_sides(self, count: int) -> None:
         while len(self._sides) < count:
             self._sides.append(self.assembly.client_side(trained=True))
-
-
-def _all_failed(clients: Iterable[int], runs: Iterable[LocalRun], error: Exception) -> list[Report]:
-    spent = {run.client: run.tally for run in runs}
-    return [Report(client=c, tally=spent.get(c, Tally()), error=reason(error)) for c in clients]
 
 
 _workers: dict[str, Worker] = {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,10 +21,12 @@ from flsplit.typed import read, shown
 if TYPE_CHECKING:
     from flsplit.assembly import Assembly
 
-_FREE = ("rounds", "engine")  # may be typed otherwise: more rounds go on, and the engine changes no number
+# May be typed otherwise: more rounds go on, and where clients run changes no number.
+_FREE = ("rounds", "engine", "engine.name", "engine.address", "engine.gpus_per_client")
+_KEPT = ("cpus_per_client", "stack")  # of `engine`: numbers depend on the threads, and on how many clients are stacked
 
 
-def resumed(values: dict[str, Any], typed: Iterable[str]) -> dict[str, Any]:
+def resumed(values: dict[str, Any], typed: Collection[str]) -> dict[str, Any]:
     """The configuration of the run to resume; what is typed beside `resume` must agree with it.
 
     Args:
@@ -40,7 +42,7 @@ def resumed(values: dict[str, Any], typed: Iterable[str]) -> dict[str, Any]:
     folder = Path(resume).expanduser()
     saved = _saved(folder, resume)
     for key in typed:
-        if key == "resume" or key.partition(".")[0] in _FREE:
+        if key == "resume" or key in _FREE:
             continue
         if key == "experiment":
             raise UserError("experiment: a resumed run has its settings already; leave it out")
@@ -52,8 +54,17 @@ def resumed(values: dict[str, Any], typed: Iterable[str]) -> dict[str, Any]:
         if new != old:
             new, old = (value if isinstance(value, str) else shown(value) for value in (new, old))
             raise UserError(f"{key}={new} differs from the run to resume, which has {old}; leave it out")
-    first = {key.partition(".")[0] for key in typed}
-    return {**saved, **{key: values[key] for key in _FREE if key in first}, "out": str(folder), "resume": str(folder)}
+    changed = {"out": str(folder), "resume": str(folder), "engine": _engine(values["engine"], saved["engine"], typed)}
+    if "rounds" in typed:
+        changed["rounds"] = values["rounds"]
+    return {**saved, **changed}
+
+
+def _engine(new: dict[str, Any], saved: dict[str, Any], typed: Collection[str]) -> dict[str, Any]:
+    """The engine to go on with: the saved one but for what was typed, be it another engine or single keys of it."""
+    if "engine" in typed:
+        return {**new, **{key: saved[key] for key in _KEPT if key in saved}}
+    return {**saved, **{key: value for key, value in new.items() if f"engine.{key}" in typed}}
 
 
 def _saved(folder: Path, resume: str) -> dict[str, Any]:

@@ -161,7 +161,9 @@ def build(name: str, *, classes: int, image_size: int, pretrained: bool | str, s
             with _offline_if_unreachable() if pretrained is True else nullcontext(), _quiet():
                 model = timm.create_model(DEIT.get(name, name), pretrained=bool(pretrained), **options)
         except Exception as error:
-            raise UserError(_explain(name, pretrained, error)) from error
+            if (reason := _explain(name, pretrained, error)) is None:
+                raise
+            raise UserError(reason) from error
     check_cuttable(model)
     _check_image_size(model, name, image_size)
     if isinstance(pretrained, str):
@@ -207,7 +209,8 @@ def _vit_micro(classes: int, image_size: int) -> VisionTransformer:
     )  # fmt: skip
 
 
-def _explain(name: str, pretrained: bool | str, error: Exception) -> str:
+def _explain(name: str, pretrained: bool | str, error: Exception) -> str | None:
+    """What the user can do about timm's refusal; None where nothing of the user's is behind it."""
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     if isinstance(error, TypeError):
         return f"model: {name} is not a Vision Transformer that timm can build for a given image size"
@@ -220,7 +223,7 @@ def _explain(name: str, pretrained: bool | str, error: Exception) -> str:
             f"model.pretrained=true: the Hugging Face Hub, which has the weights of {name}, cannot be reached; "
             "give a local file with model.pretrained=FILE, or model.pretrained=false"
         )
-    return f"model: cannot build {name}: {reason}"
+    return None if name in DEIT else f"model: cannot build {name}: {reason}"
 
 
 @contextmanager

@@ -65,10 +65,30 @@ def test_a_run_that_fails_is_code_1(capsys: pytest.CaptureFixture[str], monkeypa
     assert one_line(capsys.readouterr().err) == "flsplit: no client is left"
 
 
-def test_a_fault_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(experiment, "execute", lambda *_, **__: [].pop())
-    with pytest.raises(IndexError):
-        cli.main(["engine=inline"])
+@pytest.mark.parametrize("folder", [["out=all"], ["hydra.sweep.dir=all-${now:%f}"], []], ids=str)
+def test_a_sweep_prepares_each_job_once_and_runs_what_was_prepared(
+    here: Path, monkeypatch: pytest.MonkeyPatch, folder: list[str]
+) -> None:
+    calls: dict[str, int] = {}
+
+    def count(owner: object, name: str) -> None:
+        original = getattr(owner, name)
+
+        def counted(*args: object, **kwargs: object) -> object:
+            calls[name] = calls.get(name, 0) + 1
+            return original(*args, **kwargs)
+
+        monkeypatch.setattr(owner, name, counted)
+
+    ran: list[experiment.Prepared] = []
+    for owner, name in ((experiment, "prepare"), (experiment.data, "load"), (experiment.data, "partition")):
+        count(owner, name)
+    monkeypatch.setattr(experiment, "execute", lambda config, *, prepared: ran.append(prepared))
+    assert cli.main([*SMALL, "-m", "seed=1,2,3", *folder]) == 0
+    assert calls == {"prepare": 3, "load": 3, "partition": 3}
+    assert [ready.plan.config.seed for ready in ran] == [1, 2, 3]
+    [jobs] = {path.parent for path in here.rglob("[0-2]")}
+    assert [ready.out for ready in ran] == [jobs.relative_to(here) / number for number in "012"]
 
 
 def test_what_is_shown(capsys: pytest.CaptureFixture[str], here: Path) -> None:

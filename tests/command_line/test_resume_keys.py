@@ -7,7 +7,15 @@ import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 from helpers.command_line import Accepted, Refused
+from hydra import compose
+from omegaconf import OmegaConf
+
+from flsplit.config.overrides import hydra, keys
+from flsplit.server.resume import resumed
+
+GONE = object()
 
 
 @pytest.mark.parametrize(
@@ -19,6 +27,10 @@ from helpers.command_line import Accepted, Refused
         ("out=elsewhere", "out=elsewhere", "leave it out"),
         ("rounds=1", "rounds=1", "has finished 2 already"),
         ("rounds=0", "rounds", "at least 1"),
+        ("engine.stack=2", "engine.stack=2", "has 1; leave"),
+        ("engine.cpus_per_client=2", "engine.cpus_per_client=2", "has 1.0; leave"),
+        ("engine=inline engine.stack=2", "engine.stack=2", "has 1; leave"),
+        ("engine=ray engine.cpus_per_client=0.5", "engine.cpus_per_client=0.5", "has 1.0; leave"),
         ("nothing_like_it=1", "unknown key nothing_like_it", "--help"),
         ("-m clients=2,3", "clients=3", "has 2; leave it out"),
     ],
@@ -36,6 +48,36 @@ def test_what_agrees_with_the_run_to_resume(a_run: Path, accepted: Accepted, typ
     [config] = accepted(f"resume={a_run}", *typed.split())
     assert (config.clients, config.rounds) == (2, 3 if "rounds" in typed else 2)
     assert config.out == str(a_run)
+
+
+@pytest.mark.parametrize(
+    ("typed", "changed"),
+    [
+        ("", {}),
+        ("engine.stack=4", {}),
+        ("engine.cpus_per_client=2", {}),
+        ("engine.gpus_per_client=0", {"gpus_per_client": 0}),
+        ("engine.name=ray", {"name": "ray"}),
+        ("engine=ray", {"name": "ray", "gpus_per_client": "auto", "address": None}),
+        ("engine=ray engine.gpus_per_client=0 engine.stack=4", {"name": "ray", "gpus_per_client": 0, "address": None}),
+        ("engine=inline", {"gpus_per_client": "auto", "address": GONE}),
+    ],
+)
+def test_the_engine_is_the_saved_one_but_for_what_is_typed(a_run: Path, typed: str, changed: dict[str, object]) -> None:
+    """What its numbers depend on, the threads and the clients stacked, stays whatever engine is chosen."""
+    saved = {
+        "name": "inline", "cpus_per_client": 2, "gpus_per_client": 0.25, "stack": 4, "address": "somewhere:6379",
+    }  # fmt: skip
+    path = a_run / "config.yaml"
+    values = yaml.safe_load(path.read_text()) | {"engine": saved}
+    path.write_text(yaml.safe_dump(values))
+    overrides = [f"resume={a_run}", *typed.split()]
+    with hydra():
+        composed = OmegaConf.to_container(compose("config", overrides=overrides), resolve=True)
+        assert isinstance(composed, dict)
+        found = resumed(composed, keys(overrides))
+    engine = {key: value for key, value in {**saved, **changed}.items() if value is not GONE}
+    assert found == {**values, "engine": engine, "out": str(a_run), "resume": str(a_run)}
 
 
 def test_several_runs_are_resumed_where_they_are(a_run: Path, tmp_path: Path, accepted: Accepted) -> None:
