@@ -243,3 +243,16 @@ def test_a_hub_that_cannot_be_reached_is_one_line(
     assert paper.main(["fig4", "--methods", "base", *folders]) == 2
     [line] = capsys.readouterr().err.strip().splitlines()
     assert line.endswith("give a local copy with --data FOLDER") and not (tmp_path / "runs").exists()
+
+
+def test_a_comparison_without_a_scale_shows_what_is_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def compared(*more: str) -> str:
+        assert paper.main(["compare", "--results", str(tmp_path), *more]) == 0
+        return capsys.readouterr().out.strip()
+
+    assert compared() == compared("--scale", "full") == "no rows of full scale yet"
+    rows = rows_of((a_point(method="base", scale="reduced"), 0.4), (a_point(value=0.1, rule="sqrt"), 0.76))
+    rows[rows.scale == "reduced"].to_csv(tmp_path / "results.csv", index=False)
+    assert compared() == compared("--scale", "reduced") and " 0.4000 " in compared()
+    rows.to_csv(tmp_path / "results.csv", index=False)
+    assert compared() == "\n\n".join(compared("--scale", scale) for scale in ("full", "reduced"))

@@ -1,0 +1,81 @@
+"""A finished run has its row whatever the machine lacks, and a run that has failed is none."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from experiments import command, runner
+from experiments.point import Point
+from experiments.results import Results, commit
+from experiments.runner import Place, run_missing
+from flsplit.experiment import Run
+
+POINT = Point(scale="reduced", dataset="cifar100", model="deit_tiny", method="base", seed=1)
+SUMMARY = {
+    "status": "completed", "xi": 1.0, "samples": 64, "final_test_accuracy": 0.1, "best_test_accuracy": 0.2,
+    "uplink_bits": 1, "downlink_bits": 1, "sync_bits": 1, "seconds": 1.0, "device": "cpu",
+}  # fmt: skip
+COLUMNS = ["round", "samples", "uplink_bits", "downlink_bits", "sync_bits", "xi", "train_loss", "test_accuracy"]
+
+
+@pytest.fixture
+def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What has been run, in place of running it: the first call fails."""
+    ran: list[str] = []
+
+    def run(point: Point, folder: Path, place: Place) -> None:
+        ran.append(point.slug)
+        folder.mkdir(parents=True, exist_ok=True)
+        status = "failed" if len(ran) == 1 else "completed"
+        (folder / "summary.json").write_text(json.dumps({**SUMMARY, "status": status}))
+        if status == "failed":
+            raise ValueError("a fault")
+
+    def read(folder: Path) -> Run:
+        rounds, clients = pd.DataFrame([[1] * 8], columns=COLUMNS), pd.DataFrame({"test_accuracy": [None]})
+        return Run(folder, rounds, clients, json.loads((folder / "summary.json").read_text()))
+
+    monkeypatch.setattr(runner, "_run", run)
+    monkeypatch.setattr(runner, "read_run", read)
+    return ran
+
+
+def test_a_run_that_failed_is_gone_on_with_and_one_that_ended_is_not(runs: list[str], tmp_path: Path) -> None:
+    results, place = Results(tmp_path / "results"), Place(runs=tmp_path / "runs")
+    with pytest.raises(ValueError, match="a fault"):
+        run_missing("fig4", [POINT], results, place)
+    assert results.row(POINT) is None
+    assert run_missing("fig4", [POINT], results, place) == 1
+    assert len(runs) == 2 and results.row(POINT) is not None
+    results.path.unlink()
+    assert run_missing("fig4", [POINT], results, place) == 1
+    assert len(runs) == 2
+
+
+@pytest.mark.parametrize("lacking", ["no git", "git that may not be run"])
+def test_a_row_is_kept_where_git_is_missing(
+    lacking: str, runs: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bin").mkdir()
+    if lacking != "no git":
+        (tmp_path / "bin" / "git").write_text("not a program")
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    assert commit() == "unknown"
+    results, place = Results(tmp_path / "results"), Place(runs=tmp_path / "runs")
+    runs.append("an earlier one")
+    run_missing("fig4", [POINT], results, place)
+    row = results.row(POINT)
+    assert row is not None and row["commit"] == "unknown"
+
+
+def test_a_fault_keeps_its_traceback(tmp_path: Path, monkeypatch: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert command.ended("experiments.paper", lambda: [].pop()) == 1
+    [file] = tmp_path.iterdir()
+    said = "experiments.paper: IndexError: pop from empty list; the traceback is in"
+    assert capsys.readouterr().err == f"{said} {file}\n" and "ended" in file.read_text()
