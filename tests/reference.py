@@ -2,12 +2,14 @@
 
 Nothing here uses flsplit's sides, hosts, links, strategies or engines. Only the batches and the random streams are
 the platform's, so that both see the same numbers, and `timm` models and compressors, which have tests of their own.
+What a setting leads to is worked out once, for all tests that ask for it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -156,6 +158,7 @@ def weights(parameters: dict[str, nn.Parameter]) -> Tensor:
     return torch.cat([p.detach().flatten() for p in parameters.values()])
 
 
+@cache
 def centralized(setting: Setting) -> tuple[Tensor, Tensor, list[float]]:
     """One client: a plain training loop. Returns both sides' weights and the mean loss of every round."""
     whole, samples, losses = start(setting), Data(setting), []
@@ -166,6 +169,7 @@ def centralized(setting: Setting) -> tuple[Tensor, Tensor, list[float]]:
     return weights(client), weights(server), losses
 
 
+@cache
 def splitfed_v1(setting: Setting, mu: float = 0.0) -> tuple[Tensor, Tensor]:
     """Each client trains a whole model; both sides are averaged, and so are the server side's moments."""
     samples = Data(setting)
@@ -201,6 +205,7 @@ def splitfed_v2(setting: Setting, order: list[list[int]], *, by_step: bool = Fal
     return weights(client), weights(server)
 
 
+@cache
 def splitfed_v3(setting: Setting) -> tuple[list[Tensor], Tensor]:
     """Each client keeps its client side; server sides, and their moments, are averaged."""
     samples = Data(setting)
@@ -230,6 +235,7 @@ def sequential(setting: Setting, order: list[list[int]]) -> tuple[Tensor, Tensor
     return weights(client), weights(server)
 
 
+@cache
 def parallel(setting: Setting, *, by_gradient: bool) -> tuple[Tensor, Tensor]:
     """One server side, stepped on all activations at once; client sides take one step together, or their own."""
     samples = Data(setting)

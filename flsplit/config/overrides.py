@@ -157,7 +157,7 @@ def _choices(group: str, overrides: Sequence[str]) -> list[str]:
 def _options(path: str, overrides: Sequence[str], kind: ObjectType) -> list[str]:
     own = [override for override in overrides if override.startswith("hydra.searchpath=")]
     loader = GlobalHydra.instance().config_loader()
-    return sorted(loader.get_group_options(path, kind, config_name="config", overrides=own))
+    return sorted(loader.get_group_options(path, kind, overrides=own))  # config.yaml itself names no searchpath
 
 
 def _check_choice(override: Override, choices: Sequence[str]) -> None:
