@@ -15,7 +15,21 @@ Example:
     ((2, 5, 4), (2, 3))
 """
 
-from compressors.interface import BatchShape, Compressor, Layout, Payload, bits_for
-from compressors.registry import available, build
+from compressors.interface import (
+    BatchShape,
+    Compressor,
+    Floats,
+    Integers,
+    Layout,
+    Payload,
+    bits_for,
+    hard_labels,
+    labels_of,
+)
+from compressors.registry import STAGES, available, build, build_stage
+from compressors.stage import Stage, Way
 
-__all__ = ["BatchShape", "Compressor", "Layout", "Payload", "available", "bits_for", "build"]
+__all__ = [
+    "STAGES", "BatchShape", "Compressor", "Floats", "Integers", "Layout", "Payload", "Stage", "Way", "available",
+    "bits_for", "build", "build_stage", "hard_labels", "labels_of",
+]  # fmt: skip

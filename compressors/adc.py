@@ -15,10 +15,13 @@ from torch import Tensor
 from compressors.interface import (
     BatchShape,
     Compressor,
+    Floats,
+    Integers,
     Layout,
     Payload,
     bits_for,
     draw_device,
+    labels_of,
     outside_autocast,
 )
 from compressors.kmeans import cluster_means, kmeans, membership
@@ -93,7 +96,7 @@ class ADC(Compressor):
         generator: torch.Generator | None = None,
         start: Tensor | None = None,
     ) -> Payload:
-        """Floats (T, k, D), prefix tokens first; integers (B,) labels and (B,) clusters.
+        """Floats (T, k, D), prefix tokens first; integers (B,) clusters, and the labels.
 
         Args:
             z: activations (B, N, D).
@@ -121,25 +124,25 @@ class ADC(Compressor):
             rows = (first_row + chosen[cluster]).flatten()
             members = z.flatten(0, 1).index_select(0, rows).view(batch, kept * width)
             merged = cluster_means(members, cluster, clusters).view(clusters, kept, width)
-        return Payload((merged,), (y, cluster))
+        return Payload((merged,), (cluster,), labels=y)
 
     def decompress(self, payload: Payload, shape: BatchShape) -> tuple[Tensor, Tensor]:
         """Merged activations (T, k, D) and their soft labels (T, L), equation 5."""
-        merged, (y, cluster) = payload.floats[0], payload.integers
+        merged, cluster, y = payload.floats[0], payload.integers[0], payload.labels
+        assert y is not None, "soft labels are formed where the labels are"
         with outside_autocast(merged):
             one_hot = membership(y, shape.classes).float()
             return merged, cluster_means(one_hot, cluster, len(merged))
 
     def expand(self, logits: Tensor, payload: Payload) -> Tensor:
         """Every sample takes its cluster's logits: (T, L) -> (B, L)."""
-        return logits[payload.integers[1]]
+        return logits[payload.integers[0]]
 
     def layout(self, shape: BatchShape) -> Layout:
         """T k D 32 + B (ceil(log2 L) + ceil(log2 T)) bits up, T k D 32 down."""
         clusters = self.clusters(shape.batch)
         merged = (clusters, self.kept_tokens(shape.tokens), shape.width)
-        labels, cluster = (shape.batch, bits_for(shape.classes)), (shape.batch, bits_for(clusters))
-        return Layout((merged,), (labels, cluster))
+        return Layout((Floats(merged),), (Integers((shape.batch,), bits_for(clusters)),), labels_of(shape))
 
     def nominal_ratios(self, shape: BatchShape) -> tuple[float, float]:
         """T/B k/n both ways, as requested."""

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from compressors.interface import BatchShape, Compressor, Layout, Payload, bits_for
+from compressors.interface import BatchShape, Compressor, Floats, Layout, Payload, hard_labels, labels_of
 
 
 class Base(Compressor):
@@ -15,17 +15,17 @@ class Base(Compressor):
         super().__init__(at_eval=at_eval)
 
     def compress(self, z: Tensor, y: Tensor, s: Tensor | None, *, generator: torch.Generator | None = None) -> Payload:
-        """Floats (B, N, D); integers (B,)."""
-        return Payload((z.float(),), (y,))
+        """Floats (B, N, D), and the labels."""
+        return Payload((z.float(),), labels=y)
 
     def decompress(self, payload: Payload, shape: BatchShape) -> tuple[Tensor, Tensor]:
         """Activations (B, N, D) and hard labels (B,)."""
-        return payload.floats[0], payload.integers[0]
+        return payload.floats[0], hard_labels(payload)
 
     def layout(self, shape: BatchShape) -> Layout:
         """B (N D 32 + ceil(log2 L)) bits up, B N D 32 down."""
         activations = (shape.batch, shape.tokens, shape.width)
-        return Layout((activations,), ((shape.batch, bits_for(shape.classes)),))
+        return Layout((Floats(activations),), labels=labels_of(shape))
 
     def nominal_ratios(self, shape: BatchShape) -> tuple[float, float]:
         """1 both ways."""

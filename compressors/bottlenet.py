@@ -15,10 +15,12 @@ from torch import Tensor, nn
 from compressors.interface import (
     BatchShape,
     Compressor,
+    Floats,
     Layout,
     Payload,
-    bits_for,
     draw_device,
+    hard_labels,
+    labels_of,
     outside_autocast,
 )
 from compressors.options import fraction
@@ -73,14 +75,14 @@ class BottleNet(Compressor):
         return self
 
     def compress(self, z: Tensor, y: Tensor, s: Tensor | None, *, generator: torch.Generator | None = None) -> Payload:
-        """Floats (B, N, d'); integers (B,).
+        """Floats (B, N, d'), and the labels.
 
         Raises:
             ValueError: if there is no encoder yet.
         """
         encoder = _bound(self.client_half)
         with outside_autocast(z):
-            return Payload((encoder(z.float()),), (y,))
+            return Payload((encoder(z.float()),), labels=y)
 
     def decompress(self, payload: Payload, shape: BatchShape) -> tuple[Tensor, Tensor]:
         """Activations (B, N, D) and hard labels (B,).
@@ -90,12 +92,12 @@ class BottleNet(Compressor):
         """
         decoder, code = _bound(self.server_half), payload.floats[0]
         with outside_autocast(code):
-            return decoder(code), payload.integers[0]
+            return decoder(code), hard_labels(payload)
 
     def layout(self, shape: BatchShape) -> Layout:
         """B N d' values and B labels."""
         code = (shape.batch, shape.tokens, self.sent_width(shape.width))
-        return Layout((code,), ((shape.batch, bits_for(shape.classes)),))
+        return Layout((Floats(code),), labels=labels_of(shape))
 
     def nominal_ratios(self, shape: BatchShape) -> tuple[float, float]:
         """d'/d both ways, as requested."""

@@ -12,7 +12,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from compressors.interface import BatchShape, Compressor, Layout, Payload, bits_for, draw_device
+from compressors.interface import BatchShape, Compressor, Floats, Layout, Payload, draw_device, hard_labels, labels_of
 
 
 class C3SL(Compressor):
@@ -88,7 +88,7 @@ class C3SL(Compressor):
             )
 
     def compress(self, z: Tensor, y: Tensor, s: Tensor | None, *, generator: torch.Generator | None = None) -> Payload:
-        """Floats (B / R, N, D); integers (B,). A batch of fewer than R is one group of its own.
+        """Floats (B / R, N, D), and the labels. A batch of fewer than R is one group of its own.
 
         Raises:
             ValueError: if B is above R and not a multiple of it, or the keys are missing.
@@ -100,7 +100,7 @@ class C3SL(Compressor):
         keys = self._key_spectra(z.device)[:members]
         spectra = torch.fft.rfft(z.float().reshape(-1, members, tokens * width))
         sums = torch.fft.irfft((spectra * keys).sum(1), n=tokens * width)
-        return Payload((sums.view(-1, tokens, width),), (y,))
+        return Payload((sums.view(-1, tokens, width),), labels=y)
 
     def decompress(self, payload: Payload, shape: BatchShape) -> tuple[Tensor, Tensor]:
         """Noisy activations (B, N, D) and hard labels (B,)."""
@@ -108,12 +108,12 @@ class C3SL(Compressor):
         keys = self._key_spectra(sums.device)[: min(shape.batch, self.group)]
         spectra = torch.fft.rfft(sums).unsqueeze(1) * keys.conj()
         z = torch.fft.irfft(spectra, n=sums.shape[1])
-        return z.view(shape.batch, shape.tokens, shape.width), payload.integers[0]
+        return z.view(shape.batch, shape.tokens, shape.width), hard_labels(payload)
 
     def layout(self, shape: BatchShape) -> Layout:
         """ceil(B / R) samples and B labels."""
         sums = (-(-shape.batch // self.group), shape.tokens, shape.width)
-        return Layout((sums,), ((shape.batch, bits_for(shape.classes)),))
+        return Layout((Floats(sums),), labels=labels_of(shape))
 
     def nominal_ratios(self, shape: BatchShape) -> tuple[float, float]:
         """1/R both ways."""

@@ -4,6 +4,8 @@ Legend of shapes: B samples, N tokens (prefix tokens included), D embedding widt
 The paper's D (features per sample) is N * D here.
 """
 
+from __future__ import annotations
+
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from math import prod
@@ -32,41 +34,115 @@ class BatchShape:
     classes: int
 
 
-@dataclass(frozen=True, eq=False)
-class Payload:
-    """What crosses from the client to the server in one step.
+@dataclass(frozen=True)
+class Floats:
+    """A field of floating-point numbers, known from shapes alone.
 
     Attributes:
-        floats: fp32 tensors, perhaps with an autograd graph behind them; a gradient of the same shape comes
-            back for each.
-        integers: int64 tensors, the labels (B,) first.
+        shape: of the tensor.
+        bits: of each value on its way: 32, or 16, which rounds it to half precision where it crosses.
+        back: of each value's gradient on its way back: 32, 16, or 0 where none comes (a range, a scale).
+    """
+
+    shape: tuple[int, ...]
+    bits: int = FLOAT_BITS
+    back: int = FLOAT_BITS
+
+    def __post_init__(self) -> None:
+        assert self.bits in (16, 32) and self.back in (0, 16, 32), self
+
+    @property
+    def size(self) -> int:
+        """Bits of the whole field on its way."""
+        return prod(self.shape) * self.bits
+
+
+@dataclass(frozen=True)
+class Integers:
+    """A field of whole numbers from 0, known from shapes alone; no gradient comes back for them.
+
+    Attributes:
+        shape: of the tensor.
+        bits: of each value, 0 to 63; every value is below 2^bits.
+    """
+
+    shape: tuple[int, ...]
+    bits: int
+
+    def __post_init__(self) -> None:
+        assert 0 <= self.bits <= 63, self
+
+    @property
+    def size(self) -> int:
+        """Bits of the whole field on its way."""
+        return prod(self.shape) * self.bits
+
+
+@dataclass(frozen=True, eq=False)
+class Payload:
+    """What crosses from one side to the other in one step.
+
+    Attributes:
+        floats: fp32 tensors, perhaps with an autograd graph behind them.
+        integers: int64 tensors.
+        labels: the batch's labels (B,), int64, which are no part of what is compressed; None where they stay behind.
     """
 
     floats: tuple[Tensor, ...]
-    integers: tuple[Tensor, ...]
+    integers: tuple[Tensor, ...] = ()
+    labels: Tensor | None = None
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What one step sends, known from shapes alone.
+    """The fields of a payload, in its order: what one step sends, known from shapes alone."""
 
-    Attributes:
-        floats: shapes, in the order of `Payload.floats`.
-        integers: (count, bits each), in the order of `Payload.integers`.
-    """
-
-    floats: tuple[tuple[int, ...], ...]
-    integers: tuple[tuple[int, int], ...]
+    floats: tuple[Floats, ...]
+    integers: tuple[Integers, ...] = ()
+    labels: Integers | None = None
 
     @property
     def uplink_bits(self) -> int:
-        """Bits from the client to the server: all floats and integers."""
-        return self.downlink_bits + sum(count * bits for count, bits in self.integers)
+        """Bits of all fields on their way."""
+        integers = self.integers if self.labels is None else (self.labels, *self.integers)
+        return sum(field.size for field in self.floats) + sum(field.size for field in integers)
 
     @property
     def downlink_bits(self) -> int:
-        """Bits from the server to the client: one gradient per float received."""
-        return FLOAT_BITS * sum(prod(shape) for shape in self.floats)
+        """Bits of the gradients that come back."""
+        return self.gradients().uplink_bits
+
+    def gradients(self) -> Layout:
+        """What comes back: a gradient for each field of floats that has one."""
+        return Layout(tuple(Floats(field.shape, field.back, back=0) for field in self.floats if field.back))
+
+    def check(self, payload: Payload) -> None:
+        """Hold a payload to this layout, so that what is priced is what is sent.
+
+        Raises:
+            ValueError: if a field is missing, or has another shape.
+        """
+        labels = () if self.labels is None else (self.labels,)
+        sent = () if payload.labels is None else (payload.labels,)
+        for kind, fields, tensors in (
+            ("floats", self.floats, payload.floats),
+            ("integers", self.integers, payload.integers),
+            ("labels", labels, sent),
+        ):
+            wanted, found = [field.shape for field in fields], [tuple(t.shape) for t in tensors]
+            if wanted != found:
+                raise ValueError(f"the payload has {kind} of shapes {found}, but its layout says {wanted}")
+
+
+def labels_of(shape: BatchShape) -> Integers:
+    """The labels of a batch as a field: ceil(log2 L) bits each."""
+    return Integers((shape.batch,), bits_for(shape.classes))
+
+
+def hard_labels(payload: Payload) -> Tensor:
+    """The labels (B,) of a payload that has them, for methods whose targets they are."""
+    assert payload.labels is not None, "the labels have stayed behind"
+    return payload.labels
 
 
 def bits_for(n: int) -> int:
@@ -89,9 +165,9 @@ class Compressor(ABC):
     """A client half (`compress`), a server half (`decompress`) and a price (`layout`).
 
     The only link between the halves is the payload: the platform detaches its floats, hands them to the
-    server half, and feeds their gradients back into the client half's graph. A subclass sits alone in its
-    module, takes keyword-only options with plain types, and implements `compress`, `decompress`, `layout` and
-    `nominal_ratios`; the rest has defaults that suit methods without parameters.
+    server half, and feeds the gradients of those that have one back into the client half's graph. A subclass sits
+    alone in its module, takes keyword-only options with plain types, and implements `compress`, `decompress`, `layout`
+    and `nominal_ratios`; the rest has defaults that suit methods without parameters.
 
     Attributes:
         name: last part of the module that defines the class.

@@ -48,7 +48,7 @@ class RandTopK(TopK):
         generator: torch.Generator | None = None,
         draws: Tensor | None = None,
     ) -> Payload:
-        """Floats (B, K); integers (B,) labels and (B, K) positions in the flattened sample.
+        """Floats (B, K); integers (B, K), their positions in the flattened sample, and the labels.
 
         Args:
             z: activations (B, N, D).

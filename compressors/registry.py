@@ -1,15 +1,21 @@
-"""The compressors by name."""
+"""Compressors and stages by name."""
 
 from typing import Any
 
 from compressors.interface import Compressor
 from compressors.plugins import Plugins
+from compressors.stage import Stage
 
 _COMPRESSORS: Plugins[Compressor] = Plugins(
     "compressor", "compressors", Compressor,  # type: ignore[type-abstract]
-    helpers=("interface", "kmeans", "options", "plugins", "registry")
+    helpers=("channels", "interface", "kmeans", "options", "plugins", "quantizers", "registry", "stage")
 )  # fmt: skip
 available = _COMPRESSORS.available
+_STAGES: dict[str, Plugins[Stage]] = {
+    "quantizer": Plugins("quantizer", "compressors.quantizers", Stage),
+    "channel": Plugins("channel", "compressors.channels", Stage),
+}
+STAGES = tuple(_STAGES)  # behind the compressor, in the order in which a message leaves
 
 
 def build(name: str, **options: Any) -> Compressor:
@@ -28,3 +34,18 @@ def build(name: str, **options: Any) -> Compressor:
         'topk'
     """
     return _COMPRESSORS.build(name, options)
+
+
+def build_stage(group: str, name: str, **options: Any) -> Stage:
+    """Create a stage.
+
+    Args:
+        group: one of `STAGES`.
+        name: one of the group's ("none", "clean"), or the dotted path of any importable module that defines one
+            `Stage`.
+        options: the keyword arguments of its class.
+
+    Raises:
+        ValueError: for an unknown name or option, or a value that cannot be; one line each.
+    """
+    return _STAGES[group].build(name, options)

@@ -11,7 +11,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from compressors.interface import FLOAT_BITS, BatchShape, Compressor, Layout, Payload, bits_for
+from compressors.interface import (
+    FLOAT_BITS,
+    BatchShape,
+    Compressor,
+    Floats,
+    Integers,
+    Layout,
+    Payload,
+    bits_for,
+    hard_labels,
+    labels_of,
+)
 from compressors.options import choice, fraction
 
 INDEX_BITS = ("per_sample", "per_batch")
@@ -47,23 +58,23 @@ class TopK(Compressor):
         return max(1, int(self.rate * features + 0.5))
 
     def compress(self, z: Tensor, y: Tensor, s: Tensor | None, *, generator: torch.Generator | None = None) -> Payload:
-        """Floats (B, K); integers (B,) labels and (B, K) positions in the flattened sample."""
+        """Floats (B, K); integers (B, K), their positions in the flattened sample, and the labels."""
         flat = z.float().flatten(1)
         return self._pick(flat, y, self._largest(flat.detach()))
 
     def decompress(self, payload: Payload, shape: BatchShape) -> tuple[Tensor, Tensor]:
         """Activations (B, N, D), zero where nothing was sent, and hard labels (B,)."""
-        values, (y, positions) = payload.floats[0], payload.integers
+        values, positions = payload.floats[0], payload.integers[0]
         flat = values.new_zeros(shape.batch, shape.tokens * shape.width).scatter(1, positions.view_as(values), values)
-        return flat.view(shape.batch, shape.tokens, shape.width), y
+        return flat.view(shape.batch, shape.tokens, shape.width), hard_labels(payload)
 
     def layout(self, shape: BatchShape) -> Layout:
         """B K values, B K positions at the chosen price, B labels."""
         features = shape.tokens * shape.width
         kept = self.kept_values(features)
         span = features * shape.batch if self.index_bits == "per_batch" else features
-        labels = (shape.batch, bits_for(shape.classes))
-        return Layout(((shape.batch, kept),), (labels, (shape.batch * kept, bits_for(span))))
+        sent = (shape.batch, kept)
+        return Layout((Floats(sent),), (Integers(sent, bits_for(span)),), labels_of(shape))
 
     def nominal_ratios(self, shape: BatchShape) -> tuple[float, float]:
         """k/D (1 + ceil(log2 D)/32) up and k/D down, with the paper's D = N * D."""
@@ -77,4 +88,4 @@ class TopK(Compressor):
     @staticmethod
     def _pick(flat: Tensor, y: Tensor, positions: Tensor) -> Payload:
         """Payload of the values at `positions` (B, K); the gradient reaches these only."""
-        return Payload((flat.gather(1, positions),), (y, positions))
+        return Payload((flat.gather(1, positions),), (positions,), labels=y)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import compressors
 from compressors import BatchShape
 from flsplit.ledger.prices import PriceList, Tally, base_layout
+from flsplit.split.stages import Stages
 
 PARAMETERS = {"adc": "ratio", "bottlenet": "ratio", "topk": "rate", "randtopk": "rate", "c3sl": "group"}
 _IMAGES = {"cifar100": (50_000, 100), "food101": (75_750, 101)}  # of the training set, and classes
@@ -158,7 +159,7 @@ class Point:
 
     def step(self) -> Tally:
         """The price of one of its training steps."""
-        return PriceList(self._compressor()).step(self._shape())
+        return PriceList(Stages(self._compressor())).step(self._shape())
 
     def xi_nominal(self) -> float:
         """The ratio that was asked for: the paper's Table 1, mean of both ways."""

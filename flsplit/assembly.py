@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from functools import cache, cached_property, partial
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +17,24 @@ import numpy as np
 import torch
 from torch import nn
 
-from compressors import BatchShape, Compressor
+from compressors import BatchShape
 from flsplit.config.profile import Profile
 from flsplit.config.schema import Config
 from flsplit.data import Dataset, Pipeline
 from flsplit.data.clients import training_rows
+from flsplit.errors import options_of_the_user
 from flsplit.ledger.budget import Budget
-from flsplit.ledger.prices import Moves, PriceList, Tally, base_layout
+from flsplit.ledger.moves import ModelSize, Moves
+from flsplit.ledger.prices import PriceList, Tally, base_layout
 from flsplit.split.host import ServerHost
 from flsplit.split.model import build, cut
 from flsplit.split.precision import autocast
 from flsplit.split.side import Side, SideState
 from flsplit.split.stacked.host import StackedHost
 from flsplit.split.stacked.stack import Stack
-from flsplit.streams import torch_stream
+from flsplit.split.stages import Stages
+from flsplit.split.tuning import interface as tuning
+from flsplit.streams import derived_seed, torch_stream
 from flsplit.typed import read
 
 
@@ -84,8 +88,20 @@ class Assembly:
 
     @cached_property
     def parts(self) -> tuple[nn.Module, nn.Module]:
-        """Freshly initialised client-side and server-side model, to be copied."""
-        return cut(self._vit, self.config.model.split_point)
+        """Freshly initialised client-side and server-side model, to be copied; what is to be trained is marked.
+
+        Raises:
+            UserError: if they cannot be trained so.
+        """
+        model = self.config.model
+        client, server = cut(self._vit, model.split_point)
+        ways = (model.tune, model.tune_args), (model.tune_server, model.tune_server_args)
+        for side, part, (name, options) in zip(("client", "server"), (client, server), ways):
+            with torch.random.fork_rng(devices=[]), options_of_the_user():
+                torch.manual_seed(derived_seed(self.config.seed, "tune", side))
+                tuning.build(name, **options).apply(part)
+        client.watch()
+        return client, server
 
     @cached_property
     def _vit(self) -> nn.Module:
@@ -118,22 +134,23 @@ class Assembly:
         """How a client differs from the others."""
         return Profile(**self.plan.profiles.get(str(client), {}))
 
-    def compressor_of(self, client: int) -> Compressor | None:
-        """The compressor of a client that has a ratio of its own; None for all others."""
-        return None if self.profile(client).ratio is None else self._at_ratio(self.profile(client).ratio)[0]
+    def stages_of(self, client: int, stages: Stages) -> Stages:
+        """`stages` of a side as a client has them: with another compressor where it has a ratio of its own."""
+        ratio = self.profile(client).ratio
+        return stages if ratio is None else stages.with_compressor(self._at_ratio(ratio)[0].compressor)
 
     def price(self, client: int, shape: BatchShape) -> Tally:
         """What a step costs a client."""
         return self._at_ratio(self.profile(client).ratio)[1].step(shape)
 
     @cached_property
-    def _at_ratio(self) -> Callable[[float | None], tuple[Compressor, PriceList]]:
-        """Compressor and prices at a client's own ratio, or (None) at the ratio of all; each made once."""
+    def _at_ratio(self) -> Callable[[float | None], tuple[Stages, PriceList]]:
+        """Stages and prices at a client's own ratio, or (None) at the ratio of all; each made once."""
 
         @cache
-        def make(ratio: float | None) -> tuple[Compressor, PriceList]:
-            compressor = self._compressor(ratio)
-            return compressor, PriceList(compressor, split=self.plan.split)
+        def make(ratio: float | None) -> tuple[Stages, PriceList]:
+            stages = self.stages(ratio)
+            return stages, PriceList(stages, split=self.plan.split)
 
         return make
 
@@ -150,7 +167,7 @@ class Assembly:
             "batch_size": own.batch_size or config.batch_size,
             "local_epochs": config.local_epochs,
             "local_steps": own.local_steps or config.local_steps,
-            "group_size": self._at_ratio(own.ratio)[0].group_size,
+            "group_size": self._at_ratio(own.ratio)[0].compressor.group_size,
         }
 
     @property
@@ -179,13 +196,14 @@ class Assembly:
         return Budget(
             self.config.budget, base_bits=base.uplink_bits + base.downlink_bits,
             samples=[len(rows) for rows in self.client_rows],
-            moves=self.plan.moves, model_floats=self.model_floats,
+            moves=self.plan.moves, model_size=self.model_size,
         )  # fmt: skip
 
     @cached_property
-    def model_floats(self) -> int:
-        """Floats of the models that the strategy moves."""
-        return self.client_side().size + (self.server_side().size if self.plan.moves.whole else 0)
+    def model_size(self) -> ModelSize:
+        """Of the models that the strategy moves."""
+        sides = [self.client_side(), *([self.server_side()] if self.plan.moves.whole else [])]
+        return sum((ModelSize(travels=side.size, stays=side.stays) for side in sides), ModelSize(travels=0))
 
     def expected_rounds(self) -> int | None:
         """How many rounds the run has: exactly without a budget, else about."""
@@ -205,13 +223,13 @@ class Assembly:
         Args:
             trained: whether it is to be trained, which `compile` is for.
         """
-        side = self._side(self.parts[0], "client_half")
-        setattr(side.model, "with_scores", side.compressor.needs_scores)  # noqa: B010 (a module's attribute)
+        side = self._side("client")
+        setattr(side.model, "with_scores", side.stages.compressor.needs_scores)  # noqa: B010 (a module's attribute)
         return self._compiled(side) if trained else side
 
     def server_side(self, *, trained: bool = False) -> Side:
         """A new server side with the initial weights; see `client_side`."""
-        side = self._side(self.parts[1], "server_half")
+        side = self._side("server")
         return self._compiled(side) if trained else side
 
     def _compiled(self, side: Side) -> Side:
@@ -222,7 +240,7 @@ class Assembly:
     def host(self, *, sides: int = 1) -> ServerHost:
         """A new host for server-side models, with `sides` of them made."""
         return ServerHost(
-            partial(self.server_side, trained=True), autocast=self.autocast, compressor_of=self.compressor_of,
+            partial(self.server_side, trained=True), autocast=self.autocast, stages_of=self.stages_of,
             sides=sides,
         )  # fmt: skip
 
@@ -233,7 +251,7 @@ class Assembly:
             UserError: if model or compressor cannot be stacked.
         """
         lanes = min(self.config.engine.stack, self.config.taking_part)
-        server = StackedHost(Stack(self.server_side(), lanes), autocast=self.autocast, compressor_of=self.compressor_of)
+        server = StackedHost(Stack(self.server_side(), lanes), autocast=self.autocast, stages_of=self.stages_of)
         return Stack(self.client_side(), lanes), server
 
     def initial(self) -> tuple[SideState, SideState]:
@@ -248,24 +266,41 @@ class Assembly:
         """The random streams of a client's compressor in a round, by step."""
         return partial(torch_stream, self.config.seed, "compressor", client, round)
 
-    def _side(self, model: nn.Module, half: str) -> Side:
-        compressor = self._compressor()
+    def _side(self, name: str) -> Side:
+        """A side, `client` or `server`; what stages keep stays with the client, or goes with the server-side model."""
+        stages, state = self.stages(), []
+        if name == "client":
+            state = stages.state(name)
+        halves = stages.halves(name) if name == "client" else [*stages.halves(name), *stages.state(name)]
+        model = self.parts[0] if name == "client" else self.parts[1]
         return Side(
-            copy.deepcopy(model).train(),
-            compressor,
-            getattr(compressor, half),
-            lr=self.config.lr,
-            device=self.device,
+            copy.deepcopy(model).train(), stages, halves=halves, own=state, lr=self.config.lr, device=self.device,
             proximal_mu=self.plan.proximal_mu,
-        )
+        )  # fmt: skip
 
-    def _compressor(self, ratio: float | None = None) -> Compressor:
+    def stages(self, ratio: float | None = None) -> Stages:
+        """New instances of what a batch goes through between the sides, at a client's own ratio, or that of all.
+
+        Raises:
+            UserError: if a stage cannot work with what the model sends.
+        """
         tokens, width = self.activations
-        prefix = getattr(self._vit, "num_prefix_tokens", 1)
-        generator = torch_stream(self.config.seed, "compressor")
-        return self.config.compressor_instance(ratio).bind(
-            tokens=tokens, width=width, prefix_tokens=prefix, generator=generator
-        )
+        seed, shape = self.config.seed, self._shape(self.config.batch_size)
+        compressor = self.config.compressor_instance(ratio).bind(
+            tokens=tokens, width=width, prefix_tokens=getattr(self._vit, "num_prefix_tokens", 1),
+            generator=torch_stream(seed, "compressor"),
+        )  # fmt: skip
+        behind, layout = [], compressor.layout(shape)
+        for stage in self.config.stage_instances():
+            if stage.ways:
+                with options_of_the_user():
+                    stage.bind(layout, shape, generator=torch_stream(seed, "stage", stage.name))
+                layout = stage.fields(layout, "up") if "up" in stage.ways else layout
+            behind.append(stage)
+        stages = Stages(compressor, behind, draw=partial(torch_stream, seed, "stage"))
+        trained = chain.from_iterable(module.parameters() for module in (self.parts[0], *stages.halves("client")))
+        stages.answers = any(parameter.requires_grad for parameter in trained)
+        return stages
 
 
 def use_threads(config: Config) -> None:

@@ -172,6 +172,7 @@ def prepare(config: Config) -> Prepared:
     for profile in profiles.values():
         size = profile.batch_size or config.batch_size
         config.check_compressor(profile.ratio, batch_size=size, tokens=tokens, width=width)
+    _check_sides(strategy, assembly)
     if config.engine.stack > 1:
         _check_stack(strategy, assembly)
     if config.resume is not None:
@@ -283,6 +284,19 @@ def _profiles(config: Config, out: Path) -> dict[int, Profile]:
         return {}
     path = Path(config.client_profile) if config.resume is None else out / "checkpoint" / PROFILE
     return read_profiles(path, config.clients)
+
+
+def _check_sides(strategy: Strategy, assembly: Assembly) -> None:
+    client, server = assembly.client_side(), assembly.server_side()
+    if not client.parameters and not server.parameters:
+        raise UserError(
+            "model.tune and model.tune_server leave nothing to train; one of them must be another, such as all"
+        )
+    if client.has_own and strategy.one_client_model:
+        raise UserError(
+            f"strategy={strategy.name} trains one client-side model of all clients, so no stage can keep state at each "
+            "of them; quantizer and channel must be without, or the strategy another"
+        )
 
 
 def _check_stack(strategy: Strategy, assembly: Assembly) -> None:

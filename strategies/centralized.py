@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import ClassVar
 
 from flsplit.config.schema import Config
-from flsplit.ledger.prices import Moves
+from flsplit.ledger.moves import Moves
 from flsplit.server.federation import Federation
 from flsplit.server.strategy import Strategy
 

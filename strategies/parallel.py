@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from flsplit.errors import UserError
-from flsplit.ledger.prices import Moves
+from flsplit.ledger.moves import Moves
 from flsplit.server.federation import Federation
 from flsplit.server.strategy import Strategy
 
@@ -27,13 +27,13 @@ class Parallel(Strategy):
         super().__init__(**options)
         if sync not in ("gradient", "round"):
             raise UserError(f"strategy.sync must be gradient or round, got {sync!r}")
-        self.sync = sync
-        self.moves = Moves(down=1, step=2) if sync == "gradient" else Moves(down=1, up=1)
+        self.one_client_model = sync == "gradient"
+        self.moves = Moves(down=1, step=2) if self.one_client_model else Moves(down=1, up=1)
 
     def round(self, fed: Federation, clients: Sequence[int]) -> None:
         """See `Strategy`."""
         with fed.shared_server_model():
-            if self.sync == "gradient":
-                fed.client_model = fed.handed_in(fed.train_cohort(clients, turns="gradient"), clients)
+            if self.one_client_model:
+                fed.client_model = fed.handed_in(fed.train_as_one(clients), clients)
             else:
                 fed.client_model, _ = fed.average(fed.train_cohort(clients, turns="joint"))

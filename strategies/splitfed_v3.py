@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from flsplit.ledger.prices import Moves
+from flsplit.ledger.moves import Moves
 from flsplit.server.federation import Federation
 from flsplit.server.strategy import Strategy
 

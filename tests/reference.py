@@ -249,7 +249,7 @@ def parallel(setting: Setting, *, by_gradient: bool) -> tuple[Tensor, Tensor]:
             sent = [wholes[c].sent(*queues[c][step]) for c in active]
             received = [tuple(f.detach().requires_grad_() for f in payload.floats) for payload, _ in sent]
             parts = [
-                wholes[0].compressor.decompress(Payload(floats, payload.integers), shape)
+                wholes[0].compressor.decompress(Payload(floats, payload.integers, payload.labels), shape)
                 for floats, (payload, shape) in zip(received, sent)
             ]
             z, target = torch.cat([z for z, _ in parts]), torch.cat([t for _, t in parts])

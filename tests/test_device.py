@@ -17,6 +17,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from compressors import hard_labels
 from flsplit.assembly import Assembly
 from flsplit.compose import compose
 from flsplit.experiment import lay_out, prepare
@@ -64,7 +65,8 @@ class There:
         side = self.assembly.client_side(trained=True)
         side.load(self.start[0])
         return local_pass(
-            side, self.assembly.batches(client, 1, 3), client=client, classes=self.assembly.classes,
+            side, self.assembly.batches(client, 1, 3), client=client, round=1,
+            classes=self.assembly.classes, stages=side.stages,
             stream=self.assembly.stream(client, 1), autocast=self.assembly.autocast,
         )  # fmt: skip
 
@@ -80,7 +82,9 @@ def _as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def on_device(uplink: Uplink) -> bool:
-    return all(t.device.type == "meta" for t in (*uplink.payload.floats, *uplink.payload.integers))
+    return all(
+        t.device.type == "meta" for t in (*uplink.payload.floats, *uplink.payload.integers, hard_labels(uplink.payload))
+    )
 
 
 @pytest.mark.parametrize("name", COMPRESSORS)
@@ -96,7 +100,7 @@ def test_steps_stay_on_the_device(name: str, shared: bool, tmp_path: Path) -> No
         for _ in range(2):
             downlinks = host.step_jointly(uplinks) if shared else [host.step(uplink) for uplink in uplinks]
             assert all(map(on_device, uplinks))
-            assert all(g.device.type == "meta" for downlink in downlinks for g in downlink.gradients)
+            assert all(g.device.type == "meta" for downlink in downlinks for g in downlink.payload.floats)
             uplinks = [loop.send(downlink) for loop, downlink in zip(loops, downlinks)]
     assert set(asked.files) == ({"kmeans.py"} if name == "adc" else set())
 
@@ -124,7 +128,7 @@ def test_stacked_steps_stay_on_the_device(name: str, tmp_path: Path) -> None:
     there = There([f"compressor={name}", "engine.stack=2"], tmp_path / "run")
     assembly = there.assembly
     stack, host = assembly.stacks()
-    host.begin(there.start[1])
+    host.begin(there.start[1], shared=False)
     members = []
     for lane, client in enumerate((0, 1)):
         stack.load(lane, there.start[0])

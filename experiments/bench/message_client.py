@@ -11,7 +11,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from torch import Tensor
 
-from compressors import BatchShape
+from compressors import BatchShape, Payload
 from flsplit.assembly import assembly_for, use_threads
 from flsplit.split.messages import Downlink, Uplink
 from flsplit.split.side import Side, SideState
@@ -39,8 +39,9 @@ class Client:
         assembly, number = self.assembly, self.number
         self.side.load(SideState(weights, self.side.state().moments))
         self._loop = local_pass(
-            self.side, assembly.batches(number, round, len(assembly.steps(number))), client=number,
-            classes=assembly.classes, stream=assembly.stream(number, round), autocast=assembly.autocast,
+            self.side, assembly.batches(number, round, len(assembly.steps(number))), client=number, round=round,
+            classes=assembly.classes, stages=self.side.stages, stream=assembly.stream(number, round),
+            autocast=assembly.autocast,
         )  # fmt: skip
         return self._note(next(self._loop, None))
 
@@ -48,7 +49,8 @@ class Client:
         """Go backward; returns what the next batch sends, None after the last."""
         assert self._loop is not None and self._shape is not None
         try:
-            return self._note(self._loop.send(Downlink(client=self.number, shape=self._shape, gradients=(*gradients,))))
+            downlink = Downlink(client=self.number, shape=self._shape, payload=Payload((*gradients,)))
+            return self._note(self._loop.send(downlink))
         except StopIteration:
             return None
 
@@ -81,8 +83,11 @@ def train(message: Message, context: Context) -> Message:
         uplink = client.go_on(tensors(content["gradients"]))
     if uplink is None:
         return Message(RecordDict({"model": arrays([client.side.state(moments=False).weights])}), reply_to=message)
-    reply = {"shape": ConfigRecord(asdict(uplink.shape)), "floats": arrays(uplink.payload.floats)}
-    return Message(RecordDict({**reply, "integers": arrays(uplink.payload.integers)}), reply_to=message)
+    sent = uplink.payload
+    assert sent.labels is not None
+    fields = {"floats": sent.floats, "integers": sent.integers, "labels": [sent.labels]}
+    reply = {name: arrays(tensors) for name, tensors in fields.items()}
+    return Message(RecordDict({"shape": ConfigRecord(asdict(uplink.shape)), **reply}), reply_to=message)
 
 
 def arrays(tensors: Sequence[Tensor]) -> ArrayRecord:

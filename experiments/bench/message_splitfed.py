@@ -83,9 +83,10 @@ def serve(grid: Grid, plan: str) -> Outcome:
                     [models[client]] = tensors(content["model"])
                     continue
                 shape = BatchShape(**{key: int(value) for key, value in content["shape"].items()})
-                payload = Payload((*tensors(content["floats"]),), (*tensors(content["integers"]),))
+                floats, integers, [labels] = (tensors(content[name]) for name in ("floats", "integers", "labels"))
+                payload = Payload((*floats,), (*integers,), labels)
                 downlink = host.step(Uplink(client=client, shape=shape, payload=payload))
-                send(client, MessageType.TRAIN, gradients=arrays(downlink.gradients))
+                send(client, MessageType.TRAIN, gradients=arrays(downlink.payload.floats))
                 samples[client] += shape.batch
         of_clients, of_server, moments = RunningMean(), RunningMean(), RunningMean()
         for client in clients:

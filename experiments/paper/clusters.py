@@ -71,14 +71,14 @@ def cluster(assembly: Assembly, side: Side) -> tuple[np.ndarray, np.ndarray, int
         heat: (M, S, S), rollout at the tokens that the cluster keeps, 0 elsewhere; the largest of an image is 1.
         kept: how many they are, the class token included.
     """
-    adc, config, table = side.compressor, assembly.config, assembly.dataset.train
+    adc, config, table = side.stages.compressor, assembly.config, assembly.dataset.train
     assert isinstance(adc, ADC), "Figure 8 is about ADC"
     model = side.model.eval()
     rows = np.random.default_rng(config.seed).permutation(len(table))[: config.batch_size]
     images, labels = next(assembly.pipeline.eval_batches(table, rows, config.batch_size))
     z, scores = model(images)
     payload = adc.compress(z, labels, scores, generator=torch_stream(config.seed, "figure 8"))
-    clusters = payload.integers[1]
+    clusters = payload.integers[0]
     members = clusters == clusters.bincount().argmax()
     kept = adc.kept_tokens(z.shape[1])
     chosen = 1 + scores[members].mean(0)[1:].sort(descending=True, stable=True).indices[: kept - 1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
+from flsplit.client.turns import run_task
 from flsplit.client.worker import worker_for
 from flsplit.transport.hub import connect
 from flsplit.transport.records import from_record, reports_to_json, to_record
@@ -24,5 +25,5 @@ def warm_up(message: Message, context: Context) -> Message:
 def train(message: Message, context: Context) -> Message:
     """Run the clients that the message names."""
     values = from_record(message)
-    reports = worker_for(values["plan"]).train(Task.from_json(values["task"]), connect(values["hub"]))
+    reports = run_task(Task.from_json(values["task"]), worker_for(values["plan"]), connect(values["hub"]))
     return Message(to_record(reports=reports_to_json(reports)), reply_to=message)

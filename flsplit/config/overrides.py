@@ -28,7 +28,8 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from flsplit.errors import UserError
 from flsplit.typed import nearest, shown
 
-_OPEN = "strategy.aggregator_args"  # whatever keys the aggregator takes: Hydra wants ++ for those it has not seen
+# Whatever keys the chosen method takes: Hydra wants ++ for those it has not seen.
+_OPEN = ("strategy.aggregator_args", "model.tune_args", "model.tune_server_args")
 _SIGNS = {OverrideType.ADD: "+", OverrideType.FORCE_ADD: "++"}
 _REFUSED = {
     "hydra.mode": "write -m for a sweep, nothing for a single run",
@@ -139,7 +140,7 @@ def _checked(override: Override, overrides: Sequence[str], groups: Sequence[str]
         if [o.partition("=")[0] for o in overrides].count(key) > 1:
             raise UserError(f"{key} is given more than once; choose one")
         _check_choice(override, _choices(key, overrides))
-    elif key == _OPEN or key.startswith(f"{_OPEN}."):
+    elif any(key == group or key.startswith(f"{group}.") for group in _OPEN):
         return f"++{key}={value}"
     return text
 

@@ -7,7 +7,7 @@ import os
 import shutil
 import socket
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,6 +18,8 @@ from flsplit import data
 from flsplit.errors import UserError, options_of_the_user
 from flsplit.ledger.budget import CHARGES, SHARES, BudgetConfig
 from flsplit.record.loggers import check_logger
+from flsplit.split.stages import Stages
+from flsplit.split.tuning import interface as tuning
 from flsplit.typed import nearest, read, shown
 
 
@@ -30,6 +32,10 @@ class ModelConfig:
     image_size: int | None
     split_point: int
     default_lr: float
+    tune: str = "all"
+    tune_args: dict[str, Any] = field(default_factory=dict)
+    tune_server: str = "all"
+    tune_server_args: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +61,8 @@ class Config:
     dataset: data.DatasetConfig
     model: ModelConfig
     compressor: dict[str, Any]
+    quantizer: dict[str, Any] = field(default_factory=lambda: {"name": "none"})
+    channel: dict[str, Any] = field(default_factory=lambda: {"name": "clean"})
     strategy: dict[str, Any]
     partition: data.PartitionConfig
     engine: EngineConfig
@@ -112,6 +120,10 @@ class Config:
         compressor = self.compressor_instance(ratio)
         with options_of_the_user():
             compressor.check(**sizes)
+
+    def stage_instances(self) -> list[compressors.Stage]:
+        """The stages behind the compressor, in the order in which a message leaves, not yet bound to a model."""
+        return [compressors.build_stage(group, **getattr(self, group)) for group in compressors.STAGES]
 
     def as_dict(self) -> dict[str, Any]:
         """Plain nested values; `read_config` brings them back."""
@@ -180,6 +192,10 @@ def read_config(values: Mapping[str, Any]) -> Config:
             f"got {shown(config.strategy['aggregator_args'])}"
         )
     config.check_compressor(batch_size=config.batch_size)
+    with options_of_the_user():
+        Stages(config.compressor_instance(), config.stage_instances())
+        tuning.build(config.model.tune, **config.model.tune_args)
+        tuning.build(config.model.tune_server, **config.model.tune_server_args)
     try:
         data.check(config.dataset)
     except OSError as error:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate
 
-from flsplit.ledger.prices import Moves, Tally
+from flsplit.ledger.moves import ModelSize, Moves
+from flsplit.ledger.prices import Tally
 
 CHARGES = ("actual", "nominal")
 SHARES = ("equal", "samples", "pool")
@@ -36,16 +38,17 @@ class Budget:
         base_bits: what one sample costs without compression, both ways.
         samples: training samples of every client.
         moves: models that move between a client and the server.
-        model_floats: floats in one of them.
+        model_size: of one of them.
     """
 
     def __init__(
-        self, config: BudgetConfig, *, base_bits: int, samples: Sequence[int], moves: Moves, model_floats: int
+        self, config: BudgetConfig, *, base_bits: int, samples: Sequence[int], moves: Moves, model_size: ModelSize
     ) -> None:
         assert config.base_epochs is not None
         self._nominal, self._count_models = config.charge == "nominal", config.count_models
-        self._exchange = moves.bits(model_floats, first=True, steps=0) if config.count_models else 0
-        self._per_step = moves.bits(model_floats, first=False, steps=1) - moves.bits(model_floats, first=False, steps=0)
+        moved = partial(moves.bits, model_size)
+        self._exchange = moved(first=True, steps=0) if config.count_models else 0
+        self._per_step = moved(first=False, steps=1) - moved(first=False, steps=0)
         self.gamma = math.ceil(config.base_epochs * sum(samples) * base_bits)
         self._clients = range(len(samples))
         self._shares: list[int] | None = None  # one pool

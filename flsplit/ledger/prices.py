@@ -9,15 +9,14 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
 
-from compressors import BatchShape, Compressor, Layout, bits_for
-from flsplit.split.messages import wire_bytes
-
-FLOAT_BITS = 32
+from compressors import BatchShape, Floats, Layout, labels_of
+from flsplit.split.codec import wire_bytes
+from flsplit.split.stages import Stages
 
 
 def base_layout(shape: BatchShape) -> Layout:
     """What `base` sends: every activation as a float, one hard label per sample (Section 3.1)."""
-    return Layout(((shape.batch, shape.tokens, shape.width),), ((shape.batch, bits_for(shape.classes)),))
+    return Layout((Floats((shape.batch, shape.tokens, shape.width)),), labels=labels_of(shape))
 
 
 @dataclass(kw_only=True)
@@ -41,10 +40,14 @@ class Tally:
 
     @property
     def xi(self) -> float | None:
-        """Mean of the uplink and the downlink ratio to `base` (Section 3.1); None before the first step."""
+        """Mean of the uplink and the downlink ratio to `base` (Section 3.1); None before the first step.
+
+        Where no gradients come back, with or without compression, it is the uplink's alone.
+        """
         if not self.base_uplink_bits:
             return None
-        return (self.uplink_bits / self.base_uplink_bits + self.downlink_bits / self.base_downlink_bits) / 2
+        up = self.uplink_bits / self.base_uplink_bits
+        return (up + self.downlink_bits / self.base_downlink_bits) / 2 if self.base_downlink_bits else up
 
     @property
     def mean_loss(self) -> float:
@@ -56,61 +59,32 @@ class Tally:
         return asdict(self)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Moves:
-    """Which models a strategy moves between a client and the server; gradients of a model count as one.
-
-    Attributes:
-        first: to a client when it takes part for the first time.
-        down: to a client at the start of each of its rounds.
-        up: back from it at the end, if it succeeded.
-        step: both ways in each of its steps.
-        whole: whether these are whole models rather than client-side models.
-    """
-
-    first: int = 0
-    down: int = 0
-    up: int = 0
-    step: int = 0
-    whole: bool = False
-
-    def bits(self, floats: int, *, first: bool, steps: int, succeeded: bool = True) -> int:
-        """What one client's round moves.
-
-        Args:
-            floats: in one such model.
-            first: whether it is the client's first round.
-            steps: that it has taken.
-            succeeded: whether it brings its model back.
-        """
-        count = self.first * first + self.down + self.up * succeeded + self.step * steps
-        return FLOAT_BITS * floats * count
-
-
 class PriceList:
-    """What one step costs with a compressor, by the shape of its batch; each shape is worked out once.
+    """What one step costs with a compressor and the stages behind it; each shape of a batch is worked out once.
 
     Args:
-        compressor: whose layout counts.
+        stages: whose layouts count.
         split: whether activations cross at all; if not, steps cost nothing.
     """
 
-    def __init__(self, compressor: Compressor, *, split: bool = True) -> None:
+    def __init__(self, stages: Stages, *, split: bool = True) -> None:
         self.step = lru_cache(maxsize=None)(
-            lambda shape: _price(compressor, shape) if split else Tally(samples=shape.batch, steps=1)
+            lambda shape: _price(stages, shape) if split else Tally(samples=shape.batch, steps=1)
         )
 
 
-def _price(compressor: Compressor, shape: BatchShape) -> Tally:
-    layout, base = compressor.layout(shape), base_layout(shape)
-    up, down = compressor.nominal_ratios(shape)
+def _price(stages: Stages, shape: BatchShape) -> Tally:
+    route, base = stages.route(shape), base_layout(shape)
+    uplink, downlink = route.up[-1], route.down[-1]
+    base_down = base.downlink_bits if stages.answers else 0
+    up, down = stages.nominal(shape)
     return Tally(
         samples=shape.batch,
         steps=1,
-        uplink_bits=layout.uplink_bits,
-        downlink_bits=layout.downlink_bits,
-        nominal_bits=round(up * base.uplink_bits) + round(down * base.downlink_bits),
-        wire_bytes=wire_bytes(layout),
+        uplink_bits=uplink.uplink_bits,
+        downlink_bits=downlink.uplink_bits,
+        nominal_bits=round(up * base.uplink_bits) + round(down * base_down),
+        wire_bytes=wire_bytes(uplink) + (wire_bytes(downlink) if stages.answers else 0),
         base_uplink_bits=base.uplink_bits,
-        base_downlink_bits=base.downlink_bits,
+        base_downlink_bits=base_down,
     )

@@ -94,12 +94,14 @@ class Server:
         self._fed = fed = Federation(
             messenger, hub, models=(start.client_model, start.server_model), placement=strategy.placement,
             aggregator=strategy.aggregator, persist=config.optimizer_state == "persist", seed=config.seed,
-            files=self._checkpoints.clients, moves=strategy.moves, model_floats=assembly.model_floats,
+            files=self._checkpoints.clients, moves=strategy.moves, model_size=assembly.model_size,
             stack=config.engine.stack,
         )  # fmt: skip
         strategy.aggregator.load(start.aggregator)
         self._aggregator = strategy.aggregator
-        fed.moments, fed.models, fed.acquainted = dict(start.moments), dict(start.models), set(self.totals.acquainted)
+        strategy.load_state_dict(start.strategy)
+        self._strategy = strategy
+        fed.kept, fed.now, fed.acquainted = dict(start.kept), start.now, set(self.totals.acquainted)
         if strategy.note is not None:
             self._progress.note(strategy.note)
         number = start.round
@@ -176,7 +178,7 @@ class Server:
             return None, {}
         clients = [report.client for report in fed.reports]
         own = self._own_scores(evaluator, clients)
-        scores = [evaluator.score(fed.models_of(client), test) for client in clients if client in fed.models]
+        scores = [evaluator.score(fed.models_of(client), test) for client in clients if fed.has_own_model(client)]
         found = [score for score in scores if score is not None]
         if not found:  # one global model
             return evaluator.score((fed.client_model, fed.server_model), test), own
@@ -209,12 +211,12 @@ class Server:
             "test_loss": score.loss if score else None, "test_accuracy": score.accuracy if score else None,
             "uplink_bits": tally.uplink_bits, "downlink_bits": tally.downlink_bits,
             "nominal_bits": tally.nominal_bits, "wire_bytes": tally.wire_bytes, "sync_bits": totals.sync_bits,
-            "xi": tally.xi, "seconds": seconds,
+            "xi": tally.xi, "seconds": seconds, "simulated_seconds": fed.now,
         }  # fmt: skip
         self._recorder.add(row, [self._client_row(number, report, own) for report in reports])
         self._unsaved = State(
-            round=number, client_model=fed.client_model, server_model=fed.server_model, moments=dict(fed.moments),
-            models=dict(fed.models), aggregator=self._aggregator.state(), totals={
+            round=number, client_model=fed.client_model, server_model=fed.server_model, kept=dict(fed.kept),
+            now=fed.now, aggregator=self._aggregator.state(), strategy=self._strategy.state_dict(), totals={
                 "tally": tally.as_dict(), "sync_bits": totals.sync_bits, "seconds": totals.seconds,
                 "training_seconds": totals.training_seconds, "charged": dict(totals.charged),
                 "acquainted": sorted(fed.acquainted),

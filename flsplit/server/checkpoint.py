@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from flsplit.split.side import SideState
+from flsplit.transport.task import Kept
 
 _MODELS = ("models-0.safetensors", "models-1.safetensors")
 
@@ -28,18 +29,20 @@ class State:
         round: the last one finished, 0 before the first.
         client_model: client-side model, with optimizer moments where all clients share them.
         server_model: server-side model with its optimizer moments.
-        moments: files of the clients' optimizer moments.
-        models: files of the client-side models that clients keep.
+        kept: files with what clients keep for themselves, by client and field of its `SideState`.
+        now: simulated seconds so far, where the strategy keeps time.
         aggregator: what the aggregator carries from round to round.
+        strategy: what the strategy carries from round to round, see `Strategy.state_dict`.
         totals: plain values to go on counting from.
     """
 
     round: int
     client_model: SideState
     server_model: SideState
-    moments: dict[int, str] = field(default_factory=dict)
-    models: dict[int, str] = field(default_factory=dict)
+    kept: dict[int, Kept] = field(default_factory=dict)
+    now: float | None = None
     aggregator: dict[str, torch.Tensor] = field(default_factory=dict)
+    strategy: dict[str, Any] = field(default_factory=dict)
     totals: dict[str, Any] = field(default_factory=dict)
 
 
@@ -79,6 +82,7 @@ class Checkpoints:
     def save(self, state: State) -> None:
         """Replace the last checkpoint by `state`."""
         tensors = {f"aggregator.{key}": value for key, value in state.aggregator.items()}
+        tensors |= {f"strategy.{key}": x for key, x in state.strategy.items() if isinstance(x, torch.Tensor)}
         for name, side in (("client", state.client_model), ("server", state.server_model)):
             tensors[f"{name}.weights"] = side.weights
             if side.moments is not None:
@@ -86,11 +90,15 @@ class Checkpoints:
         models = next(name for name in _MODELS if name != self._models)
         # Cloned, since safetensors refuses tensors that share memory.
         save_file({name: tensor.clone() for name, tensor in tensors.items()}, self.folder / models)
-        files = {
-            kind: {str(client): Path(path).name for client, path in paths.items()}
-            for kind, paths in (("moments", state.moments), ("models", state.models))
+        kept = {
+            str(client): {field: Path(path).name for field, path in files.items()}
+            for client, files in state.kept.items()
         }
-        values = {"round": state.round, "file": models, **files, "totals": state.totals}
+        plain = {key: value for key, value in state.strategy.items() if not isinstance(value, torch.Tensor)}
+        values = {
+            "round": state.round, "file": models, "kept": kept, "now": state.now, "strategy": plain,
+            "totals": state.totals,
+        }  # fmt: skip
         part = self.folder / "state.part"
         part.write_text(json.dumps(values))
         part.replace(self.folder / "state.json")
@@ -112,13 +120,13 @@ class Checkpoints:
             round=values["round"],
             client_model=SideState(tensors["client.weights"], tensors.get("client.moments")),
             server_model=SideState(tensors["server.weights"], tensors.get("server.moments")),
-            moments={int(client): str(self.clients.folder / name) for client, name in values["moments"].items()},
-            models={int(client): str(self.clients.folder / name) for client, name in values["models"].items()},
-            aggregator={
-                key.removeprefix("aggregator."): value
-                for key, value in tensors.items()
-                if key.startswith("aggregator.")
+            kept={
+                int(client): {field: str(self.clients.folder / name) for field, name in files.items()}
+                for client, files in values["kept"].items()
             },
+            now=values["now"],
+            aggregator=_below("aggregator.", tensors),
+            strategy={**values["strategy"], **_below("strategy.", tensors)},
             totals=values["totals"],
         )
         self._models, self._needed = values["file"], _client_files(state)
@@ -126,4 +134,8 @@ class Checkpoints:
 
 
 def _client_files(state: State) -> set[str]:
-    return {*state.moments.values(), *state.models.values()}
+    return {path for files in state.kept.values() for path in files.values()}
+
+
+def _below(prefix: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from compressors import BatchShape
 from flsplit.assembly import Assembly
 from flsplit.data import Table
 from flsplit.split.side import SideState
+from flsplit.split.trainer import shape_of
 
 BATCH = {"cpu": 250, "cuda": 1000}  # samples at a time
 
@@ -39,7 +39,7 @@ class Evaluator:
     def __init__(self, assembly: Assembly) -> None:
         self._assembly = assembly
         self._client, self._server = assembly.client_side(), assembly.server_side()
-        self._compress = self._client.compressor.at_eval
+        self._compress = self._client.stages.compressor.at_eval
 
     @torch.no_grad()
     def score(
@@ -51,7 +51,7 @@ class Evaluator:
             the score, or None where there are no samples.
         """
         for side, state in zip((self._client, self._server), models):
-            side.load(SideState(state.weights))
+            side.load(replace(state, moments=None))
             side.modules.eval()
         loss = torch.zeros((), dtype=torch.float64, device=self._assembly.device)
         right, samples = torch.zeros((), dtype=torch.int64, device=self._assembly.device), 0
@@ -67,7 +67,7 @@ class Evaluator:
         if not self._compress:
             yield from self._assembly.pipeline.eval_batches(table, indices, BATCH[self._assembly.device.type])
             return
-        group = self._client.compressor.group_size
+        group = self._client.stages.compressor.group_size
         size = self._assembly.config.batch_size
         for images, labels in self._assembly.pipeline.eval_batches(table, indices, size):
             whole = len(labels) - len(labels) % group
@@ -81,7 +81,7 @@ class Evaluator:
             if not self._compress:
                 return self._server.model(z)
             stream = self._assembly.stream(-1, 0)(0)
-            payload = self._client.compressor.compress(z, labels, scores, generator=stream)
-            shape = BatchShape(batch=z.shape[0], tokens=z.shape[1], width=z.shape[2], classes=self._assembly.classes)
-            received, _ = self._server.compressor.decompress(payload, shape)
-            return self._server.compressor.expand(self._server.model(received), payload)
+            payload = self._client.stages.compressor.compress(z, labels, scores, generator=stream)
+            shape = shape_of(z, self._assembly.classes)
+            received, _ = self._server.stages.compressor.decompress(payload, shape)
+            return self._server.stages.compressor.expand(self._server.model(received), payload)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import chain
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 
 from flsplit.errors import RunFailed
-from flsplit.ledger.prices import Moves, Tally
+from flsplit.ledger.moves import ModelSize, Moves
+from flsplit.ledger.prices import Tally
 from flsplit.server.aggregation import Aggregator, RunningMean
 from flsplit.server.checkpoint import ClientFiles
 from flsplit.server.messenger import Messenger
@@ -18,7 +21,10 @@ from flsplit.split.side import SideState
 from flsplit.streams import numpy_stream
 from flsplit.transport import vectors
 from flsplit.transport.hub import Hub, ModelLost
-from flsplit.transport.task import Report, Task
+from flsplit.transport.task import Kept, Report, Task
+
+Models = tuple[SideState, SideState]  # client-side and server-side
+_LARGE = frozenset({"moments", "weights"})  # what clients keep whose files are worth writing over
 
 
 class Federation:
@@ -28,8 +34,8 @@ class Federation:
         round: the round at hand, from 1.
         client_model: the client-side model that clients start the round with.
         server_model: the server-side model, with its optimizer moments.
-        moments: file with the client-side optimizer moments of every client that has any.
-        models: file with the client-side model of every client that keeps its own.
+        now: simulated seconds since the run began, for strategies that keep time; None for all others.
+        kept: files with what clients have kept for themselves, by client and field of its `SideState`.
         acquainted: clients that have taken part before.
         reports: of the clients run so far in this round.
         sync_bits: bits of models that moved between a client and the server in this round, by client.
@@ -47,24 +53,25 @@ class Federation:
         seed: int,
         files: ClientFiles,
         moves: Moves,
-        model_floats: int,
+        model_size: ModelSize,
         stack: int,
     ) -> None:
         self._messenger, self._hub = messenger, hub
         self._placement, self._aggregator = placement, aggregator
         self._persist, self._seed, self._files = persist, seed, files
-        self._moves, self._model_floats = moves, model_floats
+        self._moves, self._model_size = moves, model_size
         self._stack = stack
         self.round = 0
         self.client_model, self.server_model = models
-        self.moments: dict[int, str] = {}
-        self.models: dict[int, str] = {}
+        self.now: float | None = None
+        self.kept: dict[int, Kept] = {}
         self.acquainted: set[int] = set()
         self.reports: list[Report] = []
         self.sync_bits: dict[int, int] = {}
         self._limits: Mapping[int, int] | None = None
         self._runs = 0  # in this round; names models, so that no name stands for two
         self._arrived: dict[str, SideState] = {}  # models that clients have brought, by their keys
+        self._shared = False  # whether all clients step one server-side model
 
     def begin(self, round: int, limits: Mapping[int, int] | None) -> None:
         """Start a round, in which each client sends no more bits than `limits` says (but for its last step)."""
@@ -73,37 +80,55 @@ class Federation:
         self._hub.new_round()
         self._runs = 0
         if not self._persist:
-            self.moments = {}
-            self.client_model = SideState(self.client_model.weights)
-            self.server_model = SideState(self.server_model.weights)
+            self.kept = {
+                client: {field: file for field, file in kept.items() if field != "moments"}
+                for client, kept in self.kept.items()
+            }
+            self.client_model = replace(self.client_model, moments=None)
+            self.server_model = replace(self.server_model, moments=None)
 
-    def train(self, clients: Sequence[int], *, personal: bool = False) -> Iterator[Report]:
+    def train(
+        self, clients: Sequence[int], *, personal: bool = False, starts: Mapping[int, Models] | None = None
+    ) -> Iterator[Report]:
         """Run `clients` side by side, each with a client-side model and, unless it is shared, a server-side replica.
 
         Args:
             clients: who.
             personal: whether each goes on with its own client-side model and keeps it, rather than starting from
                 `client_model`.
+            starts: client-side and server-side model of clients that start from others than `client_model` and
+                `server_model`, such as those of an earlier round; not with `engine.stack`, nor with a central host.
 
         Yields:
             their reports, in the order of `clients`, as they come.
         """
         stacks = [tuple(clients[at : at + self._stack]) for at in range(0, len(clients), self._stack)]
-        yield from self._run(stacks, turns="whole" if self._stack == 1 else "stacked", personal=personal)
+        keep = ("moments", "own", *(("weights",) if personal else ()))
+        turns = "whole" if self._stack == 1 else "stacked"
+        yield from self._run(stacks, turns=turns, keep=keep, starts=starts or {})
 
     def train_cohort(self, clients: Sequence[int], *, turns: str = "whole", relay: bool = False) -> list[Report]:
         """Run `clients` in one place and in this order.
 
         Args:
             clients: who.
-            turns: see `Task`.
+            turns: `whole`: one to its end, then the next; `step`: a batch of each in turn; `joint`: a batch of all at
+                a time, with one server-side update on their concatenated activations.
             relay: whether each starts with the client-side model of the one before it.
 
         Returns:
             their reports, in ascending order of clients.
         """
-        reports = list(self._run([tuple(clients)], turns=turns, relay=relay))
+        reports = self._run([tuple(clients)], turns=turns, relay=relay, keep=("moments", "own"))
         return sorted(reports, key=lambda report: report.client)
+
+    def train_as_one(self, clients: Sequence[int]) -> list[Report]:
+        """Run `clients` jointly, and step one client-side model for all with the sum of their gradients.
+
+        Returns:
+            their reports, in ascending order of clients; the model is `handed_in`.
+        """
+        return sorted(self._run([tuple(clients)], turns="gradient"), key=lambda report: report.client)
 
     def handed_in(self, reports: Iterable[Report], clients: Sequence[int]) -> SideState:
         """The client-side model of the last of `clients` that did not fail.
@@ -118,11 +143,24 @@ class Federation:
                 return self._arrived[key]
         raise self._all_failed(by_client.values())
 
-    def models_of(self, client: int) -> tuple[SideState, SideState]:
+    def brought(self, report: Report) -> tuple[SideState | None, SideState | None]:
+        """What a client has brought back: its client-side model and its replica of the server-side model, once.
+
+        Either is None where it stays elsewhere, both where the client failed.
+        """
+        keys = (report.client_model, report.server_model)
+        client, server = (None if key is None else self._arrived.pop(key) for key in keys)
+        return client, server
+
+    def models_of(self, client: int) -> Models:
         """Client-side and server-side model as `client` would use them now."""
-        if client not in self.models:
-            return self.client_model, self.server_model
-        return SideState(vectors.read(self.models[client])), self.server_model
+        kept = self.kept.get(client, {})
+        own = {field: vectors.read(kept[field]) for field in ("weights", "own") if field in kept}
+        return replace(self.client_model, **own), self.server_model
+
+    def has_own_model(self, client: int) -> bool:
+        """Whether a client would use another client-side model than the others."""
+        return "weights" in self.kept.get(client, {})
 
     @contextmanager
     def shared_server_model(self) -> Iterator[None]:
@@ -135,8 +173,6 @@ class Federation:
             self.server_model = host.shared_state(moments=self._persist)
         finally:
             self._shared = False
-
-    _shared = False
 
     def shuffled(self, clients: Sequence[int]) -> list[int]:
         """`clients` in this round's random order."""
@@ -160,16 +196,11 @@ class Federation:
             seen.append(report)
             if report.error is not None:
                 continue
-            parts = []
-            if report.client_model is not None:
-                parts.append(self._arrived.pop(report.client_model).weights)
-                client_models = True
-            if report.server_model is not None:
-                replica = self._arrived.pop(report.server_model)
-                parts.append(replica.weights)
-                replicas = True
-                if replica.moments is not None:
-                    moments.add([replica.moments], report.tally.samples)
+            client, replica = self.brought(report)
+            client_models, replicas = client_models or client is not None, replicas or replica is not None
+            parts = [state.weights for state in (client, replica) if state is not None]
+            if replica is not None and replica.moments is not None:
+                moments.add([replica.moments], report.tally.samples)
             collected.add(parts, report.tally.samples)
         if collected.empty:
             raise self._all_failed(seen)
@@ -195,52 +226,58 @@ class Federation:
         return report
 
     def _run(
-        self, cohorts: Sequence[tuple[int, ...]], *, turns: str = "whole", relay: bool = False, personal: bool = False
+        self,
+        cohorts: Sequence[tuple[int, ...]],
+        *,
+        turns: str,
+        relay: bool = False,
+        keep: tuple[str, ...] = (),
+        starts: Mapping[int, Models] = MappingProxyType({}),
     ) -> Iterator[Report]:
-        self._runs += 1
-        client_key, server_key = (f"{self.round}.{self._runs}/{side}" for side in ("client", "server"))
         replica = self._placement == "replica" and not self._shared
-        self._hub.put({client_key: self.client_model, **({server_key: self.server_model} if replica else {})})
+        assert not starts or (replica and self._stack == 1), "only clients with a replica each start from other models"
+        usual = self._leave((self.client_model, self.server_model), replica)
         if not replica and not self._shared:
             self._hub.host_link().begin(self.server_model, shared=False)
-        place = str(self._files.folder / f"{{client}}.{self.round}")
-        moments_out = f"{place}.npy" if self._persist and turns != "gradient" else None
-        models_out = f"{place}.model.npy" if personal else None
-        for path in filter(None, (moments_out, models_out)):
-            for client in chain.from_iterable(cohorts):
-                self._files.make_room(Path(path.format(client=client)))
-        tasks = [
-            Task(
-                round=self.round,
-                clients=cohort,
-                turns=turns,
-                relay=relay,
-                client_model=client_key,
-                server_model=server_key if replica else None,
-                moments={c: self.moments[c] for c in cohort if c in self.moments},
-                moments_out=moments_out,
-                models={c: self.models[c] for c in cohort if c in self.models} if personal else {},
-                models_out=models_out,
-                keep_moments=self._persist,
+        if not self._persist:
+            keep = tuple(field for field in keep if field != "moments")
+        place = str(self._files.folder / f"{{client}}.{self.round}.{{field}}.npy")
+        tasks = []
+        for cohort in cohorts:
+            client_key, server_key = self._leave(starts[cohort[0]], replica) if cohort[0] in starts else usual
+            task = Task(
+                round=self.round, clients=cohort, turns=turns, relay=relay, client_model=client_key,
+                server_model=server_key, keep=keep, place=place, keep_moments=self._persist,
+                kept={c: self._start_of(c, keep) for c in cohort if c in self.kept},
                 limits=None if self._limits is None else {c: self._limits[c] for c in cohort},
-            )
-            for cohort in cohorts
-        ]
+            )  # fmt: skip
+            tasks.append(task)
+            for client, field in product(cohort, _LARGE.intersection(keep)):
+                self._files.make_room(Path(task.file(client, field)))
         for task, outcome in zip(tasks, self._messenger.run(tasks)):
             reports = outcome if isinstance(outcome, list) else _failed(task, outcome)
             for report in map(self._fetch, reports):
                 self._count(report)
-                if report.moments is not None:
-                    self.moments[report.client] = report.moments
-                if report.model is not None:
-                    self.models[report.client] = report.model
+                if report.kept:
+                    self.kept[report.client] = self.kept.get(report.client, {}) | report.kept
                 self.reports.append(report)
                 yield report
+
+    def _leave(self, models: Models, replica: bool) -> tuple[str, str | None]:
+        """Leave models at the hub; their keys."""
+        self._runs += 1
+        client_key, server_key = (f"{self.round}.{self._runs}/{side}" for side in ("client", "server"))
+        self._hub.put({client_key: models[0], **({server_key: models[1]} if replica else {})})
+        return client_key, server_key if replica else None
+
+    def _start_of(self, client: int, keep: tuple[str, ...]) -> Kept:
+        """What a client goes on with of what it has kept: its weights only where it keeps them again."""
+        return {field: file for field, file in self.kept[client].items() if field in keep}
 
     def _count(self, report: Report) -> None:
         """Count the models that a client's round has moved."""
         moved = self._moves.bits(
-            self._model_floats, first=report.client not in self.acquainted, steps=report.tally.steps,
+            self._model_size, first=report.client not in self.acquainted, steps=report.tally.steps,
             succeeded=report.error is None,
         )  # fmt: skip
         self.acquainted.add(report.client)

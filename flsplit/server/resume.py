@@ -116,7 +116,7 @@ def check_checkpoint(folder: Path, rounds: int | None, assembly: Assembly) -> No
     own, saved = assembly.initial(), (state.client_model, state.server_model)
     if any(a.weights.numel() != b.weights.numel() for a, b in zip(own, saved)):
         raise _damaged(folder, "the models in checkpoint/ are not those of config.yaml")
-    for path in (*state.moments.values(), *state.models.values()):
+    for path in (path for files in state.kept.values() for path in files.values()):
         try:
             np.load(path, mmap_mode="r")
         except (OSError, ValueError, EOFError) as error:

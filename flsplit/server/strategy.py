@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from compressors.plugins import Plugins
 from flsplit.config.schema import Config
 from flsplit.errors import UserError, options_of_the_user
-from flsplit.ledger.prices import Moves
+from flsplit.ledger.moves import Moves
 from flsplit.server.aggregation import Aggregator
 from flsplit.server.federation import Federation
 
@@ -32,6 +32,7 @@ class Strategy(ABC):
     split: ClassVar[bool] = True  # whether activations cross between clients and the server
     note: ClassVar[str | None] = None  # what users should know when they choose it
     repeatable: bool = True  # whether the same configuration gives the same numbers again
+    one_client_model: bool = False  # whether clients step one client-side model together, so that none keeps anything
 
     def __init__(
         self,
@@ -55,6 +56,18 @@ class Strategy(ABC):
     def name(self) -> str:
         """Last part of the module that defines the class."""
         return type(self).__module__.rpartition(".")[2]
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the next round needs of the rounds before, beside the models: it is in the checkpoint.
+
+        Tensors on the CPU, and whatever JSON can hold (text as keys); with `load_state_dict`, a resumed run gives the
+        same bits.
+        """
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` gave; called once, before the first round."""
+        assert not state, f"{self.name} keeps nothing from round to round"
 
     @abstractmethod
     def round(self, fed: Federation, clients: Sequence[int]) -> None:

@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from compressors import Compressor, Payload
 from flsplit.split.messages import Downlink, Uplink
 from flsplit.split.side import Side, SideState
+from flsplit.split.stages import Stages
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class ServerHost:
     Args:
         make_side: makes a server side.
         autocast: context of forward passes.
-        compressor_of: the compressor of a client that has one of its own.
+        stages_of: what a client's messages go through, as a side has it, where that is not the same for all.
         sides: how many to make at once; as many more as clients have open at a time are made then.
     """
 
@@ -42,11 +42,11 @@ class ServerHost:
         make_side: Callable[[], Side],
         *,
         autocast: Callable[[], AbstractContextManager[object]],
-        compressor_of: Callable[[int], Compressor | None] = lambda client: None,
+        stages_of: Callable[[int, Stages], Stages] = lambda client, stages: stages,
         sides: int = 1,
     ) -> None:
         self._make_side = make_side
-        self._compressor_of = compressor_of
+        self._stages_of = stages_of
         self._autocast = autocast
         self._idle = [make_side() for _ in range(sides)]
         self._open: dict[int, Side] = {}
@@ -84,7 +84,7 @@ class ServerHost:
         """Forward, backward and optimizer step of the server-side model on one uplink.
 
         Returns:
-            the gradients with respect to the floats received.
+            the answer: gradients with respect to the floats received.
         """
         return self.step_jointly([uplink])[0]
 
@@ -92,22 +92,20 @@ class ServerHost:
         """One step on several clients' uplinks: the loss is the mean over all their targets, concatenated.
 
         Returns:
-            for each uplink the gradients of that loss with respect to the floats received.
+            for each uplink its answer: gradients of that loss with respect to the floats received.
         """
         side = self._shared or self._open[uplinks[0].client]
-        payloads = [received(uplink, side.device) for uplink in uplinks]
+        stages = [self._stages_of(uplink.client, side.stages) for uplink in uplinks]
+        payloads = [own.received(uplink, side.device) for own, uplink in zip(stages, uplinks)]
         with self._autocast():
-            parts = [
-                (self._compressor_of(uplink.client) or side.compressor).decompress(payload, uplink.shape)
-                for uplink, payload in zip(uplinks, payloads)
-            ]
+            parts = [own.decompress(payload, uplink) for own, payload, uplink in zip(stages, payloads, uplinks)]
             logits = _logits(side.model, [z for z, _ in parts]).float()
         targets = [target for _, target in parts]
         loss = F.cross_entropy(logits, _joined(targets))
         loss.backward()
         side.step()
         self._note_losses(uplinks, loss.detach(), logits.detach(), targets)
-        return [downlink_of(uplink, payload.floats) for uplink, payload in zip(uplinks, payloads)]
+        return [own.downlink(uplink, payload) for own, uplink, payload in zip(stages, uplinks, payloads)]
 
     def _note_losses(self, uplinks: Sequence[Uplink], loss: Tensor, logits: Tensor, targets: Sequence[Tensor]) -> None:
         """Add to every client's sum the loss over its own targets."""
@@ -157,18 +155,3 @@ def _logits(model: nn.Module, parts: Sequence[Tensor]) -> Tensor:
 
 def _joined(tensors: Sequence[Tensor]) -> Tensor:
     return tensors[0] if len(tensors) == 1 else torch.cat(list(tensors))
-
-
-def received(uplink: Uplink, device: torch.device) -> Payload:
-    """An uplink's payload on the device; its floats are new tensors, over the sender's memory where they can be.
-
-    So asking them for a gradient leaves the sender's alone.
-    """
-    floats = tuple(t.detach().to(device, non_blocking=True).requires_grad_() for t in uplink.payload.floats)
-    return Payload(floats, tuple(t.to(device, non_blocking=True) for t in uplink.payload.integers))
-
-
-def downlink_of(uplink: Uplink, floats: Sequence[Tensor]) -> Downlink:
-    """The answer to an uplink: the gradients that its floats have received."""
-    gradients = tuple(t.grad if t.grad is not None else torch.zeros_like(t) for t in floats)
-    return Downlink(client=uplink.client, shape=uplink.shape, gradients=gradients)

@@ -22,6 +22,7 @@ from timm.layers import Attention
 from timm.models import load_state_dict
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from flsplit.errors import UserError
 from flsplit.online import reachable as hub_reachable
@@ -40,7 +41,14 @@ class ClientModel(nn.Module):
             setattr(self.vit, name, nn.Identity())
         self.with_scores = True  # False where no one reads them
         self._qkv: Tensor | None = None
-        self._attention().qkv.register_forward_hook(self._keep_qkv)
+        self._watched: RemovableHandle | None = None
+        self.watch()
+
+    def watch(self) -> None:
+        """Look at the queries and keys of the last block from now on; to be called again when its layers change."""
+        if self._watched is not None:
+            self._watched.remove()
+        self._watched = self._attention().qkv.register_forward_hook(self._keep_qkv)
 
     def _attention(self) -> Attention:
         return self.vit.blocks[-1].attn

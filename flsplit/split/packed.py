@@ -16,7 +16,8 @@ class Packed:
     Every view starts at a multiple of 64 bytes; outside, they are one vector without gaps.
 
     Args:
-        tensors: floating-point tensors on one device, at least one.
+        tensors: floating-point tensors.
+        device: where they are.
 
     Attributes:
         views: one for each tensor.
@@ -24,14 +25,14 @@ class Packed:
         size: how many floats the views are, gaps apart.
     """
 
-    def __init__(self, tensors: Sequence[Tensor]) -> None:
+    def __init__(self, tensors: Sequence[Tensor], device: torch.device) -> None:
         sizes = [t.numel() for t in tensors]
         rooms = [-(-size // _ALIGN) * _ALIGN for size in sizes]
-        self.memory = torch.zeros(sum(rooms), dtype=torch.float32, device=tensors[0].device)
+        self.memory = torch.zeros(sum(rooms), dtype=torch.float32, device=device)
         self.size = sum(sizes)
         self.views = [
             room[:size].view(t.shape).copy_(t.detach())
-            for room, size, t in zip(self.memory.split(rooms), sizes, tensors)
+            for room, size, t in zip(self.memory.split(rooms) if rooms else (), sizes, tensors)
         ]
         self._runs = _without_gaps(self.memory, sizes, rooms)
         self._lengths = [len(run) for run in self._runs]
@@ -48,7 +49,8 @@ class Packed:
         Args:
             values: (size,), on any device.
         """
-        values.copy_(torch.cat(self._runs) if len(self._runs) > 1 else self._runs[0])
+        if self._runs:
+            values.copy_(torch.cat(self._runs) if len(self._runs) > 1 else self._runs[0])
 
     def write(self, values: Tensor) -> None:
         """Take over all values.
@@ -56,7 +58,7 @@ class Packed:
         Args:
             values: (size,), on any device.
         """
-        for run, part in zip(self._runs, values.split(self._lengths)):
+        for run, part in zip(self._runs, values.split(self._lengths) if self._runs else ()):
             run.copy_(part, non_blocking=True)
 
     def clear(self) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from compressors import Compressor
 from flsplit.split.packed import Packed
+from flsplit.split.stages import Stages
 
 BETAS, EPS = (0.9, 0.999), 1e-8
 _SLOT = ("step", "exp_avg", "exp_avg_sq")  # Adam's state of a parameter
@@ -19,13 +20,15 @@ _PIECE = 1 << 17  # floats that Adam steps at a time on a CPU: all that it needs
 class SideState:
     """A side at rest, on the CPU.
 
-    `weights`: (P,) fp32, first all that is trained, then other parameters and floating buffers, in the modules' order.
+    `weights`: (P,) fp32, what travels: first all that is trained, then floating buffers, in the modules' order.
     `moments`: (2 Q + 1,) fp32, Adam's first and second moments of the Q trained numbers, and its step count; None
     before the first step, or where they stay behind.
+    `own`: (R,) fp32, buffers that stay with their client; None where there are none, or they stay behind.
     """
 
     weights: Tensor
     moments: Tensor | None = None
+    own: Tensor | None = None
 
 
 class Side:
@@ -36,10 +39,13 @@ class Side:
     elementwise, so the numbers are those of `torch.optim.Adam` over the parameters, to the bit on a CPU. A parameter
     that a step does not use has a gradient of 0, not none.
 
+    What is not trained keeps the values that `model` came with: it neither travels nor changes.
+
     Args:
-        model: client-side or server-side model.
-        compressor: an instance of this side's own.
-        half: the compressor's trainable half that lives here, if it has one.
+        model: client-side or server-side model; what requires a gradient is trained.
+        stages: instances of this side's own.
+        halves: modules of the stages that are trained with the model.
+        own: modules whose buffers stay with their client.
         lr: Adam's step size.
         device: where it computes.
         proximal_mu: weight of FedProx's proximal term, mu/2 |w - w_0|^2 (Li et al. 2020, arXiv 1812.06127), from
@@ -49,27 +55,32 @@ class Side:
     def __init__(
         self,
         model: nn.Module,
-        compressor: Compressor,
-        half: nn.Module | None,
+        stages: Stages,
         *,
+        halves: Iterable[nn.Module] = (),
+        own: Iterable[nn.Module] = (),
         lr: float,
         device: torch.device,
         proximal_mu: float = 0.0,
     ) -> None:
-        self.model = model
-        self.compressor = compressor
-        self.device = device
-        self.modules = nn.ModuleList([model] if half is None else [model, half]).to(device)
+        self.model, self.stages, self.device = model, stages, device
+        self.modules = nn.ModuleList([model, *halves]).to(device)
         self.parameters = [p for p in self.modules.parameters() if p.requires_grad]
-        self._weights = _in_place([*self.parameters, *_untrained(self.modules)])
+        kept = list(_buffers(nn.ModuleList(own).to(device)).values())
+        travels = [t for t in _buffers(self.modules).values() if not any(t is buffer for buffer in kept)]
+        self._weights, self._own = _in_place([*self.parameters, *travels], device), _in_place(kept, device)
+        self._initial_own = self._own.read()
         zeros = [torch.zeros_like(parameter) for parameter in self.parameters]
-        self._gradients, self._means, self._squares = Packed(zeros), Packed(zeros), Packed(zeros)
+        self._gradients, self._means, self._squares = (Packed(zeros, device) for _ in range(3))
         for parameter, view in zip(self.parameters, self._gradients.views):
             parameter.grad = view
         self._trained = self._weights.memory[: len(self._gradients.memory)]
         self.lr, self.proximal_mu = lr, proximal_mu
         self._anchor: Tensor | None = None
-        self._adam, self._steps = self._make_adam()
+        self._adam: torch.optim.Adam | None = None
+        self._steps = torch.zeros(1)
+        if self.parameters:
+            self._adam, self._steps = self._make_adam()
         self._load_moments(None)
 
     def _make_adam(self) -> tuple[torch.optim.Adam, Tensor]:
@@ -87,11 +98,23 @@ class Side:
 
     @property
     def size(self) -> int:
-        """P, the number of floats that make up the weights."""
+        """P, the number of floats that travel."""
         return self._weights.size
 
+    @property
+    def stays(self) -> int:
+        """Floats of the model that travel once, if at all: parameters that are not trained, and buffers of its own."""
+        return sum(p.numel() for p in self.modules.parameters() if not p.requires_grad) + self._own.size
+
+    @property
+    def has_own(self) -> bool:
+        """Whether there is anything that stays with its client."""
+        return self._own.size > 0
+
     def step(self) -> None:
-        """One optimizer step on the gradients at hand, which it consumes."""
+        """One optimizer step on the gradients at hand, which it consumes; none where nothing is trained."""
+        if self._adam is None:
+            return
         if self._anchor is not None:
             self._gradients.memory.add_(self._trained - self._anchor, alpha=self.proximal_mu)
         self._adam.step()
@@ -100,26 +123,29 @@ class Side:
 
     @torch.no_grad()
     def state(self, *, moments: bool = True) -> SideState:
-        """A copy of the weights and, if wanted and there are any, of the moments."""
-        weights = self._weights.read()
+        """A copy of weights and own buffers and, if wanted and there are any, of the moments."""
+        weights, own = self._weights.read(), self._own.read() if self.has_own else None
         if not moments or not self._has_moments:
-            return SideState(weights)
+            return SideState(weights, own=own)
         count = self._means.size
         held = torch.empty(2 * count + 1)
         self._means.read_into(held[:count])
         self._squares.read_into(held[count:-1])
         held[-1] = self._steps[0]
-        return SideState(weights, held)
+        return SideState(weights, held, own)
 
     @torch.no_grad()
     def load(self, state: SideState) -> None:
-        """Take over weights and moments; without moments the optimizer starts afresh.
+        """Take over a state; without moments the optimizer starts afresh, without own buffers these do.
 
         Raises:
             ValueError: if the state is of another model.
         """
         check_size(state.weights, self.size)
         self._weights.write(state.weights)
+        own = self._initial_own if state.own is None else state.own
+        check_size(own, self._own.size)
+        self._own.write(own)
         self.forget()
         self._anchor = None
         self._load_moments(state.moments)
@@ -147,15 +173,15 @@ class Side:
         self._steps.fill_(moments[-1])
 
 
-def _untrained(modules: nn.Module) -> list[Tensor]:
-    """What the weights hold beside what is trained: frozen parameters and floating buffers."""
-    tensors = modules.state_dict(keep_vars=True).values()
-    return [t for t in tensors if t.is_floating_point() and not t.requires_grad]
+def _buffers(modules: nn.Module) -> dict[str, Tensor]:
+    """Floating buffers that are part of a model's state, by name."""
+    kept = modules.state_dict(keep_vars=True)
+    return {name: t for name, t in modules.named_buffers() if name in kept and t.is_floating_point()}
 
 
-def _in_place(tensors: list[Tensor]) -> Packed:
+def _in_place(tensors: list[Tensor], device: torch.device) -> Packed:
     """Move the memory of modules' tensors together."""
-    packed = Packed(tensors)
+    packed = Packed(tensors, device)
     for tensor, view in zip(tensors, packed.views):
         tensor.data = view
     return packed

@@ -5,15 +5,16 @@ Whoever drives the generator decides what runs beside it: one client to its end,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable
 from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor
 
-from compressors import BatchShape, Compressor, Payload
+from compressors import BatchShape
 from flsplit.split.messages import Downlink, Uplink
 from flsplit.split.side import Side
+from flsplit.split.stages import Stages, go_back
 
 LocalPass = Generator[Uplink | None, Downlink | None, None]
 
@@ -23,51 +24,47 @@ def local_pass(
     batches: Iterable[tuple[Tensor, Tensor]],
     *,
     client: int,
+    round: int,
     classes: int,
+    stages: Stages,
     stream: Callable[[int], torch.Generator],
     autocast: Callable[[], AbstractContextManager[object]],
     shared: bool = False,
-    compressor: Compressor | None = None,
 ) -> LocalPass:
     """Train the client-side model on `batches`, one step each.
 
     Args:
-        side: the client side: model, compressor and their optimizer.
+        side: the client side: model, halves of its stages, and their optimizer.
         batches: pairs of images (B, 3, S, S) and hard labels (B,), on the side's device.
         client: who this is.
+        round: of the run, from 1.
         classes: L, number of labels.
+        stages: what a batch goes through, as the client has it.
         stream: the random stream of a step, for compressors that draw.
         autocast: context of the forward pass.
         shared: whether several clients train this side together: their gradients add up, and whoever drives them
             steps it.
-        compressor: of a client that has its own; None for the side's.
 
     Yields:
         one `Uplink` of detached tensors a step; expects the `Downlink` with their gradients. With `shared`, None
         after each: then the gradients are there.
     """
     for step, (images, labels) in enumerate(batches):
+        key = (client, round, step)
         with autocast():
             z, scores = side.model(images)
-            payload = (compressor or side.compressor).compress(z, labels, scores, generator=stream(step))
-        downlink = yield uplink_of(client, z, payload, classes)
+            shape = shape_of(z, classes)
+            payload = stages.compress(z, labels, scores, shape, generator=stream(step), key=key)
+        uplink = stages.uplink(payload, shape, key=key)
+        downlink = yield uplink
         assert downlink is not None
-        go_back([payload], [downlink])
+        go_back(list(stages.answered(payload, uplink, downlink)))
         if shared:
             yield None
         else:
             side.step()
 
 
-def uplink_of(client: int, z: Tensor, payload: Payload, classes: int) -> Uplink:
-    """What a client sends of activations `z` (B, N, D), compressed to `payload`: detached."""
-    shape = BatchShape(batch=z.shape[0], tokens=z.shape[1], width=z.shape[2], classes=classes)
-    sent = Payload(tuple(t.detach() for t in payload.floats), payload.integers)
-    return Uplink(client=client, shape=shape, payload=sent)
-
-
-def go_back(payloads: Sequence[Payload], downlinks: Sequence[Downlink]) -> None:
-    """Go backward from what was sent with the gradients that have come for it."""
-    floats = [t for payload in payloads for t in payload.floats]
-    gradients = [gradient for downlink in downlinks for gradient in downlink.gradients]
-    torch.autograd.backward(floats, [g.to(t.device, t.dtype) for g, t in zip(gradients, floats, strict=True)])
+def shape_of(z: Tensor, classes: int) -> BatchShape:
+    """Shape of activations (B, N, D)."""
+    return BatchShape(batch=z.shape[0], tokens=z.shape[1], width=z.shape[2], classes=classes)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from itertools import count
 from typing import Any, Protocol
 
@@ -20,7 +19,7 @@ from flsplit.ledger.prices import Tally
 from flsplit.split.host import ServerHost
 from flsplit.split.side import SideState
 from flsplit.transport.directory import Directory
-from flsplit.transport.link import ActorLink, Host, Link
+from flsplit.transport.link import ActorLink, Host, Link, on_cpu
 
 REPORT_EVERY = 0.25  # seconds between two progress reports of a process
 Progress = dict[int, tuple[Tally, float]]  # client -> (its round so far, mean loss so far)
@@ -245,7 +244,7 @@ class HostActor:
     def step_jointly(self, uplinks: Any) -> Any:
         """See `ServerHost.step_jointly`."""
         downlinks = self._host.step_jointly(uplinks)
-        return [replace(d, gradients=tuple(g.cpu() for g in d.gradients)) for d in downlinks]
+        return [on_cpu(downlink) for downlink in downlinks]
 
     def close(self, client: int, *, moments: bool) -> Any:
         """See `ServerHost.close`."""

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from compressors import Payload
 from flsplit.split.host import Closed
 from flsplit.split.messages import Downlink, Uplink
 from flsplit.split.side import SideState
 
+Message = TypeVar("Message", Uplink, Downlink)
+
 
 class Host(Protocol):
     """The host as far as a client's round begins and ends there."""
+
+    def begin(self, state: SideState, *, shared: bool) -> None:
+        """Start a round from `state`."""
 
     def open(self, client: int) -> None:
         """Make the host ready for the client's steps."""
@@ -27,9 +32,6 @@ class Host(Protocol):
 
 class Link(Host, Protocol):
     """The host as seen from anywhere; `ServerHost` itself is one (placement `replica`, or in-process)."""
-
-    def begin(self, state: SideState, *, shared: bool) -> None:
-        """Start a round from `state`."""
 
     def shared_state(self, *, moments: bool) -> SideState:
         """The shared server-side model as it is now."""
@@ -63,11 +65,11 @@ class ActorLink:
 
     def step(self, uplink: Uplink) -> Downlink:
         """See `Link`."""
-        return self._get(self._actor.step.remote(_on_cpu(uplink)))
+        return self._get(self._actor.step.remote(on_cpu(uplink)))
 
     def step_jointly(self, uplinks: Sequence[Uplink]) -> list[Downlink]:
         """See `Link`."""
-        return self._get(self._actor.step_jointly.remote([_on_cpu(uplink) for uplink in uplinks]))
+        return self._get(self._actor.step_jointly.remote([on_cpu(uplink) for uplink in uplinks]))
 
     def mean_loss(self, client: int) -> float:
         """See `Link`."""
@@ -78,7 +80,9 @@ class ActorLink:
         return self._get(self._actor.close.remote(client, moments=moments))
 
 
-def _on_cpu(uplink: Uplink) -> Uplink:
-    floats = tuple(t.cpu() for t in uplink.payload.floats)
-    integers = tuple(t.cpu() for t in uplink.payload.integers)
-    return replace(uplink, payload=Payload(floats, integers))
+def on_cpu(message: Message) -> Message:
+    """The same message with its tensors on the CPU."""
+    sent = message.payload
+    labels = None if sent.labels is None else sent.labels.cpu()
+    payload = Payload(tuple(t.cpu() for t in sent.floats), tuple(t.cpu() for t in sent.integers), labels)
+    return replace(message, payload=payload)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from flsplit.ledger.prices import Tally
 
-TURNS = ("whole", "step", "joint", "gradient", "stacked")
+Kept = dict[str, str]  # field of a `SideState` -> file that a client has left
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,19 +17,16 @@ class Task:
     Attributes:
         round: from 1.
         clients: who is run: one, or a cohort.
-        turns: `whole`: one client to its end, then the next; `step`: a batch of each in turn; `joint`: a batch of
-            all at a time, with one server-side update on their concatenated activations; `gradient`: the same, and
-            one update of one client-side model with the sum of their gradients; `stacked`: a batch of each at a
-            time, every client with models of its own, computed as one.
+        turns: how a cohort takes its turns, by name; see `flsplit.client.turns`.
         relay: whether each client starts with the client-side model of the one before it.
         client_model: key of the client-side model at the hub.
         server_model: key of the server-side model to step a replica of (placement `replica`), or None: the
             central host has it.
-        moments: files with the optimizer moments of those clients that have any, by client.
-        moments_out: where to leave them, with `{client}` in it, or None: they are not kept.
-        models: files with the client-side models of those clients that have one of their own.
-        models_out: where to leave these, with `{client}` in it, or None: models go back to the server.
-        keep_moments: whether moments return with a replica, or with the one client-side model of `gradient`.
+        kept: files with what clients have kept from earlier rounds, by client.
+        keep: fields of its `SideState` that each client keeps again; where `weights` is one of them, they stay with
+            it and do not go back to the server.
+        place: where it keeps them, with `{client}` and `{field}` in it.
+        keep_moments: whether moments return with a replica, or with the one client-side model that all share.
         limits: bits that each client may still send; None without a budget.
     """
 
@@ -39,12 +36,15 @@ class Task:
     relay: bool = False
     client_model: str
     server_model: str | None
-    moments: dict[int, str] = field(default_factory=dict)
-    moments_out: str | None = None
-    models: dict[int, str] = field(default_factory=dict)
-    models_out: str | None = None
+    kept: dict[int, Kept] = field(default_factory=dict)
+    keep: tuple[str, ...] = ()
+    place: str = ""
     keep_moments: bool = True
     limits: dict[int, int] | None = None
+
+    def file(self, client: int, field: str) -> str:
+        """Where `client` keeps a field."""
+        return self.place.format(client=client, field=field)
 
     def to_json(self) -> str:
         """Text from which `from_json` makes the same task."""
@@ -54,8 +54,9 @@ class Task:
     def from_json(text: str) -> Task:
         """The inverse of `to_json`."""
         values = json.loads(text)
-        values["clients"] = tuple(values["clients"])
-        for name in ("moments", "models", "limits"):
+        for name in ("clients", "keep"):
+            values[name] = tuple(values[name])
+        for name in ("kept", "limits"):
             if values[name] is not None:
                 values[name] = {int(client): value for client, value in values[name].items()}
         return Task(**values)
@@ -70,8 +71,7 @@ class Report:
         tally: steps taken and bits sent.
         client_model: key of its model at the hub; None if it failed or keeps its model.
         server_model: key of its replica of the server-side model, if it has one.
-        moments: file with its optimizer moments, if they are kept.
-        model: file with the model that it keeps, if it does.
+        kept: files with what it keeps.
         error: why it failed, in one line; None if it did not.
     """
 
@@ -79,6 +79,5 @@ class Report:
     tally: Tally
     client_model: str | None = None
     server_model: str | None = None
-    moments: str | None = None
-    model: str | None = None
+    kept: Kept = field(default_factory=dict)
     error: str | None = None

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from compressors import BatchShape, build
+from compressors import BatchShape, Floats, build
 from compressors.adc import ADC
 from compressors.kmeans import kmeans
 
@@ -50,7 +50,7 @@ def test_protocol_table(rule: str, ratio: float) -> None:
     compressor = ADC(ratio=ratio, rule=rule)
     assert (compressor.clusters(128), compressor.kept_tokens(197)) == (clusters, kept)
     shape = BatchShape(batch=128, tokens=197, width=192, classes=100)
-    assert compressor.layout(shape).floats == ((clusters, kept, 192),)
+    assert compressor.layout(shape).floats == (Floats((clusters, kept, 192)),)
     full = build("base").layout(shape)
     # Four decimals, which the table cuts or rounds.
     assert compressor.layout(shape).downlink_bits / full.downlink_bits == pytest.approx(sent, abs=1e-4)
@@ -78,7 +78,7 @@ def test_counts(options: dict[str, Any], batch: int, tokens: int, expected: tupl
 def test_explicit_factors_replace_the_rule() -> None:
     compressor = ADC(ratio=0.5, rule="release2026", batch_ratio=0.5, token_ratio=0.25)
     shape = BatchShape(batch=8, tokens=16, width=4, classes=3)
-    assert compressor.layout(shape).floats == ((4, 4, 4),)
+    assert compressor.layout(shape).floats == (Floats((4, 4, 4)),)
     assert compressor.nominal_ratios(shape) == (0.125, 0.125)
 
 
@@ -116,7 +116,7 @@ def test_equals_loops(
     assert compressor.bind(tokens=tokens, width=6, prefix_tokens=prefix) is compressor
     start = torch.randperm(batch)[: compressor.clusters(batch)]
     payload = compressor.compress(z, y, s, start=start)
-    cluster = payload.integers[1]
+    cluster = payload.integers[0]
 
     seen = {"cls_score": s, "cls_token": z[:, 0], "avg_token": z.mean(1)}[vector]
     assert torch.equal(cluster, kmeans(seen, start.to(device))[0])
@@ -153,7 +153,7 @@ def test_ratio_one_sends_every_sample(make_batch: Callable[..., tuple[Tensor, Te
     payload = ADC(ratio=1.0).compress(z, y, s, start=torch.arange(6))
     order = s[:, 1:].argsort(1, descending=True) + 1
     tokens = torch.cat([torch.zeros(6, 1, dtype=torch.int64), order], 1)
-    assert torch.equal(payload.integers[1], torch.arange(6))
+    assert torch.equal(payload.integers[0], torch.arange(6))
     assert torch.equal(payload.floats[0], torch.stack([z[i, tokens[i]] for i in range(6)]))
 
 
@@ -173,7 +173,7 @@ def test_expand_gives_each_sample_its_clusters_logits(
     make_batch: Callable[..., tuple[Tensor, Tensor, Tensor]],
 ) -> None:
     payload = ADC(ratio=0.2).compress(*make_batch(12, 9, 4))
-    clusters = payload.integers[1].tolist()
+    clusters = payload.integers[0].tolist()
     logits = torch.randn(max(clusters) + 1, 10)
     expanded = ADC(ratio=0.2).expand(logits, payload)
     assert torch.equal(expanded, torch.stack([logits[t] for t in clusters]))
@@ -184,9 +184,9 @@ def test_start_comes_from_the_generator(make_batch: Callable[..., tuple[Tensor, 
     compressor = ADC(ratio=0.1)
     start = torch.randperm(40, generator=torch.Generator().manual_seed(7))[: compressor.clusters(40)]
     drawn = compressor.compress(z, y, s, generator=torch.Generator().manual_seed(7))
-    assert torch.equal(drawn.integers[1], compressor.compress(z, y, s, start=start).integers[1])
+    assert torch.equal(drawn.integers[0], compressor.compress(z, y, s, start=start).integers[0])
     other = compressor.compress(z, y, s, generator=torch.Generator().manual_seed(8))
-    assert not torch.equal(drawn.integers[1], other.integers[1])
+    assert not torch.equal(drawn.integers[0], other.integers[0])
 
 
 def test_start_of_the_wrong_length(make_batch: Callable[..., tuple[Tensor, Tensor, Tensor]]) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from compressors import BatchShape, Compressor, Layout, available, bits_for, build
+from compressors import BatchShape, Compressor, Floats, Integers, Layout, available, bits_for, build
 
 MakeBatch = Callable[..., tuple[Tensor, Tensor, Tensor]]
 
@@ -49,19 +49,19 @@ def test_layout_is_what_is_sent(
     compressor = bound(name, options, tokens, width)
     payload, layout = compressor.compress(z, y, s), compressor.layout(shape)
 
-    assert tuple(tuple(sent.shape) for sent in payload.floats) == layout.floats
-    assert tuple(sent.numel() for sent in payload.integers) == tuple(count for count, _ in layout.integers)
+    layout.check(payload)
+    assert layout.labels == Integers((batch,), bits_for(classes))
     assert all(sent.dtype == torch.float32 for sent in payload.floats)
     assert all(sent.dtype == torch.int64 for sent in payload.integers)
-    for sent, (_, bits) in zip(payload.integers, layout.integers):
-        assert int(sent.min()) >= 0 and int(sent.max()) < 2**bits
-    assert torch.equal(payload.integers[0], y)
+    for sent, field in zip(payload.integers, layout.integers):
+        assert int(sent.min()) >= 0 and int(sent.max()) < 2**field.bits
+    assert payload.labels is not None and torch.equal(payload.labels, y)
 
     received, targets = compressor.decompress(payload, shape)
     assert received.dtype == torch.float32 and received.shape[2] == width
     assert len(received) == len(targets)
     gradients = torch.autograd.grad(received.sum(), payload.floats)
-    assert tuple(tuple(gradient.shape) for gradient in gradients) == layout.floats
+    assert tuple(tuple(gradient.shape) for gradient in gradients) == tuple(field.shape for field in layout.floats)
     logits = torch.randn(len(received), classes)
     assert compressor.expand(logits, payload).shape == (batch, classes)
 
@@ -111,9 +111,10 @@ def test_bits_for(n: int) -> None:
 
 
 def test_bits_of_a_layout() -> None:
-    layout = Layout(floats=((2, 3), (5,)), integers=((4, 7), (1, 1)))
-    assert layout.downlink_bits == 11 * 32
-    assert layout.uplink_bits == 11 * 32 + 29
+    layout = Layout((Floats((2, 3)), Floats((5,), bits=16, back=0)), (Integers((4,), 7),), Integers((1,), 1))
+    assert layout.downlink_bits == 6 * 32
+    assert layout.uplink_bits == 6 * 32 + 5 * 16 + 29
+    assert layout.gradients() == Layout((Floats((2, 3), back=0),))
 
 
 TINY = BatchShape(batch=128, tokens=197, width=192, classes=100)

@@ -77,8 +77,8 @@ def test_randtopk_equals_loops(
 
 def test_randtopk_without_alpha_is_topk(make_batch: MakeBatch) -> None:
     z, y, s = make_batch(6, 5, 12)
-    drawn = RandTopK(rate=0.2, alpha=0.0).compress(z, y, s).integers[1]
-    assert torch.equal(drawn.sort(1).values, TopK(rate=0.2).compress(z, y, s).integers[1].sort(1).values)
+    drawn = RandTopK(rate=0.2, alpha=0.0).compress(z, y, s).integers[0]
+    assert torch.equal(drawn.sort(1).values, TopK(rate=0.2).compress(z, y, s).integers[0].sort(1).values)
 
 
 def test_randtopk_draws_like_a_draw_one_after_the_other() -> None:
@@ -90,7 +90,7 @@ def test_randtopk_draws_like_a_draw_one_after_the_other() -> None:
     positions = (
         RandTopK(rate=kept / features, alpha=alpha)
         .compress(z, torch.zeros(count, dtype=torch.int64), None, generator=generator)
-        .integers[1]
+        .integers[0]
     )
     assert all(len(set(drawn)) == kept for drawn in positions.tolist())  # without replacement
     often = torch.bincount(positions.flatten(), minlength=features) / count
@@ -112,17 +112,17 @@ def test_randtopk_draws_from_the_generator(make_batch: MakeBatch) -> None:
     z, y, s = make_batch(4, 5, 12)
     compressor = RandTopK(rate=0.2)
     seeded = [compressor.compress(z, y, s, generator=torch.Generator().manual_seed(seed)) for seed in (3, 3, 4)]
-    assert torch.equal(seeded[0].integers[1], seeded[1].integers[1])
-    assert not torch.equal(seeded[0].integers[1], seeded[2].integers[1])
+    assert torch.equal(seeded[0].integers[0], seeded[1].integers[0])
+    assert not torch.equal(seeded[0].integers[0], seeded[2].integers[0])
     draws = torch.empty(4, 60).exponential_(generator=torch.Generator().manual_seed(3))
     explicit = compressor.compress(z, y, s, generator=torch.Generator().manual_seed(4), draws=draws)
-    assert torch.equal(seeded[0].integers[1], explicit.integers[1])
+    assert torch.equal(seeded[0].integers[0], explicit.integers[0])
 
 
 def test_randtopk_survives_draws_of_zero(make_batch: MakeBatch) -> None:
     z, y, s = make_batch(2, 5, 12)
-    drawn = RandTopK(rate=0.1, alpha=0.0).compress(z, y, s, draws=torch.zeros(2, 60)).integers[1]
-    assert torch.equal(drawn.sort(1).values, TopK(rate=0.1).compress(z, y, s).integers[1].sort(1).values)
+    drawn = RandTopK(rate=0.1, alpha=0.0).compress(z, y, s, draws=torch.zeros(2, 60)).integers[0]
+    assert torch.equal(drawn.sort(1).values, TopK(rate=0.1).compress(z, y, s).integers[0].sort(1).values)
 
 
 def test_draws_of_the_wrong_shape(make_batch: MakeBatch) -> None:

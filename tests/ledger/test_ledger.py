@@ -6,13 +6,14 @@ import pytest
 
 from compressors import BatchShape, build
 from flsplit.ledger.prices import PriceList, Tally
+from flsplit.split.stages import Stages
 
 DEIT_T = BatchShape(batch=128, tokens=197, width=192, classes=100)
 BASE_UP, BASE_DOWN = 128 * (197 * 192 * 32 + 7), 128 * 197 * 192 * 32
 
 
 def price(name: str, shape: BatchShape = DEIT_T, **options: object) -> dict[str, int]:
-    return PriceList(build(name, **options)).step(shape).as_dict()
+    return PriceList(Stages(build(name, **options))).step(shape).as_dict()
 
 
 def test_base() -> None:
@@ -52,7 +53,7 @@ def test_c3sl_and_bottlenet() -> None:
 
 
 def test_a_tally_adds_up() -> None:
-    prices, tally, total = PriceList(build("adc", ratio=0.1)), Tally(), Tally()
+    prices, tally, total = PriceList(Stages(build("adc", ratio=0.1))), Tally(), Tally()
     assert tally.xi is None
     for batch in (128, 128, 5):
         tally += prices.step(BatchShape(batch=batch, tokens=197, width=192, classes=100))

@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from compressors import BatchShape, Compressor, Payload, build
+from compressors import BatchShape, Compressor, Floats, Layout, Payload, build, hard_labels
 from flsplit.ledger.prices import PriceList
-from flsplit.split.messages import Downlink, Uplink, header_bytes, pack, unpack, wire_bytes
+from flsplit.split.codec import header_bytes, pack, unpack, wire_bytes
+from flsplit.split.messages import Downlink, Uplink
+from flsplit.split.stages import Stages
 
 METHODS = {
     "base": {},
@@ -46,15 +48,18 @@ def an_uplink(compressor: Compressor, shape: BatchShape) -> Uplink:
 def test_packed_messages_are_as_long_as_the_ledger_says(name: str, shape: BatchShape) -> None:
     compressor = bound(name, shape)
     layout, uplink = compressor.layout(shape), an_uplink(compressor, shape)
-    downlink = Downlink(client=7, shape=shape, gradients=tuple(torch.ones_like(f) for f in uplink.payload.floats))
-    up, down = pack(uplink, layout), pack(downlink, layout)
-    assert len(up) + len(down) == wire_bytes(layout)
-    price = PriceList(compressor).step(shape)
+    downlink = Downlink(
+        client=7, shape=shape, payload=Payload(tuple(torch.ones_like(f) for f in uplink.payload.floats))
+    )
+    back = layout.gradients()
+    up, down = pack(uplink, layout), pack(downlink, back)
+    assert (len(up), len(down)) == (wire_bytes(layout), wire_bytes(back))
+    price = PriceList(Stages(compressor)).step(shape)
     assert price.wire_bytes == len(up) + len(down)
     assert (price.uplink_bits, price.downlink_bits) == (layout.uplink_bits, layout.downlink_bits)
     padding = 8 * (len(up) - header_bytes(layout)) - price.uplink_bits
-    assert 0 <= padding < 8 * len(layout.integers)
-    assert 8 * (len(down) - header_bytes(layout, down=True)) == price.downlink_bits
+    assert 0 <= padding < 8 * (1 + len(layout.integers))
+    assert 8 * (len(down) - header_bytes(back)) == price.downlink_bits
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda s: f"{s.batch}x{s.tokens}x{s.width}x{s.classes}")
@@ -69,6 +74,7 @@ def test_the_server_decompresses_the_packed_message_to_the_same_bits(name: str, 
         assert torch.equal(sent, got)
     for sent, got in zip(uplink.payload.integers, received.payload.integers, strict=True):
         assert torch.equal(sent.flatten(), got)
+    assert torch.equal(hard_labels(uplink.payload), hard_labels(received.payload))
     expected, found = compressor.decompress(uplink.payload, shape), compressor.decompress(received.payload, shape)
     assert all(torch.equal(a, b) for a, b in zip(expected, found))
 
@@ -76,10 +82,10 @@ def test_the_server_decompresses_the_packed_message_to_the_same_bits(name: str, 
 def test_a_downlink_comes_back() -> None:
     shape = SHAPES[0]
     gradients = (torch.randn(2, 3), torch.randn(4))
-    layout = type(bound("base", shape).layout(shape))(((2, 3), (4,)), ())
-    received = unpack(pack(Downlink(client=1, shape=shape, gradients=gradients), layout))
+    layout = Layout((Floats((2, 3)), Floats((4,))))
+    received = unpack(pack(Downlink(client=1, shape=shape, payload=Payload(gradients)), layout))
     assert isinstance(received, Downlink)
-    assert all(torch.equal(a, b) for a, b in zip(gradients, received.gradients))
+    assert all(torch.equal(a, b) for a, b in zip(gradients, received.payload.floats))
 
 
 def test_no_graph_can_cross() -> None:
@@ -88,14 +94,14 @@ def test_no_graph_can_cross() -> None:
     labels = torch.zeros(2, dtype=torch.int64)
     for leaking in (z, z * 2):
         with pytest.raises(ValueError, match="detached"):
-            Uplink(client=0, shape=shape, payload=Payload((leaking,), (labels,)))
+            Uplink(client=0, shape=shape, payload=Payload((leaking,), labels=labels))
         with pytest.raises(ValueError, match="detached"):
-            Downlink(client=0, shape=shape, gradients=(leaking,))
+            Downlink(client=0, shape=shape, payload=Payload((leaking,)))
 
 
 def test_an_integer_that_does_not_fit_is_refused() -> None:
     shape = BatchShape(batch=2, tokens=1, width=1, classes=4)
-    payload = Payload((torch.zeros(2, 1, 1),), (torch.tensor([0, 4]),))
+    payload = Payload((torch.zeros(2, 1, 1),), labels=torch.tensor([0, 4]))
     with pytest.raises(ValueError, match="2 bits"):
         pack(Uplink(client=0, shape=shape, payload=payload), build("base").layout(shape))
 

@@ -11,19 +11,21 @@ from torch import nn
 from compressors import build
 from flsplit.split import side as side_module
 from flsplit.split.side import BETAS, EPS, Side, SideState
+from flsplit.split.stages import Stages
 
 
 def a_side(seed: int = 0) -> Side:
     torch.manual_seed(seed)
     model = nn.Sequential(nn.Linear(3, 5), nn.LayerNorm(5), nn.Linear(5, 2))
     compressor = build("bottlenet", ratio=0.5).bind(tokens=2, width=4, generator=torch.Generator().manual_seed(seed))
-    return Side(model, compressor, compressor.client_half, lr=1e-2, device=torch.device("cpu"))
+    stages = Stages(compressor)
+    return Side(model, stages, halves=stages.halves("client"), lr=1e-2, device=torch.device("cpu"))
 
 
 def take_steps(side: Side, count: int) -> None:
     for number in range(count):
         x = torch.full((4, 3), 0.1 * (number + 1))
-        half = side.compressor.client_half
+        half = side.stages.compressor.client_half
         assert half is not None
         (side.model(x).square().sum() + half(torch.ones(1, 2, 4)).sum()).backward()
         side.step()
@@ -51,7 +53,7 @@ def test_a_state_is_a_copy() -> None:
 
 def test_the_compressors_half_travels_with_the_model() -> None:
     side = a_side()
-    half = side.compressor.client_half
+    half = side.stages.compressor.client_half
     assert half is not None
     assert side.size == sum(p.numel() for p in side.model.parameters()) + sum(p.numel() for p in half.parameters())
     assert side.state().weights.shape == (side.size,)
@@ -92,7 +94,7 @@ def test_pieces_of_memory_are_stepped_as_parameters_are_to_the_bit(
     torch.manual_seed(3)
     model = Odd()
     plain, inputs = copy.deepcopy(model), torch.randn(6, 9, 7)
-    side = Side(model, build("base"), None, lr=1e-2, device=torch.device("cpu"), proximal_mu=mu)
+    side = Side(model, Stages(build("base")), lr=1e-2, device=torch.device("cpu"), proximal_mu=mu)
     side.anchor()
     trained = [p for p in plain.parameters() if p.requires_grad]
     start = [p.detach().clone() for p in trained]
@@ -109,7 +111,8 @@ def test_pieces_of_memory_are_stepped_as_parameters_are_to_the_bit(
         adam.step()
     expected, found = plain.state_dict(), model.state_dict()
     assert all(torch.equal(found[name], value) for name, value in expected.items())
-    assert side.size == sum(t.numel() for t in expected.values() if t.is_floating_point())
+    travels = [t for name, t in expected.items() if t.is_floating_point() and name != "frozen"]
+    assert side.size == sum(t.numel() for t in travels) and side.stays == 33
 
 
 def test_what_a_failed_client_has_left_of_a_gradient_is_forgotten() -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from compressors import build
 from flsplit.split.side import Side, SideState
 from flsplit.split.stacked.stack import Stack, neighbours
+from flsplit.split.stages import Stages
 
 LR = 1e-2
 
@@ -18,7 +19,7 @@ LR = 1e-2
 def a_side(seed: int = 0, *, mu: float = 0.0, model: nn.Module | None = None) -> Side:
     torch.manual_seed(seed)
     model = model or nn.Sequential(nn.Linear(3, 5), nn.LayerNorm(5), nn.Linear(5, 2))
-    return Side(model, build("base"), None, lr=LR, device=torch.device("cpu"), proximal_mu=mu)
+    return Side(model, Stages(build("base")), lr=LR, device=torch.device("cpu"), proximal_mu=mu)
 
 
 def batch(lane: int, step: int, size: int = 4) -> Tensor:
@@ -108,7 +109,7 @@ def test_what_cannot_be_stacked_is_refused() -> None:
     bottlenet = build("bottlenet", ratio=0.5).bind(tokens=2, width=4)
     model = nn.Linear(3, 2)
     with pytest.raises(ValueError, match="bottlenet trains parameters of its own"):
-        Stack(Side(model, bottlenet, bottlenet.client_half, lr=LR, device=torch.device("cpu")), 2)
+        Stack(Side(model, Stages(bottlenet), halves=[bottlenet.client_half], lr=LR, device=torch.device("cpu")), 2)
     with pytest.raises(ValueError, match="has buffers"):
         Stack(a_side(model=nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))), 2)
     frozen = copy.deepcopy(model)

@@ -9,12 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from compressors import BatchShape, Compressor, Payload, build
+from compressors import BatchShape, Compressor, Payload, build, hard_labels
 from flsplit.split import build as build_model
 from flsplit.split import cut
 from flsplit.split.host import ServerHost
 from flsplit.split.messages import Downlink, Uplink
 from flsplit.split.side import Side, SideState
+from flsplit.split.stages import Stages
 from flsplit.split.trainer import local_pass
 
 CPU = torch.device("cpu")
@@ -31,11 +32,11 @@ def sides(name: str) -> tuple[Side, ServerHost, SideState]:
         return build(name, **OPTIONS.get(name, {})).bind(tokens=17, width=64, generator=generator)
 
     def server() -> Side:
-        c = compressor()
-        return Side(copy.deepcopy(server_model), c, c.server_half, lr=1e-3, device=CPU)
+        stages = Stages(compressor())
+        return Side(copy.deepcopy(server_model), stages, halves=stages.halves("server"), lr=1e-3, device=CPU)
 
-    c = compressor()
-    client = Side(client_model, c, c.client_half, lr=1e-3, device=CPU)
+    stages = Stages(compressor())
+    client = Side(client_model, stages, halves=stages.halves("client"), lr=1e-3, device=CPU)
     return client, ServerHost(server, autocast=nullcontext), server().state()
 
 
@@ -65,15 +66,15 @@ def test_only_detached_tensors_cross(name: str) -> None:
     host.open(0)
     data = batches()
     loop = local_pass(
-        client, data, client=0, classes=10, stream=lambda step: torch.Generator().manual_seed(step),
-        autocast=nullcontext,
+        client, data, client=0, round=1, classes=10, stages=client.stages,
+        stream=lambda step: torch.Generator().manual_seed(step), autocast=nullcontext,
     )  # fmt: skip
     images = {x.data_ptr() for x, _ in data}
     client_weights = {p.data_ptr() for p in client.parameters}
     uplink = next(loop)
     for step in range(len(data)):
         assert isinstance(uplink, Uplink)
-        for tensor in (*uplink.payload.floats, *uplink.payload.integers):
+        for tensor in (*uplink.payload.floats, *uplink.payload.integers, hard_labels(uplink.payload)):
             assert tensor.grad_fn is None and not tensor.requires_grad
             assert tensor.data_ptr() not in images and tensor.numel() != data[step][0].numel()
         before = [p.clone() for p in client.parameters]
@@ -81,7 +82,7 @@ def test_only_detached_tensors_cross(name: str) -> None:
         assert isinstance(downlink, Downlink)
         assert all(torch.equal(a, b) for a, b in zip(before, client.parameters)), "the server touched the client"
         assert not any(p.grad.any() for p in client.parameters if p.grad is not None)
-        for gradient, sent in zip(downlink.gradients, uplink.payload.floats, strict=True):
+        for gradient, sent in zip(downlink.payload.floats, uplink.payload.floats, strict=True):
             assert gradient.grad_fn is None and gradient.shape == sent.shape
         assert host._shared is not None
         assert client_weights.isdisjoint(p.data_ptr() for p in host._shared.parameters)
@@ -99,7 +100,14 @@ def test_the_servers_graph_ends_at_what_it_received(monkeypatch: pytest.MonkeyPa
     backward = Tensor.backward
     monkeypatch.setattr(Tensor, "backward", lambda t, *a, **k: (losses.append(t), backward(t, retain_graph=True))[1])
     loop = local_pass(
-        client, batches(1), client=0, classes=10, stream=lambda step: torch.Generator(), autocast=nullcontext
+        client,
+        batches(1),
+        client=0,
+        round=1,
+        classes=10,
+        stages=client.stages,
+        stream=lambda step: torch.Generator(),
+        autocast=nullcontext,
     )
     uplink = next(loop)
     host.step(uplink)
@@ -110,7 +118,7 @@ def test_the_servers_graph_ends_at_what_it_received(monkeypatch: pytest.MonkeyPa
 
 def test_replicas_are_apart_and_a_shared_model_is_one() -> None:
     client, host, start = sides("base")
-    payload = Payload((client.model(torch.zeros(4, 3, 8, 8))[0].detach(),), (torch.arange(4),))
+    payload = Payload((client.model(torch.zeros(4, 3, 8, 8))[0].detach(),), labels=torch.arange(4))
     shape = BatchShape(batch=4, tokens=17, width=64, classes=10)
     host.begin(start, shared=True)
     for client in (0, 1):
@@ -128,7 +136,14 @@ def test_a_replica_starts_from_the_rounds_state() -> None:
         host.open(number)
         [batch] = batches(1)
         loop = local_pass(
-            client, [batch], client=number, classes=10, stream=lambda step: torch.Generator(), autocast=nullcontext
+            client,
+            [batch],
+            client=number,
+            round=1,
+            classes=10,
+            stages=client.stages,
+            stream=lambda step: torch.Generator(),
+            autocast=nullcontext,
         )
         host.step(next(loop))
     first, second = host.close(0, moments=True), host.close(1, moments=True)
@@ -146,7 +161,7 @@ def test_a_step_that_broke_off_leaves_nothing_in_the_next_clients(
         raise MemoryError
 
     client, host, start = sides("base")
-    payload = Payload((client.model(batches(1)[0][0])[0].detach(),), (torch.arange(8),))
+    payload = Payload((client.model(batches(1)[0][0])[0].detach(),), labels=torch.arange(8))
     shape = BatchShape(batch=8, tokens=17, width=64, classes=10)
     weights = []
     for breaks_off in (False, True):

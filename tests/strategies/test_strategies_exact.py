@@ -63,7 +63,7 @@ def own_models(out: Path) -> list[torch.Tensor]:
     """The client-side models that clients keep."""
     state = Checkpoints(out / "checkpoint").load()
     assert state is not None
-    return [torch.from_numpy(np.load(state.models[client])) for client in sorted(state.models)]
+    return [torch.from_numpy(np.load(state.kept[client]["weights"])) for client in sorted(state.kept)]
 
 
 @pytest.mark.parametrize("placement", ["replica", "central"])

@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from compressors import Compressor
-from flsplit.split.host import Closed, downlink_of, received
+from flsplit.split.host import Closed
 from flsplit.split.messages import Downlink, Uplink
 from flsplit.split.side import SideState
 from flsplit.split.stacked.stack import Stack, neighbours
+from flsplit.split.stages import Stages
 
 
 class StackedHost:
@@ -28,18 +28,19 @@ class StackedHost:
         stack: Stack,
         *,
         autocast: Callable[[], AbstractContextManager[object]],
-        compressor_of: Callable[[int], Compressor | None] = lambda client: None,
+        stages_of: Callable[[int, Stages], Stages] = lambda client, stages: stages,
     ) -> None:
         self._stack = stack
         self._autocast = autocast
-        self._compressor_of = compressor_of
+        self._stages_of = stages_of
         self._state: SideState | None = None
         self._lanes: dict[int, int] = {}
         self._losses: dict[int, Tensor] = {}
         self._steps: dict[int, int] = {}
 
-    def begin(self, state: SideState) -> None:
-        """Start a round from `state`."""
+    def begin(self, state: SideState, *, shared: bool) -> None:
+        """Start a round from `state`; every client has a replica of its own (`shared` is False)."""
+        assert not shared
         self._state = state
         self._lanes, self._losses, self._steps = {}, {}, {}
         self._stack.forget()
@@ -60,14 +61,12 @@ class StackedHost:
             uplinks: in the order in which the clients were opened; who has none is left out.
 
         Returns:
-            for each the gradients with respect to the floats received.
+            for each its answer: gradients with respect to the floats received.
         """
-        floats = [received(uplink, self._stack.device) for uplink in uplinks]
+        stages = [self._stages_of(uplink.client, self._stack.stages) for uplink in uplinks]
+        payloads = [own.received(uplink, self._stack.device) for own, uplink in zip(stages, uplinks)]
         with self._autocast():
-            parts = [
-                (self._compressor_of(uplink.client) or self._stack.compressor).decompress(payload, uplink.shape)
-                for uplink, payload in zip(uplinks, floats)
-            ]
+            parts = [own.decompress(payload, uplink) for own, payload, uplink in zip(stages, payloads, uplinks)]
             activations, targets = [z for z, _ in parts], [target for _, target in parts]
             lanes = [self._lanes[uplink.client] for uplink in uplinks]
             logits: list[Tensor] = []
@@ -79,7 +78,7 @@ class StackedHost:
         for uplink, loss in zip(uplinks, losses):
             self._losses[uplink.client] += loss.detach().double()
             self._steps[uplink.client] += 1
-        return [downlink_of(uplink, payload.floats) for uplink, payload in zip(uplinks, floats)]
+        return [own.downlink(uplink, payload) for own, uplink, payload in zip(stages, uplinks, payloads)]
 
     def close(self, client: int, *, moments: bool) -> Closed:
         """See `ServerHost.close`."""

@@ -31,7 +31,7 @@ class Stack:
 
     def __init__(self, side: Side, lanes: int) -> None:
         _check_stackable(side)
-        self.compressor, self.device = side.compressor, side.device
+        self.stages, self.device = side.stages, side.device
         self._lr, self._mu = side.lr, side.proximal_mu
         for module in side.model.modules():
             if isinstance(module, Attention):
@@ -160,8 +160,8 @@ def neighbours(lanes: Sequence[int], tensors: Sequence[Tensor]) -> Iterator[tupl
 def _check_stackable(side: Side) -> None:
     parameters = list(side.modules.parameters())
     if len(parameters) != len(list(side.model.parameters())):
-        raise UserError(f"{side.compressor.name} trains parameters of its own, which are not stacked")
-    if list(side.model.buffers()):
-        raise UserError("the model has buffers, which are not stacked")
+        raise UserError(f"{side.stages.compressor.name} trains parameters of its own, which are not stacked")
+    if list(side.model.buffers()) or side.has_own:
+        raise UserError("the model or a stage has buffers, which are not stacked")
     if len(side.parameters) != len(parameters):
         raise UserError("the model has parameters that are not trained, which are not stacked")

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from itertools import count, repeat
+from itertools import chain, count, repeat
 
 import torch
 from torch import Tensor
 
-from compressors import Compressor, Payload
+from compressors import Payload
 from flsplit.split.messages import Downlink, Uplink
 from flsplit.split.stacked.stack import Stack, neighbours
-from flsplit.split.trainer import go_back, uplink_of
+from flsplit.split.stages import Stages, go_back
+from flsplit.split.trainer import shape_of
 
 StackedPass = Generator[list[Uplink], list[Downlink], None]
 
@@ -26,21 +27,22 @@ class Member:
         client: who.
         batches: pairs of images (B, 3, S, S) and hard labels (B,), on the stack's device.
         stream: the random stream of a step, for compressors that draw.
-        fail: called with what its compressor raised; the client drops out, which is no fault of the others.
-        compressor: of a client that has its own; None for the stack's.
+        stages: what its batches go through, as the client has it.
+        fail: called with what those raised; the client drops out, which is no fault of the others.
     """
 
     client: int
     batches: Iterable[tuple[Tensor, Tensor]]
     stream: Callable[[int], torch.Generator]
+    stages: Stages
     fail: Callable[[Exception], None]
-    compressor: Compressor | None = None
 
 
 def stacked_pass(
     stack: Stack,
     members: Sequence[Member],
     *,
+    round: int,
     classes: int,
     autocast: Callable[[], AbstractContextManager[object]],
 ) -> StackedPass:
@@ -49,6 +51,7 @@ def stacked_pass(
     Args:
         stack: of client sides.
         members: the clients, in the order of the stack's lanes.
+        round: of the run, from 1.
         classes: L, number of labels.
         autocast: context of the forward pass.
 
@@ -62,25 +65,24 @@ def stacked_pass(
         if not drawn:
             return
         lanes, images = list(drawn), [images for images, _ in drawn.values()]
-        payloads: list[Payload] = []
-        uplinks: list[Uplink] = []
+        sent: list[tuple[Member, Payload, Uplink]] = []
         with autocast():
             for rows, positions in neighbours(lanes, images):
                 z, *scores = stack(rows, torch.stack(images[positions]))
                 each = zip(lanes[positions], z.unbind(), scores[0].unbind() if scores else repeat(None))
                 for lane, activations, attention in each:
                     member, labels = members[lane], drawn[lane][1]
+                    shape, key = shape_of(activations, classes), (member.client, round, step)
                     try:
-                        payload = (member.compressor or stack.compressor).compress(
-                            activations, labels, attention, generator=member.stream(step)
+                        payload = member.stages.compress(
+                            activations, labels, attention, shape, generator=member.stream(step), key=key
                         )
+                        sent.append((member, payload, member.stages.uplink(payload, shape, key=key)))
                     except Exception as error:
                         member.fail(error)
                         del batches[lane]
-                        continue
-                    payloads.append(payload)
-                    uplinks.append(uplink_of(member.client, activations, payload, classes))
-        if uplinks:
-            downlinks = yield uplinks
-            go_back(payloads, downlinks)
+        if sent:
+            downlinks = yield [uplink for *_, uplink in sent]
+            pairs = (member.stages.answered(p, up, down) for (member, p, up), down in zip(sent, downlinks, strict=True))
+            go_back(list(chain.from_iterable(pairs)))
         stack.step()

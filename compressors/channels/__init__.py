@@ -1,0 +1,1 @@
+"""Channels that messages cross, the stage behind the quantiser: one file each, found by its name."""

@@ -1,0 +1,55 @@
+"""Models that move between a client and the server, apart from what their steps send."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+FLOAT_BITS = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSize:
+    """Floats of a model that moves.
+
+    Attributes:
+        travels: of what is trained and averaged, whenever it moves.
+        stays: of what a client needs once and keeps: parameters that are not trained, buffers of its own.
+    """
+
+    travels: int
+    stays: int = 0
+
+    def __add__(self, other: ModelSize) -> ModelSize:
+        return ModelSize(travels=self.travels + other.travels, stays=self.stays + other.stays)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Moves:
+    """Which models a strategy moves between a client and the server; gradients of a model count as one.
+
+    Attributes:
+        first: to a client when it takes part for the first time.
+        down: to a client at the start of each of its rounds.
+        up: back from it at the end, if it succeeded.
+        step: both ways in each of its steps.
+        whole: whether these are whole models rather than client-side models.
+    """
+
+    first: int = 0
+    down: int = 0
+    up: int = 0
+    step: int = 0
+    whole: bool = False
+
+    def bits(self, size: ModelSize, *, first: bool, steps: int, succeeded: bool = True) -> int:
+        """What one client's round moves.
+
+        Args:
+            size: of one such model.
+            first: whether it is the client's first round.
+            steps: that it has taken.
+            succeeded: whether it brings its model back.
+        """
+        count = self.first * first + self.down + self.up * succeeded + self.step * steps
+        once = size.stays if first and (self.first or self.down) else 0
+        return FLOAT_BITS * (size.travels * count + once)

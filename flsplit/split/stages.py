@@ -1,0 +1,214 @@
+"""What a batch passes between client-side and server-side model: the compressor, and the stages behind it.
+
+On its way up: `compress` and `uplink` at the client, `received` and `decompress` at the host. On its way down:
+`downlink` at the host, `go_back` at the client. Each side has a `Stages` of its own, with its own halves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor, nn
+
+from compressors import BatchShape, Compressor, Layout, Payload, Stage, Way
+from flsplit.split.messages import Downlink, Uplink
+
+Key = tuple[int, int, int]  # client, round, step
+Draw = Callable[..., torch.Generator]  # of a key: the stage's name, client, round, step, way and half
+
+
+@dataclass(frozen=True)
+class Route:
+    """Layouts of a batch's messages, stage by stage; the last of each is what crosses.
+
+    Attributes:
+        up: what reaches each stage on the way up, and what crosses.
+        down: the same of the stages that gradients pass by, on the way down.
+        answered: for each field of floats that gradients pass by, whether one comes back.
+    """
+
+    up: tuple[Layout, ...]
+    down: tuple[Layout, ...]
+    answered: tuple[bool, ...]
+
+
+class Stages:
+    """Compressor and stages of one side.
+
+    Args:
+        compressor: of the side.
+        behind: stages in the order in which a message leaves; those that act on nothing are left out.
+        draw: the random stream of a key.
+        answers: whether gradients come back at all; not where the client side trains nothing.
+
+    Raises:
+        ValueError: if a trained stage comes behind one that gradients pass by.
+    """
+
+    def __init__(
+        self, compressor: Compressor, behind: Sequence[Stage] = (), *, draw: Draw | None = None, answers: bool = True
+    ) -> None:
+        self.compressor, self.answers = compressor, answers
+        acting = [stage for stage in behind if stage.ways]
+        self.trained = [stage for stage in acting if stage.trained]
+        self.passed = [stage for stage in acting if not stage.trained]
+        if acting != [*self.trained, *self.passed]:
+            raise ValueError(
+                f"{self.trained[-1].name} has parameters to train, so it must come before {self.passed[0].name}, "
+                "which gradients pass by"
+            )
+        self._draw = draw
+        self._others: dict[int, Stages] = {}  # by compressor
+        self.route = lru_cache(maxsize=None)(self._route)
+
+    def halves(self, side: str) -> list[nn.Module]:
+        """What is trained on a side (`client` or `server`): the compressor's half and those of trained stages."""
+        found = [getattr(part, f"{side}_half") for part in (self.compressor, *self.trained)]
+        return [half for half in found if half is not None]
+
+    def state(self, side: str) -> list[nn.Module]:
+        """What stages on a side keep beside what is trained."""
+        found = [getattr(stage, f"{side}_half") for stage in self.passed]
+        return [half for half in found if half is not None]
+
+    def with_compressor(self, compressor: Compressor) -> Stages:
+        """The same stages behind another compressor, which the caller keeps."""
+        if id(compressor) not in self._others:
+            behind = [*self.trained, *self.passed]
+            self._others[id(compressor)] = Stages(compressor, behind, draw=self._draw, answers=self.answers)
+        return self._others[id(compressor)]
+
+    def nominal(self, shape: BatchShape) -> tuple[float, float]:
+        """Nominal ratios up and down: the compressor's (Table 1), times the factors of the stages."""
+        up, down = self.compressor.nominal_ratios(shape)
+        for stage in (*self.trained, *self.passed):
+            up *= stage.nominal("up") if "up" in stage.ways else 1.0
+            down *= stage.nominal("down") if "down" in stage.ways else 1.0
+        return up, down if self.answers else 0.0
+
+    def compress(
+        self, z: Tensor, y: Tensor, s: Tensor | None, shape: BatchShape, *, generator: torch.Generator, key: Key
+    ) -> Payload:
+        """Client: what gradients will come back for, with its graph.
+
+        Args:
+            z: activations (B, N, D).
+            y: labels (B,).
+            s: CLS attention (B, N), where the compressor needs it.
+            shape: of the batch.
+            generator: of the compressor.
+            key: client, round and step.
+        """
+        payload = self.compressor.compress(z, y, s, generator=generator)
+        return self._sent(self.trained, payload, self.route(shape).up, "up", key)
+
+    def uplink(self, payload: Payload, shape: BatchShape, *, key: Key) -> Uplink:
+        """Client: the message, detached; `payload` is from `compress`.
+
+        Raises:
+            ValueError: if it is not what its layout says.
+        """
+        route = self.route(shape)
+        up = route.up[len(self.trained) :]
+        sent = Payload(tuple(t.detach() for t in payload.floats), payload.integers, payload.labels)
+        with torch.no_grad():
+            sent = _crossed(self._sent(self.passed, sent, up, "up", key), up[-1])
+        client, round, step = key
+        return Uplink(client=client, shape=shape, payload=sent, round=round, step=step)
+
+    def received(self, uplink: Uplink, device: torch.device) -> Payload:
+        """Host: an uplink's payload on the device; its floats are new tensors, and those that are answered are leaves.
+
+        So asking them for a gradient leaves the sender's alone.
+        """
+        route, sent = self.route(uplink.shape), uplink.payload
+        labels = None if sent.labels is None else sent.labels.to(device, non_blocking=True)
+        floats = tuple(t.detach().to(device, non_blocking=True) for t in sent.floats)
+        payload = Payload(floats, tuple(t.to(device, non_blocking=True) for t in sent.integers), labels)
+        with torch.no_grad():
+            payload = self._arrived(self.passed, payload, route.up[len(self.trained) :], "up", _key(uplink))
+        for t, answered in zip(payload.floats, route.answered, strict=True):
+            t.requires_grad_(answered)
+        return payload
+
+    def decompress(self, payload: Payload, uplink: Uplink) -> tuple[Tensor, Tensor]:
+        """Host: activations and targets that the server-side model is trained on; see `Compressor.decompress`."""
+        up = self.route(uplink.shape).up
+        payload = self._arrived(self.trained, payload, up, "up", _key(uplink))
+        return self.compressor.decompress(payload, uplink.shape)
+
+    def downlink(self, uplink: Uplink, payload: Payload) -> Downlink:
+        """Host: the answer, after the backward pass; `payload` is from `received`."""
+        route = self.route(uplink.shape)
+        answered = [t for t, answered in zip(payload.floats, route.answered, strict=True) if answered]
+        gradients = Payload(tuple(torch.zeros_like(t) if t.grad is None else t.grad for t in answered))
+        with torch.no_grad():
+            sent = _crossed(self._sent(self.passed, gradients, route.down, "down", _key(uplink)), route.down[-1])
+        return Downlink(client=uplink.client, shape=uplink.shape, payload=sent)
+
+    def answered(self, payload: Payload, uplink: Uplink, downlink: Downlink) -> Iterator[tuple[Tensor, Tensor]]:
+        """Client: each float of `payload`, from `compress`, that has a gradient, and that gradient."""
+        route = self.route(uplink.shape)
+        with torch.no_grad():
+            arrived = self._arrived(self.passed, downlink.payload, route.down, "down", _key(uplink))
+        floats = [t for t, answered in zip(payload.floats, route.answered, strict=True) if answered]
+        return ((t, g.to(t.device, t.dtype)) for t, g in zip(floats, arrived.floats, strict=True))
+
+    def _route(self, shape: BatchShape) -> Route:
+        up = [self.compressor.layout(shape)]
+        for stage in (*self.trained, *self.passed):
+            up.append(stage.fields(up[-1], "up") if "up" in stage.ways else up[-1])
+        leaves = up[len(self.trained)]
+        answered = tuple(self.answers and field.back > 0 for field in leaves.floats)
+        down = [leaves.gradients() if self.answers else Layout(())]
+        for stage in self.passed:
+            down.append(stage.fields(down[-1], "down") if "down" in stage.ways and down[-1].floats else down[-1])
+        return Route(tuple(up), tuple(down), answered)
+
+    def _sent(
+        self, stages: Sequence[Stage], payload: Payload, layouts: Sequence[Layout], way: Way, key: Key
+    ) -> Payload:
+        """Through the halves of the side that a message leaves."""
+        for stage, layout in zip(stages, layouts):
+            if way in stage.ways and layout.floats:
+                payload = stage.send(payload, layout, way=way, generator=self._stream(stage, key, way, "send"))
+        return payload
+
+    def _arrived(
+        self, stages: Sequence[Stage], payload: Payload, layouts: Sequence[Layout], way: Way, key: Key
+    ) -> Payload:
+        """Through the halves of the side that a message reaches."""
+        for stage, layout in reversed(list(zip(stages, layouts))):
+            if way in stage.ways and layout.floats:
+                payload = stage.receive(payload, layout, way=way, generator=self._stream(stage, key, way, "receive"))
+        return payload
+
+    def _stream(self, stage: Stage, key: Key, way: Way, half: str) -> torch.Generator:
+        assert self._draw is not None, "stages need random streams"
+        return self._draw(stage.name, *key, way, half)
+
+
+def go_back(pairs: Sequence[tuple[Tensor, Tensor]]) -> None:
+    """Client: go backward from what was sent with the gradients that have come for it."""
+    if pairs:
+        torch.autograd.backward([t for t, _ in pairs], [g for _, g in pairs])
+
+
+def _crossed(payload: Payload, layout: Layout) -> Payload:
+    """What arrives of a message: floats of 16 bits are rounded to half precision.
+
+    Raises:
+        ValueError: if the payload is not what its layout says.
+    """
+    layout.check(payload)
+    if all(field.bits == 32 for field in layout.floats):
+        return payload
+    floats = tuple(t.half().float() if f.bits == 16 else t for t, f in zip(payload.floats, layout.floats))
+    return Payload(floats, payload.integers, payload.labels)
+
+
+def _key(uplink: Uplink) -> Key:
+    return uplink.client, uplink.round, uplink.step

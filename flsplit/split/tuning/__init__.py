@@ -1,0 +1,1 @@
+"""What a side trains: one way, one file, found by its name."""
