@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -99,7 +100,8 @@ class Server:
         )  # fmt: skip
         strategy.aggregator.load(start.aggregator)
         self._aggregator = strategy.aggregator
-        strategy.load_state_dict(start.strategy)
+        if start.round:
+            strategy.load_state_dict(start.strategy)
         self._strategy = strategy
         fed.kept, fed.now, fed.acquainted = dict(start.kept), start.now, set(self.totals.acquainted)
         if strategy.note is not None:
@@ -216,7 +218,7 @@ class Server:
         self._recorder.add(row, [self._client_row(number, report, own) for report in reports])
         self._unsaved = State(
             round=number, client_model=fed.client_model, server_model=fed.server_model, kept=dict(fed.kept),
-            now=fed.now, aggregator=self._aggregator.state(), strategy=self._strategy.state_dict(), totals={
+            now=fed.now, aggregator=self._aggregator.state(), strategy=deepcopy(self._strategy.state_dict()), totals={
                 "tally": tally.as_dict(), "sync_bits": totals.sync_bits, "seconds": totals.seconds,
                 "training_seconds": totals.training_seconds, "charged": dict(totals.charged),
                 "acquainted": sorted(fed.acquainted),

@@ -6,6 +6,7 @@ and clients' files of an earlier state get a new name and are written over, whic
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from flsplit.errors import RunFailed
 from flsplit.split.side import SideState
 from flsplit.transport.task import Kept
 
@@ -82,7 +84,8 @@ class Checkpoints:
     def save(self, state: State) -> None:
         """Replace the last checkpoint by `state`."""
         tensors = {f"aggregator.{key}": value for key, value in state.aggregator.items()}
-        tensors |= {f"strategy.{key}": x for key, x in state.strategy.items() if isinstance(x, torch.Tensor)}
+        if state.strategy:
+            tensors["strategy"] = _packed(state.strategy)
         for name, side in (("client", state.client_model), ("server", state.server_model)):
             tensors[f"{name}.weights"] = side.weights
             if side.moments is not None:
@@ -94,10 +97,8 @@ class Checkpoints:
             str(client): {field: Path(path).name for field, path in files.items()}
             for client, files in state.kept.items()
         }
-        plain = {key: value for key, value in state.strategy.items() if not isinstance(value, torch.Tensor)}
         values = {
-            "round": state.round, "file": models, "kept": kept, "now": state.now, "strategy": plain,
-            "totals": state.totals,
+            "round": state.round, "file": models, "kept": kept, "now": state.now, "totals": state.totals,
         }  # fmt: skip
         part = self.folder / "state.part"
         part.write_text(json.dumps(values))
@@ -126,11 +127,37 @@ class Checkpoints:
             },
             now=values["now"],
             aggregator=_below("aggregator.", tensors),
-            strategy={**values["strategy"], **_below("strategy.", tensors)},
+            strategy=_unpacked(tensors["strategy"]) if "strategy" in tensors else {},
             totals=values["totals"],
         )
         self._models, self._needed = values["file"], _client_files(state)
         return state
+
+
+def _packed(values: dict[str, Any]) -> torch.Tensor:
+    """A strategy's state as bytes.
+
+    Raises:
+        RunFailed: if they could not be read again.
+    """
+    buffer = io.BytesIO()
+    try:
+        torch.save(values, buffer)
+        packed = torch.frombuffer(bytearray(buffer.getvalue()), dtype=torch.uint8)
+        _unpacked(packed)
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0]
+        raise RunFailed(
+            "the strategy's state_dict must hold numbers, text, tensors, and lists, tuples and dicts of these: "
+            f"it cannot be kept ({type(error).__name__}: {reason})"
+        ) from error
+    return packed
+
+
+def _unpacked(packed: torch.Tensor) -> dict[str, Any]:
+    """The inverse of `_packed`; nothing but plain values and tensors is read, whoever has written the file."""
+    found: dict[str, Any] = torch.load(io.BytesIO(packed.numpy().tobytes()), weights_only=True)
+    return found
 
 
 def _client_files(state: State) -> set[str]:

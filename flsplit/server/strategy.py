@@ -58,15 +58,15 @@ class Strategy(ABC):
         return type(self).__module__.rpartition(".")[2]
 
     def state_dict(self) -> dict[str, Any]:
-        """What the next round needs of the rounds before, beside the models: it is in the checkpoint.
+        """What the next round needs of the rounds before, beside the models: it is in every checkpoint.
 
-        Tensors on the CPU, and whatever JSON can hold (text as keys); with `load_state_dict`, a resumed run gives the
-        same bits.
+        Returns:
+            numbers, text and tensors, in dicts, lists and tuples as you like.
         """
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what `state_dict` gave; called once, before the first round."""
+        """Go on from what `state_dict` gave, in a new object: called once when a run is resumed, and in no other."""
         assert not state, f"{self.name} keeps nothing from round to round"
 
     @abstractmethod

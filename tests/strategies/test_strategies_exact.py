@@ -213,6 +213,6 @@ def test_who_is_left_out_of_a_round_keeps_its_moments(tmp_path: Path) -> None:
     _, _, run = final(setting, tmp_path / "run", "clients_per_round=2")
     assert run.clients.groupby("round").client.nunique().tolist() == [2, 2, 2, 2]
     last = run.clients.groupby("client")["round"].max()
-    named = json.loads((tmp_path / "run" / "checkpoint" / "state.json").read_text())["moments"]
-    assert named == {str(client): f"{client}.{number}.npy" for client, number in last.items()}
-    assert {*named.values()} <= {path.name for path in (tmp_path / "run").rglob("clients/*.npy")}
+    named = json.loads((tmp_path / "run" / "checkpoint" / "state.json").read_text())["kept"]
+    assert named == {str(client): {"moments": f"{client}.{number}.moments.npy"} for client, number in last.items()}
+    assert {files["moments"] for files in named.values()} <= {path.name for path in (tmp_path / "run").rglob("clients/*.npy")}
