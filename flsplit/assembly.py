@@ -26,8 +26,9 @@ from flsplit.errors import options_of_the_user
 from flsplit.ledger.budget import Budget
 from flsplit.ledger.moves import ModelSize, Moves
 from flsplit.ledger.prices import PriceList, Tally, base_layout
+from flsplit.split.families import ClientModel, ServerModel
 from flsplit.split.host import ServerHost
-from flsplit.split.model import build, cut
+from flsplit.split.model import build, cut, family_of
 from flsplit.split.precision import autocast
 from flsplit.split.side import Side, SideState
 from flsplit.split.stacked.host import StackedHost
@@ -64,6 +65,7 @@ class Plan:
     split: bool
     placement: str
     proximal_mu: float
+    personal_buffers: bool
     profiles: dict[str, Any]
 
     def to_json(self) -> str:
@@ -87,14 +89,14 @@ class Assembly:
         self.classes = len(self.dataset.classes)
 
     @cached_property
-    def parts(self) -> tuple[nn.Module, nn.Module]:
+    def parts(self) -> tuple[ClientModel, ServerModel]:
         """Freshly initialised client-side and server-side model, to be copied; what is to be trained is marked.
 
         Raises:
             UserError: if they cannot be trained so.
         """
         model = self.config.model
-        client, server = cut(self._vit, model.split_point)
+        client, server = cut(self._whole, model.split_point, family_of(model.name, model.family))
         ways = (model.tune, model.tune_args), (model.tune_server, model.tune_server_args)
         for side, part, (name, options) in zip(("client", "server"), (client, server), ways):
             with torch.random.fork_rng(devices=[]), options_of_the_user():
@@ -104,11 +106,11 @@ class Assembly:
         return client, server
 
     @cached_property
-    def _vit(self) -> nn.Module:
+    def _whole(self) -> nn.Module:
         model = self.config.model
         return build(
             model.name, classes=self.classes, image_size=self.plan.image_size, pretrained=model.pretrained,
-            seed=self.config.seed,
+            seed=self.config.seed, family=model.family,
         )  # fmt: skip
 
     @cached_property
@@ -122,7 +124,7 @@ class Assembly:
     @cached_property
     def pipeline(self) -> Pipeline:
         """From tables to batches on the device."""
-        cfg = getattr(self._vit, "pretrained_cfg", None) or {}
+        cfg = getattr(self._whole, "pretrained_cfg", None) or {}
         half = (0.5, 0.5, 0.5)
         return Pipeline(
             image_size=self.plan.image_size, augment=self.config.augment, mean=tuple(cfg.get("mean", half)),
@@ -224,7 +226,8 @@ class Assembly:
             trained: whether it is to be trained, which `compile` is for.
         """
         side = self._side("client")
-        setattr(side.model, "with_scores", side.stages.compressor.needs_scores)  # noqa: B010 (a module's attribute)
+        assert isinstance(side.model, ClientModel)
+        side.model.with_scores = side.stages.compressor.needs_scores
         return self._compiled(side) if trained else side
 
     def server_side(self, *, trained: bool = False) -> Side:
@@ -269,12 +272,13 @@ class Assembly:
     def _side(self, name: str) -> Side:
         """A side, `client` or `server`; what stages keep stays with the client, or goes with the server-side model."""
         stages, state = self.stages(), []
-        if name == "client":
-            state = stages.state(name)
-        halves = stages.halves(name) if name == "client" else [*stages.halves(name), *stages.state(name)]
         model = self.parts[0] if name == "client" else self.parts[1]
+        model = copy.deepcopy(model).train()
+        if name == "client":
+            state = [*stages.state(name), *([model] if self.plan.personal_buffers else [])]
+        halves = stages.halves(name) if name == "client" else [*stages.halves(name), *stages.state(name)]
         return Side(
-            copy.deepcopy(model).train(), stages, halves=halves, own=state, lr=self.config.lr, device=self.device,
+            model, stages, halves=halves, own=state, lr=self.config.lr, device=self.device,
             proximal_mu=self.plan.proximal_mu,
         )  # fmt: skip
 
@@ -287,7 +291,7 @@ class Assembly:
         tokens, width = self.activations
         seed, shape = self.config.seed, self._shape(self.config.batch_size)
         compressor = self.config.compressor_instance(ratio).bind(
-            tokens=tokens, width=width, prefix_tokens=getattr(self._vit, "num_prefix_tokens", 1),
+            tokens=tokens, width=width, prefix_tokens=self.parts[0].prefix_tokens,
             generator=torch_stream(seed, "compressor"),
         )  # fmt: skip
         behind, layout = [], compressor.layout(shape)

@@ -163,7 +163,7 @@ def prepare(config: Config) -> Prepared:
         config=config, data=str(dataset.path.resolve()), device=device,
         clients=str(out.resolve() / "checkpoint" / "clients.npz"), image_size=_image_size(config, dataset),
         moves=strategy.moves, split=strategy.split, placement=strategy.placement,
-        proximal_mu=strategy.aggregator.proximal_mu,
+        proximal_mu=strategy.aggregator.proximal_mu, personal_buffers=strategy.personal_buffers,
         profiles={str(client): asdict(profile) for client, profile in profiles.items()},
     )  # fmt: skip
     assembly = assembly_for(plan.to_json())
@@ -288,6 +288,12 @@ def _profiles(config: Config, out: Path) -> dict[int, Profile]:
 
 def _check_sides(strategy: Strategy, assembly: Assembly) -> None:
     client, server = assembly.client_side(), assembly.server_side()
+    config, compressor = assembly.config, client.stages.compressor
+    if compressor.needs_scores and not assembly.parts[0].has_scores:
+        raise UserError(
+            f"compressor={compressor.name} needs the attention of a class token, which {config.model.name} does not "
+            f"have; choose another, such as topk, or a Vision Transformer that classifies from its class token"
+        )
     if not client.parameters and not server.parameters:
         raise UserError(
             "model.tune and model.tune_server leave nothing to train; one of them must be another, such as all"

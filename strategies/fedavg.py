@@ -22,13 +22,13 @@ class FedAvg(Strategy):
     placements: ClassVar[tuple[str, ...]] = ("replica",)
     moves = Moves(down=1, up=1, whole=True)
     split = False
-    note = "fedavg: clients hold the whole model; the compressor and the split point play no part"
+    note = "fedavg: clients hold the whole model; what lies at the split point plays no part"
 
     def adapt(self, config: Config) -> Config:
         """See `Strategy`."""
         if config.budget.base_epochs is not None and not config.budget.count_models:
             raise UserError("budget.count_models must be true for fedavg: models are all that it sends")
-        return replace(config, compressor={"name": "base"})
+        return replace(config, compressor={"name": "base"}, quantizer={"name": "none"}, channel={"name": "clean"})
 
     def round(self, fed: Federation, clients: Sequence[int]) -> None:
         """See `Strategy`."""

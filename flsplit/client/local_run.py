@@ -113,7 +113,7 @@ class LocalRun:
         kept = {field: vectors.read(file) for field, file in self._task.kept.get(self.client, {}).items()}
         state = SideState(**kept) if "weights" in kept else replace(self._of.hub.get(model), **kept)
         self.side.load(state)
-        for field, size in (("moments", 2 * state.weights.numel() + 1), ("weights", state.weights.numel())):
+        for field, size in (("moments", 2 * self.side.trained + 1), ("weights", state.weights.numel())):
             if field in self._task.keep:  # so that the file is there by the end of the round
                 vectors.make_room(self._task.file(self.client, field), size)
         if "weights" not in self._task.keep and not self._task.relay:  # it will be averaged

@@ -32,6 +32,7 @@ class ModelConfig:
     image_size: int | None
     split_point: int
     default_lr: float
+    family: str | None = None
     tune: str = "all"
     tune_args: dict[str, Any] = field(default_factory=dict)
     tune_server: str = "all"

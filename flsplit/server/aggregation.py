@@ -217,13 +217,17 @@ class Aggregator:
         """What the models of a round are to be added to: `add(parts, weight)`, `empty`."""
         return Replies() if self._kind.compares else RunningMean()
 
-    def aggregate(self, number: int, current: Tensor, collected: RunningMean | Replies) -> Tensor:
+    def aggregate(
+        self, number: int, current: Tensor, collected: RunningMean | Replies, *, plain: Sequence[slice] = ()
+    ) -> Tensor:
         """Turn the clients' vectors of a round into the next global vector.
 
         Args:
             number: of the round, from 1.
             current: the global vector that the round started from, (P,) fp32.
             collected: from `collect`.
+            plain: parts that take no step along the mean but become it; strategies that choose among clients do so of
+                these parts too.
 
         Returns:
             (P,) fp32.
@@ -246,7 +250,11 @@ class Aggregator:
             _, metrics = self._ask(number, [(vector - current, weight) for vector, weight in replies])
             return replies[round(metrics["reply"])][0].clone()
         arrays, _ = self._ask(number, replies)
-        return torch.from_numpy(np.concatenate(arrays.to_numpy_ndarrays()).astype(np.float32, copy=False))
+        new = torch.from_numpy(np.concatenate(arrays.to_numpy_ndarrays()).astype(np.float32, copy=False))
+        if self._kind.carried:
+            for part in plain:
+                new[part] = replies[0][0][part]
+        return new
 
     def state(self) -> dict[str, Tensor]:
         """What the next round needs of the rounds before, by name, (P,) each; with `load`, it gives the same bits."""

@@ -96,7 +96,8 @@ class Server:
             messenger, hub, models=(start.client_model, start.server_model), placement=strategy.placement,
             aggregator=strategy.aggregator, persist=config.optimizer_state == "persist", seed=config.seed,
             files=self._checkpoints.clients, moves=strategy.moves, model_size=assembly.model_size,
-            stack=config.engine.stack,
+            stack=config.engine.stack, trained=(evaluator.client.trained, evaluator.server.trained),
+            personal_buffers=strategy.personal_buffers,
         )  # fmt: skip
         strategy.aggregator.load(start.aggregator)
         self._aggregator = strategy.aggregator

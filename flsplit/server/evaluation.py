@@ -38,8 +38,8 @@ class Evaluator:
 
     def __init__(self, assembly: Assembly) -> None:
         self._assembly = assembly
-        self._client, self._server = assembly.client_side(), assembly.server_side()
-        self._compress = self._client.stages.compressor.at_eval
+        self.client, self.server = assembly.client_side(), assembly.server_side()
+        self._compress = self.client.stages.compressor.at_eval
 
     @torch.no_grad()
     def score(
@@ -50,7 +50,7 @@ class Evaluator:
         Returns:
             the score, or None where there are no samples.
         """
-        for side, state in zip((self._client, self._server), models):
+        for side, state in zip((self.client, self.server), models):
             side.load(replace(state, moments=None))
             side.modules.eval()
         loss = torch.zeros((), dtype=torch.float64, device=self._assembly.device)
@@ -67,7 +67,7 @@ class Evaluator:
         if not self._compress:
             yield from self._assembly.pipeline.eval_batches(table, indices, BATCH[self._assembly.device.type])
             return
-        group = self._client.stages.compressor.group_size
+        group = self.client.stages.compressor.group_size
         size = self._assembly.config.batch_size
         for images, labels in self._assembly.pipeline.eval_batches(table, indices, size):
             whole = len(labels) - len(labels) % group
@@ -77,11 +77,11 @@ class Evaluator:
 
     def _logits(self, images: Tensor, labels: Tensor) -> Tensor:
         with self._assembly.autocast():
-            z, scores = self._client.model(images)
+            z, scores = self.client.model(images)
             if not self._compress:
-                return self._server.model(z)
+                return self.server.model(z)
             stream = self._assembly.stream(-1, 0)(0)
-            payload = self._client.stages.compressor.compress(z, labels, scores, generator=stream)
+            payload = self.client.stages.compressor.compress(z, labels, scores, generator=stream)
             shape = shape_of(z, self._assembly.classes)
-            received, _ = self._server.stages.compressor.decompress(payload, shape)
-            return self._server.stages.compressor.expand(self._server.model(received), payload)
+            received, _ = self.server.stages.compressor.decompress(payload, shape)
+            return self.server.stages.compressor.expand(self.server.model(received), payload)

@@ -55,12 +55,14 @@ class Federation:
         moves: Moves,
         model_size: ModelSize,
         stack: int,
+        trained: tuple[int, int],
+        personal_buffers: bool,
     ) -> None:
         self._messenger, self._hub = messenger, hub
         self._placement, self._aggregator = placement, aggregator
         self._persist, self._seed, self._files = persist, seed, files
         self._moves, self._model_size = moves, model_size
-        self._stack = stack
+        self._stack, self._trained, self._personal_buffers = stack, trained, personal_buffers
         self.round = 0
         self.client_model, self.server_model = models
         self.now: float | None = None
@@ -160,7 +162,8 @@ class Federation:
 
     def has_own_model(self, client: int) -> bool:
         """Whether a client would use another client-side model than the others."""
-        return "weights" in self.kept.get(client, {})
+        kept = self.kept.get(client, {})
+        return "weights" in kept or (self._personal_buffers and "own" in kept)
 
     @contextmanager
     def shared_server_model(self) -> Iterator[None]:
@@ -182,7 +185,8 @@ class Federation:
         """Average what the clients bring back, each weighted by the samples it has processed.
 
         The aggregator sees a client's model and its replica of the server-side model as one vector; the replicas'
-        optimizer moments are averaged plainly. Clients that failed are left out.
+        optimizer moments are averaged plainly, and so are buffers, whatever step an aggregator takes along the mean:
+        they are statistics, not weights. Clients that failed are left out.
 
         Returns:
             the new client-side and server-side model; unchanged where clients bring none.
@@ -205,8 +209,10 @@ class Federation:
         if collected.empty:
             raise self._all_failed(seen)
         start = [self.client_model.weights] * client_models + [self.server_model.weights] * replicas
-        new = self._aggregator.aggregate(self.round, torch.cat(start), collected)
         size = self.client_model.weights.numel() if client_models else 0
+        buffers = [slice(self._trained[0], size)] * client_models
+        buffers += [slice(size + self._trained[1], size + self.server_model.weights.numel())] * replicas
+        new = self._aggregator.aggregate(self.round, torch.cat(start), collected, plain=buffers)
         client_model = SideState(new[:size]) if client_models else self.client_model
         server_model = SideState(new[size:], moments.value()) if replicas else self.server_model
         return client_model, server_model

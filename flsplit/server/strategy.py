@@ -13,6 +13,8 @@ from flsplit.ledger.moves import Moves
 from flsplit.server.aggregation import Aggregator
 from flsplit.server.federation import Federation
 
+BUFFERS = ("average", "personal")
+
 
 class Strategy(ABC):
     """Who talks to which server-side model, in which order, and what is averaged.
@@ -22,6 +24,8 @@ class Strategy(ABC):
             host); None is the first of `placements`.
         aggregator: the Flower strategy that averages models.
         aggregator_args: its keyword arguments.
+        buffers: running statistics of the client-side model, such as batch normalisation's: `average`: they travel and
+            are averaged with it; `personal`: each client keeps its own. Those of the server-side model go with it.
 
     Raises:
         UserError: for an option that does not fit.
@@ -40,6 +44,7 @@ class Strategy(ABC):
         placement: str | None = None,
         aggregator: str = "fedavg",
         aggregator_args: Mapping[str, Any] | None = None,
+        buffers: str = "average",
     ) -> None:
         self.placement = self.placements[0] if placement is None else placement
         if self.placement not in self.placements:
@@ -47,6 +52,11 @@ class Strategy(ABC):
                 f"strategy.placement must be {' or '.join(self.placements)} for {self.name}, got {self.placement!r}"
             )
         self.aggregator = Aggregator(aggregator, aggregator_args or {})
+        if buffers not in BUFFERS:
+            raise UserError(f"strategy.buffers must be {' or '.join(BUFFERS)}, got {buffers!r}")
+        if buffers == "personal" and not self.split:
+            raise UserError(f"strategy.buffers must be average for {self.name}, whose clients hold the whole model")
+        self.personal_buffers = buffers == "personal"
 
     def adapt(self, config: Config) -> Config:
         """The configuration as this strategy has it, where keys play no part in it."""

@@ -102,6 +102,11 @@ class Side:
         return self._weights.size
 
     @property
+    def trained(self) -> int:
+        """Q, the number of floats that are trained; they come first among those that travel."""
+        return len(self._trained)
+
+    @property
     def stays(self) -> int:
         """Floats of the model that travel once, if at all: parameters that are not trained, and buffers of its own."""
         return sum(p.numel() for p in self.modules.parameters() if not p.requires_grad) + self._own.size

@@ -44,7 +44,7 @@ def tells_a_fault(error: str, file: Path) -> bool:
     "place",
     [
         "flsplit.experiment.data.load", "flsplit.experiment.data.partition", "flsplit.experiment.engine.workers",
-        "flsplit.assembly.build", "flsplit.assembly.cut", "flsplit.split.model.VisionTransformer",
+        "flsplit.assembly.build", "flsplit.assembly.cut", "flsplit.split.families.vit.VisionTransformer",
         "flsplit.compose._sweep_job", "flsplit.config.schema.read"
     ],
 )  # fmt: skip

@@ -23,12 +23,17 @@ MODELS = {
     "qk_norm": lambda: small(qk_norm=True, init_values=1e-2),
     "pre_norm": lambda: small(pre_norm=True, no_embed_class=True),
 }
+WITHOUT_SCORES = {
+    "no_class_token": lambda: small(class_token=False, global_pool="avg"),
+    "average": lambda: small(global_pool="avg"),
+    "attention_pool": lambda: small(class_token=False, global_pool="map"),
+}
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", [*MODELS, *WITHOUT_SCORES])
 @pytest.mark.parametrize("split_point", [1, 3])
 def test_client_then_server_is_the_uncut_model_to_the_bit(name: str, split_point: int) -> None:
-    model = MODELS[name]()
+    model = {**MODELS, **WITHOUT_SCORES}[name]()
     images = torch.randn(3, 3, *model.patch_embed.img_size, generator=torch.Generator().manual_seed(2))
     client, server = cut(model, split_point)
     whole = model(images)
@@ -72,6 +77,14 @@ def test_scores_are_the_class_tokens_row_of_the_full_attention_map(name: str) ->
     assert scores.shape == z.shape[:2] and not scores.requires_grad and z.requires_grad
 
 
+@pytest.mark.parametrize("name", WITHOUT_SCORES)
+def test_there_are_scores_only_where_the_class_token_classifies(name: str) -> None:
+    client, _ = cut(WITHOUT_SCORES[name](), 2)
+    assert not client.has_scores
+    assert client(torch.zeros(2, 3, 16, 16))[1] is None
+    assert client.prefix_tokens == (1 if name == "average" else 0)
+
+
 def test_scores_can_be_left_out() -> None:
     client, _ = cut(MODELS["micro"](), 3)
     client.with_scores = False
@@ -87,8 +100,6 @@ def test_a_split_point_outside_the_model_is_refused(split_point: int) -> None:
 @pytest.mark.parametrize(
     ("model", "reason"),
     [
-        (lambda: small(class_token=False, global_pool="avg"), "no class token"),
-        (lambda: small(global_pool="avg"), "'avg' pooling"),
         (lambda: timm.create_model("deit_tiny_distilled_patch16_224"), "plain timm VisionTransformer"),
         (lambda: timm.create_model("resnet18"), "plain timm VisionTransformer"),
     ],

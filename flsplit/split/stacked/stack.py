@@ -86,6 +86,11 @@ class Stack:
         roots = squares.sqrt().div_(second.sqrt().float()).add_(EPS)
         weights.sub_(means.div(roots).mul_((self._lr / first).float()))
 
+    @property
+    def trained(self) -> int:
+        """See `Side.trained`; all that there is."""
+        return self._weights.shape[1]
+
     def lane(self, index: int) -> Lane:
         """A lane, from 0."""
         return Lane(self, index)
@@ -127,6 +132,11 @@ class Lane:
 
     stack: Stack
     index: int
+
+    @property
+    def trained(self) -> int:
+        """See `Side.trained`."""
+        return self.stack.trained
 
     def load(self, state: SideState) -> None:
         """See `Side.load`."""

@@ -6,6 +6,8 @@ from strategies import SideState, Strategy
 class FedBuff(Strategy):
     """Clients start from the newest models and report when they are done; a round is one step of the server.
 
+    Who has reported starts again, if it takes part, when the server has stepped.
+
     Args:
         buffer: K, reports to a step.
         server_lr: of the step along the mean of the differences, each divided by sqrt(1 + staleness).

@@ -1,0 +1,118 @@
+"""Models as timm builds them, with everything that can go wrong said in one line."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any, cast
+
+import timm
+from huggingface_hub import constants
+from timm.models import load_state_dict
+from torch import nn
+
+from flsplit.errors import UserError
+from flsplit.online import reachable as hub_reachable
+from flsplit.typed import nearest
+
+DEIT = {"deit_tiny": "deit_tiny_patch16_224.fb_in1k", "deit_small": "deit_small_patch16_224.fb_in1k"}
+
+
+def create(name: str, kind: str, *, classes: int, pretrained: bool | str, **options: object) -> nn.Module:
+    """Build a model of timm's.
+
+    Args:
+        name: `deit_tiny`, `deit_small`, or timm's name.
+        kind: what it should be, for a message.
+        classes: L; the head is new.
+        pretrained: timm's weights from its Hub (`True`), none (`False`), or a weights file in timm's names.
+        options: further arguments of the model.
+
+    Raises:
+        UserError: unknown name, unusable model or weights.
+    """
+    _check_name(name)
+    options["num_classes"] = classes
+    if isinstance(pretrained, str):
+        options["pretrained_cfg_overlay"] = {"file": str(Path(pretrained))}
+    try:
+        with _offline_if_unreachable() if pretrained is True else nullcontext(), _quiet():
+            model: nn.Module = timm.create_model(DEIT.get(name, name), pretrained=bool(pretrained), **options)
+    except Exception as error:
+        if (reason := _explain(name, kind, pretrained, error)) is None:
+            raise
+        raise UserError(reason) from error
+    if isinstance(pretrained, str):
+        _check_weights(model, name, pretrained)
+    return model
+
+
+def _check_name(name: str) -> None:
+    """Refuse what timm does not know, before it looks on the Hub or on the disk."""
+    base, _, tag = DEIT.get(name, name).partition(".")
+    if not timm.is_model(base):
+        hint = nearest(name, ["vit_micro", *DEIT, *timm.list_models()])
+        raise UserError(f"model.name must be a model of timm, got {name!r}{hint}")
+    if tag and f"{base}.{tag}" not in (tags := timm.list_pretrained(f"{base}.*")):
+        raise UserError(f"model.name: timm has no weights {name!r}{nearest(name, tags)}")
+
+
+def _check_weights(model: nn.Module, name: str, path: str) -> None:
+    """Refuse a file that leaves a part of the model without weights, the head apart: timm loads it all the same."""
+    missing = set(model.state_dict()) - set(load_state_dict(path)) - _head(model)
+    if missing:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise UserError(f"model.pretrained: {path} does not fit {name}: it lacks {min(missing)}{more}")
+
+
+def _head(model: nn.Module) -> set[str]:
+    """Names of the classifier's weights, which are new."""
+    found = cast("dict[str, Any]", model.pretrained_cfg)["classifier"]
+    classifiers = (found,) if isinstance(found, str) else found
+    return {name for name in model.state_dict() if name.partition(".")[0] in classifiers}
+
+
+def _explain(name: str, kind: str, pretrained: bool | str, error: Exception) -> str | None:
+    """What the user can do about timm's refusal; None where nothing of the user's is behind it."""
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    if isinstance(error, TypeError):
+        return f"model: {name} is not {kind} that timm can build for a given image size"
+    if isinstance(pretrained, str):
+        if "size mismatch" in str(error):
+            return f"model.pretrained: {pretrained} does not fit {name}: {str(error).splitlines()[1].strip()}"
+        return f"model.pretrained: {pretrained} is not a weights file that timm can read ({reason.partition('. ')[0]})"
+    if pretrained and isinstance(error, OSError):
+        return (
+            f"model.pretrained=true: the Hugging Face Hub, which has the weights of {name}, cannot be reached; "
+            "give a local file with model.pretrained=FILE, or model.pretrained=false"
+        )
+    return None if name in DEIT else f"model: cannot build {name}: {reason}"
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No warnings of PyTorch's and timm's: what matters of them is said by `build`'s own errors."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+@contextmanager
+def _offline_if_unreachable() -> Iterator[None]:
+    """Spare the user the Hub's many retries where it cannot be reached; cached weights are found all the same."""
+    if hub_reachable():
+        yield
+        return
+    before, constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE, True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
