@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 WIDTH, BLOCKS = 64, 3  # of the client side of vit_micro
 BLOCK = 8 * WIDTH * WIDTH + 11 * WIDTH  # two norms, qkv, projection and both layers of the MLP, with biases
 FLOAT = 32
-LONGER = ("dataset.train_limit=300", "partition=iid", "rounds=4")
+LONGER = ("dataset.train_limit=400", "partition=iid", "rounds=4")
 
 
 def moved(run) -> list[int]:
