@@ -318,7 +318,7 @@ def _check_stack(strategy: Strategy, assembly: Assembly) -> None:
 
 
 def _device(config: Config) -> str:
-    hidden = config.engine.name == "ray" and config.engine.gpus_per_client == 0 and config.device == "auto"
+    hidden = config.engine.name != "inline" and config.engine.gpus_per_client == 0 and config.device == "auto"
     return "cuda" if config.device != "cpu" and not hidden and torch.cuda.is_available() else "cpu"
 
 

@@ -18,7 +18,7 @@ import flsplit
 from experiments.bench import message_client, message_splitfed
 from experiments.bench.case import Result, compare
 from experiments.bench.workload import Workload
-from flsplit import engine
+from flsplit.engine import session
 from flsplit.compose import compose
 from flsplit.experiment import lay_out, prepare
 
@@ -47,7 +47,7 @@ def run(*, pairs: int) -> Iterator[Result]:
 
 def ours(keys: list[str], folder: Path) -> float:
     """Samples per second of flsplit, start-up and evaluation apart."""
-    engine.start_ray(cpus=CPUS)
+    session.start_ray(cpus=CPUS)
     return float(flsplit.run(on_ray(keys, folder)).summary["samples_per_second"])
 
 
@@ -79,7 +79,7 @@ def with_messages(keys: list[str]) -> message_splitfed.Outcome:
         outcomes.append(message_splitfed.serve(grid, plan.to_json()))
 
     engine.quiet()
-    engine.start_ray(cpus=CPUS)
+    session.start_ray(cpus=CPUS)
     threads = torch.get_num_threads()
     resources = {"num_cpus": CPUS, "num_gpus": 1.0 if plan.device == "cuda" else 0.0}
     try:

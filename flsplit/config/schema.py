@@ -133,7 +133,7 @@ class Config:
 
 P = TypeVar("P", str, str | None)
 
-ENGINES = ("ray", "inline")
+ENGINES = ("ray", "flower", "inline")
 _CHOICES = {
     "augment": ("none", "paper"),
     "optimizer_state": ("persist", "reset"),
@@ -278,11 +278,11 @@ def _check_cpus(engine: EngineConfig) -> None:
     share, there = engine.cpus_per_client, os.cpu_count() or 1
     if not (share > 0 and math.isfinite(share)):
         raise UserError(f"engine.cpus_per_client must be a positive number, got {share}")
-    if engine.name == "ray" and engine.address is None and share > there:
+    if engine.name != "inline" and engine.address is None and share > there:
         raise UserError(f"engine.cpus_per_client must be at most {there}, the CPUs of this machine, got {share:g}")
     if share > 1024:
         raise UserError(f"engine.cpus_per_client must be at most 1024, got {share:g}")
-    if engine.name == "ray" and share > 1 and share % 1:
+    if engine.name != "inline" and share > 1 and share % 1:
         raise UserError(f"engine.cpus_per_client must be a whole number or below 1, as Ray counts, got {share:g}")
 
 
@@ -310,5 +310,5 @@ def _check_gpus(config: Config) -> None:
     if share > there:
         seen = f"{there} here" if there else "none here; use auto or 0"
         raise UserError(f"engine.gpus_per_client={share:g} asks for more GPUs than PyTorch sees: {seen}")
-    if config.engine.name == "ray" and share > 1 and share % 1:
+    if config.engine.name != "inline" and share > 1 and share % 1:
         raise UserError(f"engine.gpus_per_client must be a whole number or below 1, as Ray counts, got {share:g}")

@@ -22,7 +22,7 @@ from flsplit.server.federation import Federation
 from flsplit.server.messenger import Messenger
 from flsplit.server.strategy import build
 from flsplit.streams import numpy_stream
-from flsplit.transport.hub import Hub
+from flsplit.transport.hub import ServerHub
 from flsplit.transport.task import Report
 
 SHOW_EVERY = 0.25  # seconds
@@ -69,7 +69,7 @@ class Server:
         self.own: dict[int, float] = {}
         self.totals = Totals(Tally())
 
-    def run(self, grid: Grid, hub: Hub) -> None:
+    def run(self, grid: Grid, hub: ServerHub) -> None:
         """All rounds that are still to be run.
 
         Raises:
@@ -80,7 +80,7 @@ class Server:
         finally:
             self._save()
 
-    def _run(self, grid: Grid, hub: Hub) -> None:
+    def _run(self, grid: Grid, hub: ServerHub) -> None:
         self._assembly = assembly = assembly_for(self._plan)
         config = assembly.config
         self._hub = hub

@@ -20,7 +20,7 @@ from flsplit.server.messenger import Messenger
 from flsplit.split.side import SideState
 from flsplit.streams import numpy_stream
 from flsplit.transport import vectors
-from flsplit.transport.hub import Hub, ModelLost
+from flsplit.transport.hub import ModelLost, ServerHub
 from flsplit.transport.task import Kept, Report, Task
 
 Models = tuple[SideState, SideState]  # client-side and server-side
@@ -44,7 +44,7 @@ class Federation:
     def __init__(
         self,
         messenger: Messenger,
-        hub: Hub,
+        hub: ServerHub,
         *,
         models: tuple[SideState, SideState],
         placement: str,

@@ -11,8 +11,8 @@ from flsplit.ledger.prices import Tally
 from flsplit.transport.task import Report
 
 
-def to_record(**values: str) -> RecordDict:
-    """A message's content out of named texts."""
+def to_record(**values: str | list[str]) -> RecordDict:
+    """A message's content out of named texts, or lists of them."""
     return RecordDict({"flsplit": ConfigRecord(dict(values))})
 
 

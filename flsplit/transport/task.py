@@ -46,6 +46,11 @@ class Task:
         """Where `client` keeps a field."""
         return self.place.format(client=client, field=field)
 
+    @property
+    def needs(self) -> list[str]:
+        """Keys of the models at the hub that the task starts from."""
+        return [key for key in (self.client_model, self.server_model) if key is not None]
+
     def to_json(self) -> str:
         """Text from which `from_json` makes the same task."""
         return json.dumps(vars(self))
