@@ -8,7 +8,6 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from uuid import uuid4
 
 import numpy as np
 import pandas as pd
@@ -29,7 +28,7 @@ from flsplit.experiment import execute, peak_megabytes, prepare, read_run, sprea
 from flsplit.record.tables import CLIENTS, PARTITION, ROUNDS
 from flsplit.server.checkpoint import Checkpoints
 from flsplit.split.side import SideState
-from flsplit.transport.hub import Hub, LocalHub, ModelLost, RayHub
+from flsplit.transport.hub import LocalHub, ModelLost, ServerHub
 
 SMALL = [
     "clients=5", "clients_per_round=3", "rounds=2", "batch_size=8", "dataset.train_limit=160",
@@ -78,14 +77,10 @@ def ray_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Everything above on Ray, in one simulation: its workers stay, experiments follow each other."""
     folder = tmp_path_factory.mktemp("ray")
 
-    def main(grid: Grid, _: Hub) -> None:
+    def main(grid: Grid, hub: ServerHub) -> None:
         for name, keys in {**BOTH, **ONE}.items():
-            hub = RayHub(f"test-{uuid4().hex[:12]}", create=True)
-            try:
-                config = compose([*keys, "engine=ray", f"out={folder / name}"])
-                execute(config, quiet=True, start=lambda rounds, hub=hub: rounds(grid, hub))  # type: ignore[misc]
-            finally:
-                hub.close()
+            config = compose([*keys, "engine=ray", f"out={folder / name}"])
+            execute(config, quiet=True, start=lambda rounds: rounds(grid, hub))
 
     plan = prepare(compose([*SMALL, *HARD, "engine=ray", f"out={folder / 'none'}"])).plan
     engine.run(plan, client_app, 2, main)

@@ -18,8 +18,8 @@ import flsplit
 from experiments.bench import message_client, message_splitfed
 from experiments.bench.case import Result, compare
 from experiments.bench.workload import Workload
-from flsplit.engine import session
 from flsplit.compose import compose
+from flsplit.engine import quiet, session
 from flsplit.experiment import lay_out, prepare
 
 CPUS = 2
@@ -78,7 +78,7 @@ def with_messages(keys: list[str]) -> message_splitfed.Outcome:
     def _main(grid: Grid, context: Context) -> None:
         outcomes.append(message_splitfed.serve(grid, plan.to_json()))
 
-    engine.quiet()
+    quiet()
     session.start_ray(cpus=CPUS)
     threads = torch.get_num_threads()
     resources = {"num_cpus": CPUS, "num_gpus": 1.0 if plan.device == "cuda" else 0.0}

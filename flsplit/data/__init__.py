@@ -3,7 +3,6 @@
 from flsplit.data.config import DatasetConfig
 from flsplit.data.errors import DataError
 from flsplit.data.partition import PartitionConfig, partition, split_holdout, validate
-from flsplit.data.pipeline import Pipeline
 from flsplit.data.source import Dataset, check, load
 from flsplit.data.table import Table
 
@@ -12,7 +11,6 @@ __all__ = [
     "Dataset",
     "DatasetConfig",
     "PartitionConfig",
-    "Pipeline",
     "Table",
     "check",
     "load",

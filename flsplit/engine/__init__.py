@@ -7,21 +7,38 @@ for every client, and with the hub that goes with it; `workers(config, cuda)` is
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from flsplit.assembly import Plan
 from flsplit.config.schema import Config
-from flsplit.transport.hub import ServerHub
 
 if TYPE_CHECKING:
     from flwr.clientapp import ClientApp
     from flwr.serverapp import Grid
 
-ServerMain = Callable[["Grid", ServerHub], None]
+    from flsplit.assembly import Plan
+    from flsplit.transport.hub import ServerHub
 
-__all__ = ["ServerMain", "quiet", "run", "workers"]
+ServerMain = Callable[["Grid", "ServerHub"], None]
+
+__all__ = ["ServerMain", "begin", "leave", "quiet", "run", "workers"]
+
+
+def begin(config: Config) -> None:
+    """Have Ray start, where the engine needs it, beside what comes before the run; `leave` ends it again."""
+    if config.engine.name != "inline":
+        from flsplit.engine.session import begin_ray
+
+        quiet()
+        begin_ray(config.engine.address)
+
+
+def leave() -> None:
+    """End or leave what `begin` or a run has started; nothing where there is none."""
+    if (session := sys.modules.get("flsplit.engine.session")) is not None:
+        session.leave_ray()
 
 
 def run(plan: Plan, client_app: ClientApp, workers: int, main: ServerMain) -> None:

@@ -1,4 +1,4 @@
-"""What the grids of flsplit's own engines have in common: nodes, and messages without a task of Flower's around them."""
+"""What the grids of flsplit's own engines have in common: nodes, and messages that need no task of Flower's."""
 
 from __future__ import annotations
 

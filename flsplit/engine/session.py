@@ -9,8 +9,10 @@ import logging
 import os
 import sys
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Event, Thread
 
 import ray
 import torch
@@ -22,6 +24,8 @@ from flsplit.errors import UserError
 _FOR_WORKERS = ("FLWR_TELEMETRY_ENABLED", "FLWR_DISABLE_UPDATE_CHECK", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO")
 _ours: set[str] = set()
 """Names of the Rays that flsplit has started or joined in this process: one at most, empty when it has left."""
+_beginning: dict[str, Future[None]] = {}
+_left = Event()
 
 
 def start_ray(address: str | None = None, *, cpus: int | None = None) -> None:
@@ -36,8 +40,13 @@ def start_ray(address: str | None = None, *, cpus: int | None = None) -> None:
     Raises:
         UserError: if no cluster can be joined.
     """
-    if ray.is_initialized():
-        return
+    if (future := _beginning.pop("ray", None)) is not None:
+        future.result()
+    elif not ray.is_initialized():
+        _start(address, cpus)
+
+
+def _start(address: str | None, cpus: int | None = None) -> None:
     with _environment(_variables()):
         try:
             if address is None:
@@ -54,11 +63,32 @@ def start_ray(address: str | None = None, *, cpus: int | None = None) -> None:
     _ours.add(_name())
 
 
+def begin_ray(address: str | None = None) -> None:
+    """Do in another thread what the next call of `start_ray` will wait for, and raise if it cannot be done."""
+    if ray.is_initialized():
+        return
+    future = _beginning["ray"] = Future[None]()
+
+    def work() -> None:
+        try:
+            _start(address)
+            future.set_result(None)
+        except BaseException as error:
+            future.set_exception(error)
+        _left.wait()  # Ray's processes end with the thread that has started them
+
+    _left.clear()
+    Thread(target=work, name="flsplit-ray", daemon=True).start()
+
+
 def leave_ray() -> None:
     """End the Ray that `start_ray` has started, or leave the cluster that it has joined; the caller's stays."""
+    if (future := _beginning.pop("ray", None)) is not None:
+        future.exception()  # waits
     if ray.is_initialized() and _name() in _ours:
         ray.shutdown()
     _ours.clear()
+    _left.set()
 
 
 def _name() -> str:
@@ -105,7 +135,7 @@ def count_workers(config: Config, cuda: bool) -> int:
     """
     if config.engine.address is not None:
         start_ray(config.engine.address)
-    if ray.is_initialized():
+    if ray.is_initialized() and "ray" not in _beginning:
         nodes = [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]
     else:
         nodes = [{"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count() if cuda else 0)}]
