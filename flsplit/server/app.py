@@ -18,7 +18,7 @@ from flsplit.ledger.prices import Tally
 from flsplit.record.tables import Recorder, Row
 from flsplit.server.checkpoint import Checkpoints, State
 from flsplit.server.evaluation import Evaluator, Score, mean
-from flsplit.server.federation import Federation
+from flsplit.server.federation import Federation, RoundLost
 from flsplit.server.messenger import Messenger
 from flsplit.server.strategy import build
 from flsplit.streams import numpy_stream
@@ -107,7 +107,7 @@ class Server:
         fed.kept, fed.now, fed.acquainted = dict(start.kept), start.now, set(self.totals.acquainted)
         if strategy.note is not None:
             self._progress.note(strategy.note)
-        number = start.round
+        number, lost = start.round, False
         able = self._able()
         while not self._over(number, able):
             number += 1
@@ -116,7 +116,7 @@ class Server:
             limits = self._limits(clients)
             fed.begin(number, limits)
             self._expect(number, clients, limits)
-            strategy.round(fed, clients)
+            lost = self._play(clients, lost)
             trained = time.perf_counter()
             self._charge()
             able = self._able()
@@ -127,6 +127,26 @@ class Server:
             self.totals.seconds += seconds
             self._finish(number, score, own, seconds)
         self.own = self._own_scores(evaluator, range(config.clients))
+
+    def _play(self, clients: Sequence[int], lost_before: bool) -> bool:
+        """Have the strategy run a round; where all clients have gone with their process, models stay as they were.
+
+        Returns:
+            whether that was so.
+
+        Raises:
+            RunFailed: if the round cannot be, or two in succession are lost.
+        """
+        fed = self._fed
+        models = fed.client_model, fed.server_model
+        try:
+            self._strategy.round(fed, clients)
+        except RoundLost:
+            if lost_before:
+                raise
+            fed.client_model, fed.server_model = models
+            return True
+        return False
 
     def _start(self) -> State:
         state = self._checkpoints.load()

@@ -7,9 +7,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from flwr.app import Message, MessageType
 from flwr.serverapp import Grid
 
+from flsplit.errors import RunFailed
 from flsplit.transport.records import from_record, reports_from_json, to_record
 from flsplit.transport.task import Report, Task
 
+TRIES = 3  # of a client process to build what it needs
 TTL = 90 * 24 * 3600.0  # seconds until Flower gives a message up
 
 
@@ -34,12 +36,19 @@ class Messenger:
             raise RuntimeError(f"the grid has {len(self._nodes)} nodes for {clients} clients")
 
     def warm_up(self, workers: int) -> None:
-        """Have `workers` worker processes build their models and data, side by side."""
+        """Have `workers` client processes build models and data, side by side; one that dies is given another try.
+
+        Raises:
+            RunFailed: if they cannot.
+        """
         nodes = self._nodes[:workers]
-        messages = [self._message({"plan": self._plan}, node, MessageType.QUERY) for node in nodes]
-        for reply in self._exchange(messages):
-            if reply.has_error():
-                raise RuntimeError(f"a client process cannot start: {_reason(reply)}")
+        for _ in range(TRIES):
+            messages = [self._message({"plan": self._plan}, node, MessageType.QUERY) for node in nodes]
+            failed = [_reason(reply) for reply in self._exchange(messages) if reply.has_error()]
+            if not failed:
+                return
+            nodes = nodes[: len(failed)]
+        raise RunFailed(f"a client process cannot start: {failed[0]}")
 
     def run(self, tasks: Sequence[Task]) -> Iterator[list[Report] | str]:
         """Run `tasks`, as many at a time as there are workers.

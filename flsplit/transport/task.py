@@ -78,6 +78,7 @@ class Report:
         server_model: key of its replica of the server-side model, if it has one.
         kept: files with what it keeps.
         error: why it failed, in one line; None if it did not.
+        lost: whether it failed with its process, rather than by itself.
     """
 
     client: int
@@ -86,3 +87,4 @@ class Report:
     server_model: str | None = None
     kept: Kept = field(default_factory=dict)
     error: str | None = None
+    lost: bool = False

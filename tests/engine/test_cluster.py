@@ -42,10 +42,11 @@ def two_nodes() -> Iterator[Any]:
 @pytest.mark.slow
 @pytest.mark.xdist_group("ray")
 def test_two_nodes_give_the_numbers_of_one(two_nodes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    homes: set[str] = set()
+    homes, alive = set[str](), set[str]()
     given = processes.Processes._give
 
     def spy(self: Any, member: Any, message: Any) -> None:
+        alive.update(node["NodeID"] for node in ray_nodes())
         homes.add(next(iter(placement_group_table(member.room)["bundles_to_node_id"].values())))
         given(self, member, message)
 
@@ -53,7 +54,7 @@ def test_two_nodes_give_the_numbers_of_one(two_nodes: Any, tmp_path: Path, monke
     keys = [*SMALL, "strategy.placement=central"]
     inline = flsplit.run([*keys, "engine=inline", f"out={tmp_path / 'inline'}"])
     ray = flsplit.run([*keys, f"engine.address={two_nodes.address}", f"out={tmp_path / 'ray'}"])
-    assert homes == {node["NodeID"] for node in ray_nodes()}  # each has a CPU for one process
+    assert len(alive) == 2 and homes == alive  # each has a CPU for one process
     pd.testing.assert_frame_equal(inline.rounds.drop(columns="seconds"), ray.rounds.drop(columns="seconds"))
     pd.testing.assert_frame_equal(inline.clients, ray.clients)
 
