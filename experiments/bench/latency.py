@@ -1,0 +1,64 @@
+"""`latency`: what a round of ten clients takes on Ray when nobody trains: tasks out, models both ways, reports back.
+
+Models are those of `vit_micro` at 8 px, each client takes both and hands both in; the server gets them all, and averages
+nothing. Warm processes, median over rounds.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Iterator
+
+from flwr.serverapp import Grid
+
+import flsplit.engine
+from experiments.bench.case import Result, measure
+from experiments.bench.latency_client import app
+from flsplit.assembly import assembly_for
+from flsplit.compose import compose
+from flsplit.experiment import prepare
+from flsplit.server.messenger import Messenger
+from flsplit.transport.hub import ServerHub
+from flsplit.transport.task import Task
+
+CLIENTS, ROUNDS, WARM = 10, 50, 10
+KEYS = [f"clients={CLIENTS}", "dataset.train_limit=200", "dataset.test_limit=20", "device=cpu", "engine=ray"]
+
+
+def run(*, pairs: int) -> Iterator[Result]:
+    """Milliseconds of an empty round."""
+    yield measure(
+        "latency", f"ms of an empty round of {CLIENTS} clients on Ray", milliseconds, pairs=pairs, goal=15.0,
+        at_least=False, note=f"vit_micro, models of both sides there and back, median of {ROUNDS} rounds",
+    )  # fmt: skip
+
+
+def milliseconds() -> float:
+    """The median of one run."""
+    prepared = prepare(compose(KEYS))
+    seconds: list[float] = []
+
+    def main(grid: Grid, hub: ServerHub) -> None:
+        plan = prepared.plan.to_json()
+        client_model, server_model = assembly_for(plan).initial()
+        messenger = Messenger(grid, plan, hub.address, CLIENTS, idle=lambda: None)
+        messenger.warm_up(prepared.workers)
+        for number in range(1, WARM + ROUNDS + 1):
+            began = time.perf_counter()
+            hub.new_round()
+            names = f"{number}/client", f"{number}/server"
+            hub.put(dict(zip(names, (client_model, server_model))))
+            tasks = [
+                Task(round=number, clients=(client,), client_model=names[0], server_model=names[1])
+                for client in range(CLIENTS)
+            ]
+            for reports in messenger.run(tasks):
+                assert not isinstance(reports, str), reports
+                [report] = reports
+                assert report.client_model is not None and report.server_model is not None
+                assert len(hub.take([report.client_model, report.server_model])) == 2
+            seconds.append(time.perf_counter() - began)
+
+    flsplit.engine.run(prepared.plan, app, prepared.workers, main)
+    return 1000 * statistics.median(seconds[WARM:])
