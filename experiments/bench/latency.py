@@ -1,6 +1,6 @@
 """`latency`: what a round of ten clients takes on Ray when nobody trains: tasks out, models both ways, reports back.
 
-Models are those of `vit_micro` at 8 px, each client takes both and hands both in; the server gets them all, and averages
+Models are those of `vit_micro` at 8 px; each client takes both and hands both in, the server gets them all and averages
 nothing. Warm processes, median over rounds.
 """
 
