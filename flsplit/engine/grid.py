@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from abc import abstractmethod
 from collections.abc import Iterable
-from uuid import uuid4
 
-from flwr.app import DEFAULT_TTL, Context, Message, Metadata, RecordDict
+from flwr.app import Context, Message, RecordDict
 from flwr.serverapp import Grid
 
+from flsplit.transport.records import RUN, addressed
+
 SERVER = 1  # the server's number among the nodes, as in Flower
-RUN = 1  # there is one run
 RAISED = 1  # Flower's code for a client that raised
 
 
@@ -41,7 +41,7 @@ class OwnGrid(Grid):
     def create_message(
         self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
     ) -> Message:
-        """A message to a node. `Message(content, node, ...)` would ask for Flower's own task; this one has its number.
+        """A message to a node.
 
         Args:
             content: what it says.
@@ -50,11 +50,7 @@ class OwnGrid(Grid):
             group_id: as the caller likes.
             ttl: seconds until it may be given up.
         """
-        metadata = Metadata(
-            run_id=RUN, message_id=uuid4().hex, src_node_id=SERVER, dst_node_id=dst_node_id, reply_to_message_id="",
-            group_id=group_id, created_at=time.time(), ttl=ttl or DEFAULT_TTL, message_type=message_type,
-        )  # fmt: skip
-        return Message(content, metadata=metadata)
+        return addressed(content, message_type, SERVER, dst_node_id, group_id=group_id, ttl=ttl)
 
     def get_node_ids(self) -> Iterable[int]:
         """All nodes, ascending."""
