@@ -1,7 +1,6 @@
-"""`latency`: what a round of ten clients takes on Ray when nobody trains: tasks out, models both ways, reports back.
+"""`latency`: what a round of ten clients takes on Ray when nobody trains: tasks out, reports back; warm processes.
 
-Models are those of `vit_micro` at 8 px; each client takes both and hands both in, the server gets them all and averages
-nothing. Warm processes, median over rounds.
+And the same with models: those of `vit_micro` at 8 px go to each client and come back, and the server averages nothing.
 """
 
 from __future__ import annotations
@@ -9,7 +8,9 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Iterator
+from functools import partial
 
+import torch
 from flwr.serverapp import Grid
 
 import flsplit.engine
@@ -19,22 +20,26 @@ from flsplit.assembly import assembly_for
 from flsplit.compose import compose
 from flsplit.experiment import prepare
 from flsplit.server.messenger import Messenger
+from flsplit.split.side import SideState
 from flsplit.transport.hub import ServerHub
 from flsplit.transport.task import Task
 
 CLIENTS, ROUNDS, WARM = 10, 50, 10
+NOTHING = SideState(torch.zeros(1))
 KEYS = [f"clients={CLIENTS}", "dataset.train_limit=200", "dataset.test_limit=20", "device=cpu", "engine=ray"]
 
 
 def run(*, pairs: int) -> Iterator[Result]:
-    """Milliseconds of an empty round."""
-    yield measure(
-        "latency", f"ms of an empty round of {CLIENTS} clients on Ray", milliseconds, pairs=pairs, goal=15.0,
-        at_least=False, note=f"vit_micro, models of both sides there and back, median of {ROUNDS} rounds",
-    )  # fmt: skip
+    """Milliseconds of an empty round, and of one in which models of both sides move."""
+    for models, goal in ((False, 15.0), (True, None)):
+        what = f"ms of an empty round of {CLIENTS} clients on Ray{', with models there and back' if models else ''}"
+        yield measure(
+            "latency", what, partial(milliseconds, models=models), pairs=pairs, goal=goal, at_least=False,
+            note=f"vit_micro, median of {ROUNDS} rounds",
+        )  # fmt: skip
 
 
-def milliseconds() -> float:
+def milliseconds(*, models: bool) -> float:
     """The median of one run."""
     prepared = prepare(compose(KEYS))
     seconds: list[float] = []
@@ -48,16 +53,17 @@ def milliseconds() -> float:
             began = time.perf_counter()
             hub.new_round()
             names = f"{number}/client", f"{number}/server"
-            hub.put(dict(zip(names, (client_model, server_model))))
+            hub.put(dict(zip(names, (client_model, server_model))) if models else {names[0]: NOTHING})
             tasks = [
-                Task(round=number, clients=(client,), client_model=names[0], server_model=names[1])
+                Task(round=number, clients=(client,), client_model=names[0], server_model=names[1] if models else None)
                 for client in range(CLIENTS)
             ]
             for reports in messenger.run(tasks):
                 assert not isinstance(reports, str), reports
                 [report] = reports
-                assert report.client_model is not None and report.server_model is not None
-                assert len(hub.take([report.client_model, report.server_model])) == 2
+                if models:
+                    assert report.client_model is not None and report.server_model is not None
+                    assert len(hub.take([report.client_model, report.server_model])) == 2
             seconds.append(time.perf_counter() - began)
 
     flsplit.engine.run(prepared.plan, app, prepared.workers, main)

@@ -14,7 +14,7 @@ from flsplit.transport.objects import Arrays
 from flsplit.transport.ray_hub import Note, ProcessHub
 
 NEWS = "news"  # the concurrency group of `Process.news`, which goes on beside a message
-Outcome = tuple[Message, RecordDict, list[str]]  # reply, the node's state, and the keys of models left
+Outcome = tuple[Message, RecordDict, Arrays]  # reply, the node's state, and the models left
 
 
 class Process:
@@ -34,30 +34,29 @@ class Process:
     def ready(self) -> None:
         """Answers when the process is up."""
 
-    def run(self, message: Message, context: Context, address: str, *objects: Arrays) -> tuple[Outcome, Arrays]:
+    def run(self, message: Message, context: Context, address: str, round: int, *objects: Arrays) -> Outcome:
         """Work on a message.
 
         Args:
             message: to the node of `context`.
             context: of the node.
             address: of the hub.
-            objects: the models that the message needs.
+            round: the hub's number of the round.
+            objects: models that the message needs, but for those that came with others in this round.
 
         Returns:
-            what the node answers, and the models that it has left; two objects of Ray's.
+            what the node answers, and the models that it has left.
         """
         if self._hub is None or self._hub.address != address:
             self._hub = ProcessHub(address, self._tell)
             register(self._hub)
         self._message = message.metadata.message_id
-        self._hub.receive(objects)
+        self._hub.receive(round, objects)
         try:
             reply = self._app(message, context)
         except Exception as error:
             reply = Message(Error(RAISED, f"{type(error).__name__}: {error}"), reply_to=message)
-        left = self._hub.left()
-        self._hub.receive(())
-        return (reply, context.state, list(left)), left
+        return reply, context.state, self._hub.left()
 
     def _tell(self, note: Note) -> None:
         with self._told:

@@ -27,19 +27,22 @@ from flsplit.errors import RunFailed
 
 TOGETHER = 10.0  # seconds that the first process waits at the start for the others, so that all begin warm
 PATIENCE = 60.0  # seconds without any process after which Ray is asked whether it has room for one
+AHEAD = 2  # messages that a process is given at a time
 DEATHS = 5  # of processes on their start, with none that lives, that are too many
 
 
 @dataclass(eq=False)
-class _Member:
+class Member:
     """A client process as seen from here."""
 
     room: PlacementGroup
     actor: Any
     up: bool = False
     dead: bool = False
-    message: Message | None = None
+    messages: list[Message] = field(default_factory=list)  # that it has been given: one at hand, one after it
     served: set[int] = field(default_factory=set)  # nodes whose last message it has worked on
+    round: int = -1  # of the hub, that it was last given models in
+    has: set[Any] = field(default_factory=set)  # and these
 
 
 class Processes:
@@ -49,16 +52,16 @@ class Processes:
         client_app: what they run.
         count: how many.
         resources: of each, as Ray counts them (`CPU`, `GPU`).
-        submit: hands a message to the actor; returns the two references of `Process.run`.
-        answered: called with a reply, the outcome it came with if there is one, and the reference of the models left.
+        submit: hands a message to a member's actor; returns the reference of `Process.run`.
+        answered: called with a reply, and the outcome it came with if there is one.
         noted: called with the notes of news.
         failed: called once, with why no message will be answered any more.
     """
 
     def __init__(
         self, client_app: Any, count: int, resources: dict[str, float], *,
-        submit: Callable[[Any, Message], tuple[Any, Any]],
-        answered: Callable[[Message, Outcome | None, Any], None],
+        submit: Callable[[Member, Message], Any],
+        answered: Callable[[Message, Outcome | None], None],
         noted: Callable[[Iterable[Any]], None],
         failed: Callable[[RunFailed], None],
     ) -> None:  # fmt: skip
@@ -71,7 +74,7 @@ class Processes:
         self._deaths = 0
         self._together: float | None = None  # until when the first waits; None: before it is up
         self._started = False  # whether messages go out
-        self._members: list[_Member] = []
+        self._members: list[Member] = []
         for _ in range(count):
             self._start(placement_group([dict(resources)]))
         self._thread = Thread(target=self._work, name="flsplit-processes", daemon=True)
@@ -94,12 +97,12 @@ class Processes:
         """Start a process where there is room for it, now or later."""
         place = PlacementGroupSchedulingStrategy(room, placement_group_bundle_index=0)
         counts = {"num_cpus": self._resources["CPU"], "num_gpus": self._resources.get("GPU", 0)}
-        member = _Member(room, self._actor.options(**counts, scheduling_strategy=place).remote(self._app))
+        member = Member(room, self._actor.options(**counts, scheduling_strategy=place).remote(self._app))
         self._members.append(member)
         self._when_done(member.actor.ready.remote(), self._is_up, member)
         self._hear(member)
 
-    def _hear(self, member: _Member) -> None:
+    def _hear(self, member: Member) -> None:
         call = member.actor.news.options(concurrency_group=NEWS).remote()
         self._when_done(call, self._has_news, member)
 
@@ -137,7 +140,7 @@ class Processes:
         elif not any(member.room.wait(1) for member in self._members):
             raise RunFailed(f"no client process has started within {PATIENCE:g} s: {lack(self._resources)}")
 
-    def _is_up(self, member: _Member, future: Any) -> None:
+    def _is_up(self, member: Member, future: Any) -> None:
         if future.exception() is not None:
             return self._has_died(member, future.exception())
         member.up, self._deaths = True, 0
@@ -146,29 +149,35 @@ class Processes:
         self._started = self._started or all(other.up for other in self._members)
         return None
 
-    def _has_news(self, member: _Member, future: Any) -> None:
+    def _has_news(self, member: Member, future: Any) -> None:
         if isinstance(future.exception(), RayActorError):
             return self._has_died(member, future.exception())
         if future.exception() is None:
             number, notes = future.result()
-            if member.message is not None and member.message.metadata.message_id == number:
+            if any(message.metadata.message_id == number for message in member.messages):
                 self._noted(notes)
         return self._hear(member)
 
-    def _has_answered(self, member: _Member, message: Message, models: Any, future: Any) -> None:
-        error, member.message = future.exception(), None
+    def _has_answered(self, member: Member, message: Message, future: Any) -> None:
+        if member.dead and message not in member.messages:
+            return  # it was taken back
+        member.messages.remove(message)
+        error = future.exception()
         if error is None:
             outcome = future.result()
-            self._hand_out()  # before anything else, for the process is idle
-            self._answered(outcome[0], outcome, models)
+            self._hand_out()  # before anything else, for the process may be idle
+            self._answered(outcome[0], outcome)
             return
         if isinstance(error, RayActorError):
             self._has_died(member, error)
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        self._answered(Message(Error(RAISED, reason), reply_to=message), None, None)
+        self._answered(Message(Error(RAISED, reason), reply_to=message), None)
 
-    def _has_died(self, member: _Member, error: BaseException) -> None:
-        """Start another process in the place of one that is dead; its message is answered by its own call's end."""
+    def _has_died(self, member: Member, error: BaseException) -> None:
+        """Start another process in the place of one that is dead.
+
+        The message at hand is answered by its own call's end; the one after it has not begun, and goes to another.
+        """
         if member.dead:
             return
         if not member.up:
@@ -176,20 +185,28 @@ class Processes:
         if self._deaths > DEATHS * len(self._members) and not any(other.up for other in self._members):
             raise RunFailed(f"client processes die while they start: {' '.join(str(error).split())}")
         member.dead, member.up = True, False
+        self._pending[:0] = member.messages[1:]
+        del member.messages[1:]
         self._members.remove(member)
         ray.kill(member.actor)  # where only the way to it is gone
         self._start(member.room)
 
     def _hand_out(self) -> None:
-        """Give every idle process a message, if there are any: its own clients' first, else the first there is."""
+        """Give every idle process a message, if there are any: its own clients' first, else the first there is.
+
+        Where many are left, one more, so that no process waits for the next; at the end that might keep a message from
+        a process that is idle sooner.
+        """
         if not self._started:
             return
-        for member in self._members:
-            if member.up and member.message is None and (message := self._next_for(member)) is not None:
-                self._give(member, message)
+        for given in range(AHEAD):
+            for member in self._members:
+                ready = member.up and len(member.messages) == given
+                if ready and (not given or len(self._pending) > len(self._members)):
+                    self._give_next(member)
 
-    def _next_for(self, member: _Member) -> Message | None:
-        busy = {other.message.metadata.dst_node_id for other in self._members if other.message is not None}
+    def _next_for(self, member: Member) -> Message | None:
+        busy = {message.metadata.dst_node_id for other in self._members for message in other.messages}
         free = [message for message in self._pending if message.metadata.dst_node_id not in busy]
         others = set[int]().union(*(other.served for other in self._members if other is not member and other.up))
         ranks = {True: 0, False: 1}
@@ -200,14 +217,16 @@ class Processes:
             ),
         )  # fmt: skip
 
-    def _give(self, member: _Member, message: Message) -> None:
+    def _give_next(self, member: Member) -> None:
+        message = self._next_for(member)
+        if message is None:
+            return
         self._pending.remove(message)
         for other in self._members:
             other.served.discard(message.metadata.dst_node_id)
         member.served.add(message.metadata.dst_node_id)
-        member.message = message
-        outcome, models = self._submit(member.actor, message)
-        self._when_done(outcome, self._has_answered, member, message, models)
+        member.messages.append(message)
+        self._when_done(self._submit(member, message), self._has_answered, member, message)
 
 
 def lack(resources: dict[str, float]) -> str:

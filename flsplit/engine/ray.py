@@ -17,7 +17,7 @@ from flsplit.config.schema import Config
 from flsplit.engine import ServerMain
 from flsplit.engine.grid import OwnGrid
 from flsplit.engine.process import Outcome
-from flsplit.engine.processes import Processes
+from flsplit.engine.processes import Member, Processes
 from flsplit.engine.session import count_workers, gpu_share, leave_ray, start_ray
 from flsplit.errors import RunFailed
 from flsplit.transport.ray_hub import RayHub
@@ -97,17 +97,21 @@ class RayGrid(OwnGrid):
         """End the processes."""
         self._processes.stop()
 
-    def _submit(self, actor: Any, message: Message) -> tuple[Any, Any]:
-        objects = self._hub.references(from_record(message).get("models", ()))
-        context = self.contexts[message.metadata.dst_node_id]
-        return actor.run.options(num_returns=2).remote(message, context, self._hub.address, *objects)
+    def _submit(self, member: Member, message: Message) -> Any:
+        hub, context = self._hub, self.contexts[message.metadata.dst_node_id]
+        needed = hub.references(from_record(message).get("models", ()))
+        if member.round != hub.round:
+            member.round, member.has = hub.round, set()
+        lacking = [reference for reference in needed if reference not in member.has]
+        member.has.update(lacking)
+        return member.actor.run.remote(message, context, hub.address, hub.round, *lacking)
 
-    def _answered(self, reply: Message, outcome: Outcome | None, models: Any) -> None:
+    def _answered(self, reply: Message, outcome: Outcome | None) -> None:
         if outcome is not None:
-            _, state, keys = outcome
+            _, state, models = outcome
             node = reply.metadata.src_node_id
             self.contexts[node] = replace(self.contexts[node], state=state)
-            self._hub.accept(keys, models)
+            self._hub.accept(models)
         with self._change:
             self._replies[reply.metadata.reply_to_message_id] = reply
             self._change.notify()

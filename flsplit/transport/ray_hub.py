@@ -1,6 +1,6 @@
-"""A hub whose models go along with the messages of a grid: as arguments of Ray calls there, as their results back.
+"""A hub whose models go along with the messages of a grid: as arguments of Ray calls there, in their results back.
 
-So a message is one round trip, whatever it needs, and no process has to keep the references. The server's end is
+So a message is one round trip, whatever it needs, and a model goes to a process once in a round. The server's end is
 `RayHub`, that in a client process `ProcessHub`; between them is a grid such as `flsplit.engine.ray`'s.
 """
 
@@ -14,7 +14,7 @@ from flsplit.ledger.prices import Tally
 from flsplit.split.host import ServerHost
 from flsplit.split.side import SideState
 from flsplit.transport.host_actor import NamedHost
-from flsplit.transport.hub import ModelLost, Pace, Progress
+from flsplit.transport.hub import Pace, Progress
 from flsplit.transport.link import Host, Link
 from flsplit.transport.objects import Arrays, from_arrays, to_arrays
 
@@ -31,31 +31,26 @@ class RayHub:
         self.address = f"ray:flsplit-{uuid4().hex[:12]}"
         self.on_report: Callable[[], None] | None = None
         self._host = NamedHost(self.address)
+        self.round = 0
         self._references: dict[str, Any] = {}
+        self._arrived: dict[str, SideState] = {}
         self._progress: Progress = {}
 
     def put(self, states: Mapping[str, SideState]) -> None:
         """See `ServerHub`. What is left together is one object of Ray's."""
-        self.accept(states, self._ray.put(to_arrays(states)))
-
-    def accept(self, keys: Iterable[str], reference: Any) -> None:
-        """Take over the models that a client process has left, in one object of Ray's."""
-        self._references |= dict.fromkeys(keys, reference)
+        self._references |= dict.fromkeys(states, self._ray.put(to_arrays(states)))
 
     def references(self, keys: Iterable[str]) -> list[Any]:
         """The objects with the models under `keys`, each once."""
         return list(dict.fromkeys(self._references[key] for key in keys))
 
+    def accept(self, models: Arrays) -> None:
+        """Take over the models that a client process has left."""
+        self._arrived |= from_arrays([models])
+
     def take(self, keys: Sequence[str]) -> dict[str, SideState]:
         """See `ServerHub`. The tensors are read-only views of shared memory."""
-        references = self.references(keys)
-        for key in keys:
-            del self._references[key]
-        try:
-            found = from_arrays(self._ray.get(references))
-        except self._ray.exceptions.ObjectLostError as error:
-            raise ModelLost(f"{' and '.join(keys)} gone with the process that left it") from error
-        return {key: found[key] for key in keys}
+        return {key: self._arrived.pop(key) for key in keys}
 
     def start_host(self, make_host: Callable[[], ServerHost]) -> None:
         """See `ServerHub`."""
@@ -75,7 +70,8 @@ class RayHub:
 
     def new_round(self) -> None:
         """See `ServerHub`."""
-        self._references, self._progress = {}, {}
+        self.round += 1
+        self._references, self._arrived, self._progress = {}, {}, {}
 
     def close(self) -> None:
         """End the host."""
@@ -93,25 +89,30 @@ class ProcessHub:
     def __init__(self, address: str, tell: Callable[[Note], None]) -> None:
         self.address, self._tell = address, tell
         self._pace, self._host = Pace(), NamedHost(address)
-        self._models: dict[str, SideState] = {}
+        self._round = -1
+        self._given: dict[str, SideState] = {}  # in this round
+        self._own: dict[str, SideState] = {}  # left by the message at hand
         self._left: Arrays = {}
 
-    def receive(self, objects: Iterable[Arrays]) -> None:
-        """The models that came with a message; those of the message before are forgotten."""
-        self._models, self._left = from_arrays(objects), {}
+    def receive(self, round: int, objects: Iterable[Arrays]) -> None:
+        """Models that came with a message; those of the round before are forgotten."""
+        if round != self._round:
+            self._round, self._given = round, {}
+        self._given |= from_arrays(objects)
 
     def left(self) -> Arrays:
-        """What has been left since then."""
-        return self._left
+        """What the message at hand has left, which is forgotten here."""
+        left, self._left, self._own = self._left, {}, {}
+        return left
 
     def put(self, states: Mapping[str, SideState]) -> None:
         """See `Hub`."""
-        self._models |= states
+        self._own |= states
         self._left |= to_arrays(states)
 
     def get(self, key: str) -> SideState:
         """See `Hub`. The tensors are read-only views of shared memory."""
-        return self._models[key]
+        return self._own[key] if key in self._own else self._given[key]
 
     def host_link(self) -> Link:
         """See `Hub`."""

@@ -43,14 +43,14 @@ def two_nodes() -> Iterator[Any]:
 @pytest.mark.xdist_group("ray")
 def test_two_nodes_give_the_numbers_of_one(two_nodes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     homes, alive = set[str](), set[str]()
-    given = processes.Processes._give
+    given = processes.Processes._give_next
 
-    def spy(self: Any, member: Any, message: Any) -> None:
+    def spy(self: Any, member: Any) -> None:
         alive.update(node["NodeID"] for node in ray_nodes())
         homes.add(next(iter(placement_group_table(member.room)["bundles_to_node_id"].values())))
-        given(self, member, message)
+        given(self, member)
 
-    monkeypatch.setattr(processes.Processes, "_give", spy)
+    monkeypatch.setattr(processes.Processes, "_give_next", spy)
     keys = [*SMALL, "strategy.placement=central"]
     inline = flsplit.run([*keys, "engine=inline", f"out={tmp_path / 'inline'}"])
     ray = flsplit.run([*keys, f"engine.address={two_nodes.address}", f"out={tmp_path / 'ray'}"])
