@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator
 from functools import partial
 
-import torch
 from flwr.serverapp import Grid
 
 import flsplit.engine
@@ -25,7 +24,6 @@ from flsplit.transport.hub import ServerHub
 from flsplit.transport.task import Task
 
 CLIENTS, ROUNDS, WARM = 10, 50, 10
-NOTHING = SideState(torch.zeros(1))
 KEYS = [f"clients={CLIENTS}", "dataset.train_limit=200", "dataset.test_limit=20", "device=cpu", "engine=ray"]
 
 
@@ -46,25 +44,29 @@ def milliseconds(*, models: bool) -> float:
 
     def main(grid: Grid, hub: ServerHub) -> None:
         plan = prepared.plan.to_json()
-        client_model, server_model = assembly_for(plan).initial()
+        both = assembly_for(plan).initial()
         messenger = Messenger(grid, plan, hub.address, CLIENTS, idle=lambda: None)
         messenger.warm_up(prepared.workers)
         for number in range(1, WARM + ROUNDS + 1):
             began = time.perf_counter()
             hub.new_round()
-            names = f"{number}/client", f"{number}/server"
-            hub.put(dict(zip(names, (client_model, server_model))) if models else {names[0]: NOTHING})
-            tasks = [
-                Task(round=number, clients=(client,), client_model=names[0], server_model=names[1] if models else None)
-                for client in range(CLIENTS)
-            ]
-            for reports in messenger.run(tasks):
-                assert not isinstance(reports, str), reports
-                [report] = reports
-                if models:
-                    assert report.client_model is not None and report.server_model is not None
-                    assert len(hub.take([report.client_model, report.server_model])) == 2
+            if models:
+                there_and_back(number, hub, messenger, both)
+            else:
+                messenger.warm_up(CLIENTS)  # a message to each and its answer; there is nothing to warm up
             seconds.append(time.perf_counter() - began)
 
     flsplit.engine.run(prepared.plan, app, prepared.workers, main)
     return 1000 * statistics.median(seconds[WARM:])
+
+
+def there_and_back(number: int, hub: ServerHub, messenger: Messenger, both: tuple[SideState, SideState]) -> None:
+    """A round in which models move."""
+    names = f"{number}/client", f"{number}/server"
+    hub.put(dict(zip(names, both)))
+    tasks = [Task(round=number, clients=(c,), client_model=names[0], server_model=names[1]) for c in range(CLIENTS)]
+    for reports in messenger.run(tasks):
+        assert not isinstance(reports, str), reports
+        [report] = reports
+        assert report.client_model is not None and report.server_model is not None
+        assert len(hub.take([report.client_model, report.server_model])) == 2

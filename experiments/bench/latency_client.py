@@ -21,12 +21,11 @@ def warm_up(message: Message, context: Context) -> Message:
 
 @app.train()
 def train(message: Message, context: Context) -> Message:
-    """Take both models, if the task has both, and hand them in as they are."""
+    """Take both models, and hand them in as they are."""
     values = from_record(message)
     task, hub = Task.from_json(values["task"]), connect(values["hub"])
     [client] = task.clients
-    if task.server_model is None:
-        return Message(to_record(reports=reports_to_json([Report(client=client, tally=Tally())])), reply_to=message)
+    assert task.server_model is not None
     keys = f"{task.client_model}/{client}", f"{task.client_model}/{client}/server"
     hub.put({key: hub.get(model) for key, model in zip(keys, (task.client_model, task.server_model))})
     report = Report(client=client, tally=Tally(), client_model=keys[0], server_model=keys[1])
