@@ -147,14 +147,14 @@ def prepare(config: Config) -> Prepared:
     """
     out = folder_for(config.out, resumed=config.resume is not None)
     try:
-        dataset = data.load(config.dataset, seed=config.seed)
+        partition = data.build_partition(**config.partition)
+        dataset = data.load(config.dataset, seed=config.seed, columns=partition.columns)
     except OSError as error:
         raise UserError(f"dataset.path: {error.strerror}: {error.filename}") from error
     labels = dataset.train.labels
-    data.validate(config.partition, config.clients, len(labels), len(dataset.classes))
-    parts = data.partition(labels, config.clients, config.partition, seed=config.seed)
+    parts = data.deal(dataset.samples(partition.columns), config.clients, partition, seed=config.seed)
     halves = [
-        data.split_holdout(rows, labels, config.partition.holdout, seed=config.seed, client=client)
+        data.split_holdout(rows, labels, partition.holdout, seed=config.seed, client=client)
         for client, rows in enumerate(parts)
     ]
     profiles = _profiles(config, out)

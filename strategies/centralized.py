@@ -28,7 +28,7 @@ class Centralized(Strategy):
 
     def adapt(self, config: Config) -> Config:
         """See `Strategy`."""
-        partition = replace(config.partition, name="iid")
+        partition = {"name": "iid", "holdout": config.partition.get("holdout", 0.0)}
         return replace(config, clients=1, clients_per_round=None, partition=partition)
 
     def round(self, fed: Federation, clients: Sequence[int]) -> None:

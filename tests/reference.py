@@ -127,9 +127,10 @@ class Data:
     def __init__(self, setting: Setting) -> None:
         self.setting = setting
         config = data.DatasetConfig(name="digits", train_limit=setting.limit, test_limit=40)
-        self.table = data.load(config, seed=setting.seed).train
-        partition = data.PartitionConfig(name="dirichlet", alpha=setting.alpha)
-        self.parts = data.partition(self.table.labels, setting.clients, partition, seed=setting.seed)
+        dataset = data.load(config, seed=setting.seed)
+        self.table = dataset.train
+        partition = data.build_partition("dirichlet", alpha=setting.alpha)
+        self.parts = data.deal(dataset.samples(()), setting.clients, partition, seed=setting.seed)
         half = (0.5, 0.5, 0.5)
         self.pipeline = Pipeline(
             image_size=8, augment="none", mean=half, std=half, device=torch.device("cpu"), seed=setting.seed

@@ -111,8 +111,8 @@ class Workload:
             dataset: overrides that choose other data.
         """
         keys = dataset or ["dataset=cifar100", f"dataset.path={self.folder / 'data'}"]
-        table = data.load(compose(keys).dataset, seed=0).train
-        parts = data.partition(table.labels, 1, data.PartitionConfig(name="iid"), seed=0)
+        loaded = data.load(compose(keys).dataset, seed=0)
+        table, parts = loaded.train, data.deal(loaded.samples(()), 1, data.build_partition("iid"), seed=0)
         cfg = getattr(self.vit(), "pretrained_cfg", None) or {}
         pipeline = Pipeline(
             image_size=self.size, augment="paper", mean=cfg.get("mean", _HALF), std=cfg.get("std", _HALF),

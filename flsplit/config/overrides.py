@@ -172,7 +172,7 @@ def _check_choice(override: Override, choices: Sequence[str]) -> None:
     if not choices:
         raise UserError(f"{group}={choice}: there is none to choose; leave it out")
     hint = nearest(choice, choices)
-    if "." in choice and group in ("compressor", "strategy"):
+    if "." in choice and group in ("compressor", "strategy", "partition"):
         hint = f"; for a module of your own add a group file that has it as its `name`, see {group}/base.yaml"
     raise UserError(f"{group} must be one of {', '.join(choices)}, got {choice!r}{hint}")
 

@@ -65,7 +65,7 @@ class Config:
     quantizer: dict[str, Any] = field(default_factory=lambda: {"name": "none"})
     channel: dict[str, Any] = field(default_factory=lambda: {"name": "clean"})
     strategy: dict[str, Any]
-    partition: data.PartitionConfig
+    partition: dict[str, Any]
     engine: EngineConfig
     augment: str
     clients: int
@@ -197,8 +197,9 @@ def read_config(values: Mapping[str, Any]) -> Config:
         Stages(config.compressor_instance(), config.stage_instances())
         tuning.build(config.model.tune, **config.model.tune_args)
         tuning.build(config.model.tune_server, **config.model.tune_server_args)
+    partition = data.build_partition(**config.partition)
     try:
-        data.check(config.dataset)
+        data.check(config.dataset, columns=partition.columns)
     except OSError as error:
         raise UserError(f"dataset.path: {error.strerror}: {error.filename}") from error
     return config

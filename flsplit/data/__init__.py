@@ -2,7 +2,10 @@
 
 from flsplit.data.config import DatasetConfig
 from flsplit.data.errors import DataError
-from flsplit.data.partition import PartitionConfig, partition, split_holdout, validate
+from flsplit.data.partitions.deal import deal, split_holdout
+from flsplit.data.partitions.interface import Partition, Samples
+from flsplit.data.partitions.interface import available as available_partitions
+from flsplit.data.partitions.interface import build as build_partition
 from flsplit.data.source import Dataset, check, load
 from flsplit.data.table import Table
 
@@ -10,11 +13,13 @@ __all__ = [
     "DataError",
     "Dataset",
     "DatasetConfig",
-    "PartitionConfig",
+    "Partition",
+    "Samples",
     "Table",
+    "available_partitions",
+    "build_partition",
     "check",
+    "deal",
     "load",
-    "partition",
     "split_holdout",
-    "validate",
 ]

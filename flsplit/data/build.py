@@ -47,7 +47,7 @@ def write_table(folder: Path, name: str, split: Split, rows: np.ndarray, max_sid
             raise DataError(f"{split.where(row)} cannot be read as an image ({reason})") from error
         return image, np.asarray(decoded)
 
-    writer = TableWriter(folder, name, split.labels[rows])
+    writer = TableWriter(folder, name, split.labels[rows], {key: values[rows] for key, values in split.columns.items()})
     threads = min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
     stream = zip((int(row) for row in rows), split.read(rows))
     with ThreadPoolExecutor(threads, thread_name_prefix="flsplit-data") as pool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from flsplit.data import cache
 from flsplit.data.build import write_table
 from flsplit.data.config import DatasetConfig
 from flsplit.data.errors import DataError
+from flsplit.data.partitions.interface import Samples
 from flsplit.data.sources import digits, folder, hub, parquet
 from flsplit.data.sources.reader import Source, Split
 from flsplit.data.subset import stratified
@@ -44,13 +46,19 @@ class Dataset:
         classes = json.loads((path / "classes.json").read_text(encoding="utf-8"))
         return cls(Table.open(path, "train"), Table.open(path, "test"), tuple(classes), path)
 
+    def samples(self, columns: Sequence[str]) -> Samples:
+        """The training samples with the `columns` that they were loaded with, to be dealt out."""
+        further = {name: self.train.column(name) for name in columns}
+        return Samples(labels=self.train.labels, classes=len(self.classes), columns=further)
 
-def check(config: DatasetConfig, *, seed: int = 0, cache_dir: Path | None = None) -> None:
+
+def check(config: DatasetConfig, *, seed: int = 0, columns: Sequence[str] = (), cache_dir: Path | None = None) -> None:
     """Finds the mistakes that can be found quickly; reads no images and writes nothing.
 
     Args:
         config: What to check.
         seed: The run's seed; with it a table that is in the cache already needs no Hub.
+        columns: See `load`.
         cache_dir: The cache; by default the user's.
 
     Raises:
@@ -64,26 +72,30 @@ def check(config: DatasetConfig, *, seed: int = 0, cache_dir: Path | None = None
     if path is not None:
         files = parquet.find(path, config)
         if files is not None:
-            parquet.check(files, config)
+            parquet.check(files, config, columns)
         else:
-            folder.source(path, config)
-    elif config.hub is not None and not _place(config, seed, cache_dir).is_dir():
+            folder.source(path, config, columns)
+    elif config.name == "digits":
+        digits.check(columns)
+    elif not _place(config, seed, columns, cache_dir).is_dir():
         hub.check(config)
 
 
-def load(config: DatasetConfig, *, seed: int, cache_dir: Path | None = None) -> Dataset:
+def load(config: DatasetConfig, *, seed: int, columns: Sequence[str] = (), cache_dir: Path | None = None) -> Dataset:
     """Builds the data set's tables in the cache if they are not there, and maps them.
 
     Args:
         config: Which data set.
         seed: Chooses the samples when there is a limit.
+        columns: Further columns that the training samples are to have beside image and label (`Table.column`); a
+            table with other columns is another one in the cache.
         cache_dir: The cache; by default `$FLSPLIT_CACHE`, or `flsplit` in the user's cache folder.
 
     Raises:
         DataError: The data cannot be found or read.
     """
-    place = _place(config, seed, cache_dir)
-    cache.build_once(place, lambda temporary: _write(config, seed, temporary))
+    place = _place(config, seed, columns, cache_dir)
+    cache.build_once(place, lambda temporary: _write(config, seed, columns, temporary))
     return Dataset.open(place)
 
 
@@ -106,32 +118,34 @@ def _local(config: DatasetConfig) -> Path | None:
     return path
 
 
-def _source(config: DatasetConfig) -> Source:
+def _source(config: DatasetConfig, columns: Sequence[str]) -> Source:
     if config.name == "digits":
-        return digits.source()
+        return digits.source(columns)
     path = _local(config)
     if path is None:
-        return hub.source(config)
+        return hub.source(config, columns)
     files = parquet.find(path, config)
-    return folder.source(path, config) if files is None else parquet.source(files, config)
+    return folder.source(path, config, columns) if files is None else parquet.source(files, config, columns)
 
 
-def _place(config: DatasetConfig, seed: int, cache_dir: Path | None) -> Path:
+def _place(config: DatasetConfig, seed: int, columns: Sequence[str], cache_dir: Path | None) -> Path:
     """The folder in the cache; its name changes with everything that determines the content."""
     content: dict[str, object] = {**asdict(config), "format": _FORMAT}
     del content["augment"]
     if config.train_limit is not None or config.test_limit is not None:
         content["seed"] = seed
+    if columns:
+        content["columns"] = sorted(columns)
     path = _local(config)
     if path is not None:
         files = parquet.find(path, config)
-        found = folder.files(path, config) if files is None else files["train"] + files["test"]
+        found = folder.files(path, config, columns) if files is None else files["train"] + files["test"]
         content["path"] = cache.listing(found, path)
     return (cache_dir or cache.root()) / f"{config.name}-{cache.fingerprint(**content)}"
 
 
-def _write(config: DatasetConfig, seed: int, place: Path) -> None:
-    source = _source(config)
+def _write(config: DatasetConfig, seed: int, columns: Sequence[str], place: Path) -> None:
+    source = _source(config, columns)
     splits = {"train": (source.train, config.train_limit), "test": (source.test, config.test_limit)}
     for name, (split, limit) in splits.items():
         write_table(place, name, split, _rows(split, limit, seed, name), config.max_side)

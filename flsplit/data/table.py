@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -26,16 +27,19 @@ class Table:
         pixels: np.ndarray | None = None,
         blob: np.ndarray | None = None,
         offsets: np.ndarray | None = None,
+        columns: Path | None = None,
     ) -> None:
         """A table of `pixels`, (n, H, W, C) uint8 with C 1 or 3, or of encoded images.
 
-        Image i of an encoded table is ``blob[offsets[i]:offsets[i + 1]]``.
+        Image i of an encoded table is ``blob[offsets[i]:offsets[i + 1]]``. `columns` is the file of what else there
+        is to a sample.
         """
         assert (pixels is None) != (blob is None or offsets is None)
         self.labels = labels
         self._pixels = pixels
         self._blob = blob
         self._offsets = offsets
+        self._columns = columns
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -51,6 +55,13 @@ class Table:
         if self._pixels is None:
             raise AttributeError("images of many sizes have no common pixel array; use image(i)")
         return self._pixels
+
+    def column(self, name: str) -> np.ndarray:
+        """(n,) int64 or text: a further column that the table was built with (`load`); read at every call."""
+        if self._columns is None:
+            raise KeyError(name)
+        with np.load(self._columns) as stored:
+            return stored[f"column {name}"]
 
     def encoded(self, index: int) -> bytes:
         """The encoded image `index`; only for tables that are not uniform."""
@@ -72,19 +83,21 @@ class Table:
         The maps are copy-on-write: all processes share the pages, and nothing can reach the files.
         """
         labels = np.load(folder / f"{split}.labels.npy")
-        pixels = folder / f"{split}.pixels.npy"
+        pixels, further = folder / f"{split}.pixels.npy", folder / f"{split}.columns.npz"
+        columns = further if further.exists() else None
         if pixels.exists():
-            return cls(labels, pixels=np.load(pixels, mmap_mode="c"))
+            return cls(labels, pixels=np.load(pixels, mmap_mode="c"), columns=columns)
         offsets = np.load(folder / f"{split}.offsets.npy")
-        return cls(labels, blob=np.memmap(folder / f"{split}.blob", np.uint8, mode="c"), offsets=offsets)
+        blob = np.memmap(folder / f"{split}.blob", np.uint8, mode="c")
+        return cls(labels, blob=blob, offsets=offsets, columns=columns)
 
 
 class TableWriter:
     """Writes a table image by image; which of the two forms it takes shows at the end."""
 
-    def __init__(self, folder: Path, split: str, labels: np.ndarray) -> None:
-        """Starts the table `split` of ``len(labels)`` images in `folder`."""
-        self._folder, self._split, self._labels = folder, split, labels
+    def __init__(self, folder: Path, split: str, labels: np.ndarray, columns: Mapping[str, np.ndarray]) -> None:
+        """Starts the table `split` of ``len(labels)`` images in `folder`, with further `columns` of that length."""
+        self._folder, self._split, self._labels, self._columns = folder, split, labels, columns
         self._offsets = [0]
         self._blob = (folder / f"{split}.blob").open("wb")
         self._pixels: np.memmap | None = None
@@ -109,6 +122,10 @@ class TableWriter:
         assert self._count == len(self._labels)
         self._blob.close()
         np.save(self._folder / f"{self._split}.labels.npy", self._labels)
+        if self._columns:
+            # The prefix keeps a column called `file` apart from NumPy's own argument.
+            further = {f"column {name}": values for name, values in self._columns.items()}
+            np.savez(self._folder / f"{self._split}.columns.npz", **further)  # type: ignore[arg-type]
         if self._pixels is not None:
             self._pixels.flush()
             (self._folder / f"{self._split}.blob").unlink()

@@ -1,34 +1,40 @@
 import math
 import time
+from typing import Any
 
 import datasets
 import numpy as np
 import pytest
 from flwr_datasets import partitioner as flower
 
-from flsplit.data import DataError, PartitionConfig, partition, split_holdout, validate
-from flsplit.data.partition import _DEALERS
+from flsplit.data import DataError, Partition, Samples, build_partition, deal, split_holdout
+from flsplit.errors import UserError
 
-CONFIGS = [
-    PartitionConfig(name="iid"),
-    PartitionConfig(name="dirichlet", alpha=0.3),
-    PartitionConfig(name="dirichlet", alpha=1e-300),
-    PartitionConfig(name="dirichlet", alpha=0.01),
-    PartitionConfig(name="dirichlet", alpha=1e300),
-    PartitionConfig(name="dirichlet", alpha=math.inf),
-    PartitionConfig(name="shards", shards_per_client=1),
-    PartitionConfig(name="shards", shards_per_client=3),
-    PartitionConfig(name="pathological", classes_per_client=1),
-    PartitionConfig(name="pathological", classes_per_client=4),
-    PartitionConfig(name="quantity", sigma=0.0),
-    PartitionConfig(name="quantity", sigma=1.0),
-    PartitionConfig(name="quantity", sigma=50.0),
+CONFIGS: list[dict[str, Any]] = [
+    {"name": "iid"},
+    {"name": "dirichlet", "alpha": 0.3},
+    {"name": "dirichlet", "alpha": 1e-300},
+    {"name": "dirichlet", "alpha": 0.01},
+    {"name": "dirichlet", "alpha": 1e300},
+    {"name": "dirichlet", "alpha": math.inf},
+    {"name": "shards", "shards_per_client": 1},
+    {"name": "shards", "shards_per_client": 3},
+    {"name": "pathological", "classes_per_client": 1},
+    {"name": "pathological", "classes_per_client": 4},
+    {"name": "quantity", "sigma": 0.0},
+    {"name": "quantity", "sigma": 1.0},
+    {"name": "quantity", "sigma": 50.0},
 ]
 SIZES = [(10, 1), (10, 10), (97, 3), (500, 100), (1437, 10), (1437, 1000), (1437, 1437)]
 
 
-def ids(config: PartitionConfig) -> str:
-    return f"{config.name}-{config.alpha}-{config.shards_per_client}-{config.classes_per_client}-{config.sigma}"
+def ids(config: dict[str, Any]) -> str:
+    return "-".join(map(str, config.values()))
+
+
+def partition(labels: np.ndarray, clients: int, config: dict[str, Any], *, seed: int) -> list[np.ndarray]:
+    samples = Samples(labels=labels, classes=int(labels.max()) + 1)
+    return deal(samples, clients, build_partition(**config), seed=seed)
 
 
 def some_labels(samples: int, classes: int = 10) -> np.ndarray:
@@ -43,7 +49,7 @@ def class_counts(labels: np.ndarray, parts: list[np.ndarray]) -> np.ndarray:
 
 @pytest.mark.parametrize("config", CONFIGS, ids=ids)
 @pytest.mark.parametrize(("samples", "clients"), SIZES)
-def test_every_sample_goes_to_one_client_and_none_is_empty(config: PartitionConfig, samples: int, clients: int) -> None:
+def test_every_sample_goes_to_one_client_and_none_is_empty(config: dict[str, Any], samples: int, clients: int) -> None:
     labels = some_labels(samples)
     parts = partition(labels, clients, config, seed=3)
     assert len(parts) == clients
@@ -73,7 +79,7 @@ def skew(labels: np.ndarray, parts: list[np.ndarray]) -> float:
 def test_small_alpha_is_more_skewed() -> None:
     labels = some_labels(5000)
     skews = [
-        skew(labels, partition(labels, 20, PartitionConfig(name="dirichlet", alpha=alpha), seed=1))
+        skew(labels, partition(labels, 20, {"name": "dirichlet", "alpha": alpha}, seed=1))
         for alpha in (0.05, 0.5, 5.0, math.inf)
     ]
     assert skews == sorted(skews, reverse=True)
@@ -83,14 +89,14 @@ def test_small_alpha_is_more_skewed() -> None:
 
 def test_iid_is_balanced() -> None:
     labels = some_labels(1003)
-    sizes = [len(part) for part in partition(labels, 10, PartitionConfig(name="iid"), seed=1)]
+    sizes = [len(part) for part in partition(labels, 10, {"name": "iid"}, seed=1)]
     assert max(sizes) - min(sizes) <= 1
 
 
 @pytest.mark.parametrize("shards", [1, 2, 5])
 def test_shards_have_few_classes_and_equal_sizes(shards: int) -> None:
     labels = np.sort(some_labels(2000))
-    config = PartitionConfig(name="shards", shards_per_client=shards)
+    config = {"name": "shards", "shards_per_client": shards}
     counts = class_counts(labels, partition(labels, 40, config, seed=1))
     # 40 clients' shards are shorter than a class, so that each touches at most two.
     assert ((counts > 0).sum(1) <= 2 * shards).all()
@@ -101,7 +107,7 @@ def test_shards_have_few_classes_and_equal_sizes(shards: int) -> None:
 @pytest.mark.parametrize("clients", [10, 15, 100])
 def test_pathological_clients_have_that_many_classes(per_client: int, clients: int) -> None:
     labels = some_labels(5000)
-    config = PartitionConfig(name="pathological", classes_per_client=per_client)
+    config = {"name": "pathological", "classes_per_client": per_client}
     counts = class_counts(labels, partition(labels, clients, config, seed=1))
     assert ((counts > 0).sum(1) == per_client).all()
     holders = (counts > 0).sum(0)
@@ -114,14 +120,14 @@ def test_pathological_clients_have_that_many_classes(per_client: int, clients: i
 
 def test_pathological_clients_vary() -> None:
     labels = some_labels(5000)
-    config = PartitionConfig(name="pathological", classes_per_client=2)
+    config = {"name": "pathological", "classes_per_client": 2}
     hands = class_counts(labels, partition(labels, 50, config, seed=1)) > 0
     assert len(np.unique(hands, axis=0)) > 15  # of 45 possible pairs
 
 
 def test_pathological_hands_grow_where_a_class_would_be_left_out() -> None:
     labels = some_labels(1000, classes=20)
-    config = PartitionConfig(name="pathological", classes_per_client=2)
+    config = {"name": "pathological", "classes_per_client": 2}
     counts = class_counts(labels, partition(labels, 3, config, seed=1))
     assert counts.sum() == 1000
     assert ((counts > 0).sum(1) <= 7).all()
@@ -130,23 +136,23 @@ def test_pathological_hands_grow_where_a_class_would_be_left_out() -> None:
 def test_quantity_spreads_sizes_as_sigma_says() -> None:
     labels = some_labels(100_000)
     for sigma in (0.25, 1.0):
-        parts = partition(labels, 300, PartitionConfig(name="quantity", sigma=sigma), seed=1)
+        parts = partition(labels, 300, {"name": "quantity", "sigma": sigma}, seed=1)
         assert np.std(np.log([len(part) for part in parts])) == pytest.approx(sigma, rel=0.15)
-    equal = [len(part) for part in partition(labels, 300, PartitionConfig(name="quantity", sigma=0.0), seed=1)]
+    equal = [len(part) for part in partition(labels, 300, {"name": "quantity", "sigma": 0.0}, seed=1)]
     assert max(equal) - min(equal) <= 1
 
 
 def test_the_top_up_takes_one_sample_from_the_largest() -> None:
     labels = np.zeros(100, np.int64)
-    parts = partition(labels, 5, PartitionConfig(name="dirichlet", alpha=1e-6), seed=1)
+    parts = partition(labels, 5, {"name": "dirichlet", "alpha": 1e-6}, seed=1)
     assert sorted(len(part) for part in parts) == [1, 1, 1, 1, 96]
 
 
 def test_a_thousand_clients_on_fifty_thousand_samples_take_no_time() -> None:
     labels = some_labels(50_000, classes=100)
-    for name in _DEALERS:
+    for name in ("iid", "dirichlet", "shards", "pathological", "quantity"):
         start = time.process_time()
-        partition(labels, 1000, PartitionConfig(name=name), seed=0)
+        partition(labels, 1000, {"name": name}, seed=0)
         assert time.process_time() - start < 2.0
 
 
@@ -168,40 +174,98 @@ def test_deals_as_flwr_datasets_does(name: str, clients: int) -> None:
     theirs = FLOWER[name](clients, np.random.default_rng(7))
     rows = datasets.Dataset.from_dict({"row": np.arange(1000), "label": labels})
     theirs.dataset = rows
-    ours = _DEALERS[name](labels, clients, PartitionConfig(name=name, alpha=0.3), np.random.default_rng(7))
+    samples = Samples(labels=labels, classes=10)
+    ours = build_partition(name).deal(samples, clients, np.random.default_rng(7))
     for client, part in enumerate(ours):
         assert sorted(part) == sorted(theirs.load_partition(client)["row"])
 
 
 BAD = [
-    (PartitionConfig(name="iid"), 0, "clients=0"),
-    (PartitionConfig(name="iid"), 101, "only 100 training samples"),
-    (PartitionConfig(name="other"), 2, "iid, dirichlet, shards, pathological, quantity"),
-    (PartitionConfig(name="dirichlet", alpha=0.0), 2, "partition.alpha=0.0"),
-    (PartitionConfig(name="dirichlet", alpha=-1.0), 2, "partition.alpha=-1.0"),
-    (PartitionConfig(name="dirichlet", alpha=math.nan), 2, "partition.alpha=nan"),
-    (PartitionConfig(name="shards", shards_per_client=0), 2, "partition.shards_per_client=0"),
-    (PartitionConfig(name="pathological", classes_per_client=0), 2, "partition.classes_per_client=0"),
-    (PartitionConfig(name="pathological", classes_per_client=11), 2, "only 10 classes"),
-    (PartitionConfig(name="quantity", sigma=-0.1), 2, "partition.sigma=-0.1"),
-    (PartitionConfig(name="quantity", sigma=math.nan), 2, "partition.sigma=nan"),
-    (PartitionConfig(name="iid", holdout=1.0), 2, "partition.holdout=1.0"),
-    (PartitionConfig(name="iid", holdout=-0.1), 2, "partition.holdout=-0.1"),
+    ({"name": "iid"}, 0, "clients=0"),
+    ({"name": "iid"}, 101, "only 100 training samples"),
+    ({"name": "other"}, 2, "column, dirichlet, iid, pathological, quantity, shards"),
+    ({"name": "dirichlet", "alpha": 0.0}, 2, "partition.alpha=0.0"),
+    ({"name": "dirichlet", "alpha": -1.0}, 2, "partition.alpha=-1.0"),
+    ({"name": "dirichlet", "alpha": math.nan}, 2, "partition.alpha=nan"),
+    ({"name": "shards", "shards_per_client": 0}, 2, "partition.shards_per_client=0"),
+    ({"name": "pathological", "classes_per_client": 0}, 2, "partition.classes_per_client=0"),
+    ({"name": "pathological", "classes_per_client": 11}, 2, "only 10 classes"),
+    ({"name": "quantity", "sigma": -0.1}, 2, "partition.sigma=-0.1"),
+    ({"name": "quantity", "sigma": math.nan}, 2, "partition.sigma=nan"),
+    ({"name": "iid", "holdout": 1.0}, 2, "partition.holdout=1.0"),
+    ({"name": "iid", "holdout": -0.1}, 2, "partition.holdout=-0.1"),
 ]
 
 
 @pytest.mark.parametrize(("config", "clients", "message"), BAD)
-def test_mistakes_are_named(config: PartitionConfig, clients: int, message: str) -> None:
-    with pytest.raises(DataError, match=message) as caught:
-        validate(config, clients, samples=100, classes=10)
-    assert "\n" not in str(caught.value)
-    with pytest.raises(DataError, match=message):
+def test_mistakes_are_named(config: dict[str, Any], clients: int, message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
         partition(some_labels(100), clients, config, seed=0)
+    assert "\n" not in str(caught.value)
 
 
-def test_valid_numbers_pass() -> None:
-    for config in CONFIGS:
-        validate(config, 100, samples=100, classes=10)
+def by_column(values: np.ndarray, clients: int, seed: int = 0) -> list[np.ndarray]:
+    samples = Samples(labels=np.zeros(len(values), np.int64), classes=1, columns={"writer": values})
+    return deal(samples, clients, build_partition("column", column="writer"), seed=seed)
+
+
+def test_a_client_for_each_value_in_ascending_order() -> None:
+    values = np.array([10, 2, 2, 10, 7])
+    assert [part.tolist() for part in by_column(values, 3)] == [[1, 2], [4], [0, 3]]
+
+
+def test_values_are_dealt_whole_and_evenly() -> None:
+    sizes = [40, 30, 30, 20, 20, 20, 10, 5, 3, 2]
+    writers = np.repeat([f"w{number}" for number in range(10)], sizes)
+    values = np.random.default_rng(0).permutation(writers)
+    parts = by_column(values, 3)
+    assert [len(set(values[parts[a]]) & set(values[parts[b]])) for a, b in ((0, 1), (0, 2), (1, 2))] == [0, 0, 0]
+    assert sorted(np.concatenate(parts)) == list(range(180))
+    assert [len(part) for part in parts] == [60, 60, 60]  # 40+20, 30+20+10, 30+20+5+3+2
+    assert all(np.array_equal(a, b) for a, b in zip(parts, by_column(values, 3)))
+    assert any(not np.array_equal(a, b) for a, b in zip(parts, by_column(values, 3, seed=1)))
+
+
+def test_more_clients_than_values_are_refused_with_the_values() -> None:
+    with pytest.raises(
+        DataError, match=r"clients=4: must be at most 3, the values that partition.column=writer"
+    ) as caught:
+        by_column(np.array(["b", "a", "c", "a", "b"]), 4)
+    assert str(caught.value).endswith(": a, b, c")
+
+
+class Own(Partition):
+    """Returns what it is told."""
+
+    def __init__(self, parts: list[np.ndarray]) -> None:
+        super().__init__()
+        self.parts = parts
+
+    def deal(self, samples: Samples, clients: int, rng: np.random.Generator) -> list[np.ndarray]:
+        return self.parts
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ([[0, 1], [2]], "gave 2 parts for 3 clients"),
+        ([[0, 1], [1], [2]], "gave a sample twice"),
+        ([[0], [1], [5]], "positions from 0 to 4"),
+        ([[0], [1], [-1]], "positions from 0 to 4"),
+        ([[0.5], [1], [2]], "positions from 0 to 4"),
+        ([[], [], []], "gave no client any sample"),
+    ],
+)
+def test_a_partition_that_breaks_its_contract_is_named(parts: list[Any], message: str) -> None:
+    samples = Samples(labels=np.zeros(5, np.int64), classes=1)
+    with pytest.raises(DataError, match=f"partition: .*{message}"):
+        deal(samples, 3, Own([np.array(part) for part in parts]), seed=0)
+
+
+def test_samples_may_be_left_out_and_empty_clients_get_one() -> None:
+    samples = Samples(labels=np.zeros(9, np.int64), classes=1)
+    parts = deal(samples, 3, Own([np.arange(4), np.arange(0), np.array([8])]), seed=0)
+    assert [len(part) for part in parts] == [3, 1, 1]
 
 
 def test_holdout_is_disjoint_stratified_and_leaves_one() -> None:

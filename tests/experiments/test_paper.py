@@ -44,7 +44,7 @@ def test_a_point_is_the_protocol_on_the_command_line(tmp_path: Path) -> None:
     point = a_point(method="topk", value=0.2, seed=51, scale="reduced", options=("model.split_point=5",))
     config = compose(point.overrides(data=str(tmp_path / "data"), weights=str(weights)))
     assert (config.clients, config.rounds, config.budget.base_epochs, config.batch_size) == (1, None, 10, 128)
-    assert (config.lr, config.augment, config.partition.name, config.precision) == (1e-4, "paper", "iid", "fp32")
+    assert (config.lr, config.augment, config.partition["name"], config.precision) == (1e-4, "paper", "iid", "fp32")
     assert (config.dataset.train_limit, config.dataset.test_limit, config.model.image_size) == (2500, None, 96)
     assert (config.compressor["rate"], config.model.split_point, config.seed) == (0.2, 5, 51)
     assert config.eval_every == point.rounds() // 10

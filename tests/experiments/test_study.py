@@ -31,7 +31,10 @@ def test_points_compose_and_have_the_same_budget(tmp_path: Path) -> None:
     for point in study.Grid(scale="study-cpu").points()[::9]:
         config = compose(point.overrides(data=str(tmp_path / "data"), weights=str(tmp_path / "weights")))
         assert config.clients == point.clients and config.strategy["name"] == point.strategy
-        assert point.clients == 1 or (config.partition.name, config.partition.alpha) == ("dirichlet", point.alpha)
+        assert point.clients == 1 or (config.partition["name"], config.partition.get("alpha")) == (
+            "dirichlet",
+            point.alpha,
+        )
         assert config.compressor["name"] == point.method and config.rounds is None
         assert (config.budget.base_epochs, config.budget.count_models, config.batch_size) == (15, True, 16)
         assert config.budget.share == ("pool" if point.clients > 1 else "equal")

@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from flsplit.data.sources.reader import Source, Split
+from flsplit.data.sources.reader import Source, Split, no_column
 from flsplit.data.subset import stratified
 from flsplit.streams import numpy_stream
 
 _TEST_SAMPLES = 360  # a fifth; the same ones whatever the seed of the run
 
 
-def source() -> Source:
+def check(columns: Sequence[str]) -> None:
+    """Refuse further columns.
+
+    Raises:
+        DataError: Some are asked for.
+    """
+    if columns:
+        raise no_column(columns[0], (), "dataset=digits")
+
+
+def source(columns: Sequence[str]) -> Source:
     """The digits with a fixed stratified split: 1,437 to train, 360 to test."""
     from sklearn.datasets import load_digits
 
+    check(columns)
     digits = load_digits()
     labels = digits.target.astype(np.int64)
     pixels = np.round(digits.images * (255 / 16)).astype(np.uint8)[..., None]

@@ -1,18 +1,24 @@
-"""Class folders of images: `train/CLASS/*` and `test/CLASS/*`."""
+"""Class folders of images: `train/CLASS/*` and `test/CLASS/*`.
+
+Further columns of the training images come from `train/metadata.csv`, as the Hub's image folders have it: `file_name`
+(CLASS/IMAGE) and any others.
+"""
 
 from __future__ import annotations
 
+import csv
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from flsplit.data.config import DatasetConfig
 from flsplit.data.errors import DataError
-from flsplit.data.sources.reader import Source, Split
+from flsplit.data.sources.reader import Source, Split, checked_column, no_column
 
 EXTENSIONS = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif"}
+_METADATA = "metadata.csv"
 
 
 def find(path: Path, config: DatasetConfig) -> dict[str, Path]:
@@ -34,16 +40,19 @@ def find(path: Path, config: DatasetConfig) -> dict[str, Path]:
     return {"train": train, "test": tests[0]}
 
 
-def files(path: Path, config: DatasetConfig) -> list[Path]:
-    """All images of both splits, in a fixed order."""
-    return [image for folder in find(path, config).values() for image, _ in _images(folder)]
+def files(path: Path, config: DatasetConfig, columns: Sequence[str]) -> list[Path]:
+    """All images of both splits, in a fixed order, and the file with further columns where any are asked for."""
+    folders = find(path, config)
+    metadata = folders["train"] / _METADATA
+    images = [image for folder in folders.values() for image, _ in _images(folder)]
+    return [*images, metadata] if columns and metadata.is_file() else images
 
 
-def source(path: Path, config: DatasetConfig) -> Source:
-    """Opens the class folders at `path`.
+def source(path: Path, config: DatasetConfig, columns: Sequence[str]) -> Source:
+    """Opens the class folders at `path`; `columns` are further ones of the training samples.
 
     Raises:
-        DataError: A split, a class or an image is missing, or a test class is not in train.
+        DataError: A split, a class, an image or a column is missing, or a test class is not in train.
     """
     folders = find(path, config)
     train, test = _images(folders["train"]), _images(folders["test"])
@@ -61,7 +70,36 @@ def source(path: Path, config: DatasetConfig) -> Source:
             f"{folders['train'].name}/; both need the same class folders"
         )
     number = {name: label for label, name in enumerate(classes)}
-    return Source(_split(train, number), _split(test, number), tuple(classes))
+    further = _columns(folders["train"], train, columns) if columns else {}
+    return Source(_split(train, number, further), _split(test, number, {}), tuple(classes))
+
+
+def _columns(folder: Path, images: list[tuple[Path, str]], names: Sequence[str]) -> dict[str, np.ndarray]:
+    path, where = folder / _METADATA, f"{folder.name}/{_METADATA}"
+    if not path.is_file():
+        raise DataError(
+            f"partition: dataset.path has no column {names[0]!r}; class folders have columns in {where}: "
+            f"file_name (CLASS/IMAGE) and {', '.join(names)}"
+        )
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file, skipinitialspace=True)
+            there, rows = list(reader.fieldnames or ()), list(reader)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"dataset.path: {where} cannot be read as a CSV file ({error})") from error
+    for name in ("file_name", *names):
+        if name not in there:
+            raise no_column(name, there, where)
+    of = {row["file_name"]: row for row in rows}
+    files = [image.relative_to(folder).as_posix() for image, _ in images]
+    if absent := [file for file in files if file not in of]:
+        raise DataError(f"partition: {where} has no row for {absent[0]}; every training image needs one")
+    return {name: checked_column(name, _numbers([of[file][name] for file in files]), where) for name in names}
+
+
+def _numbers(values: list[str]) -> list[str] | list[int]:
+    """Whole numbers where all values are such: the tenth comes after the second."""
+    return [int(value) for value in values] if all(value and value.isdecimal() for value in values) else values
 
 
 def _class_folders(folder: Path) -> list[Path]:
@@ -84,10 +122,10 @@ def _is_image(name: str) -> bool:
     return not name.startswith(".") and Path(name).suffix.lower() in EXTENSIONS
 
 
-def _split(images: list[tuple[Path, str]], number: dict[str, int]) -> Split:
+def _split(images: list[tuple[Path, str]], number: dict[str, int], columns: dict[str, np.ndarray]) -> Split:
     def read(rows: np.ndarray) -> Iterator[bytes | np.ndarray]:
         for row in rows:
             yield images[row][0].read_bytes()
 
     labels = np.array([number[name] for _, name in images], np.int64)
-    return Split(labels, read, lambda row: f"dataset.path: {images[row][0]}")
+    return Split(labels, read, lambda row: f"dataset.path: {images[row][0]}", columns)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from flsplit.data.config import DatasetConfig
 from flsplit.data.errors import DataError
-from flsplit.data.sources.reader import Source, Split, checked_labels, class_names
+from flsplit.data.sources.reader import Source, Split, checked_column, checked_labels, class_names, no_column
 from flsplit.online import reachable
 
 
@@ -25,8 +25,8 @@ def check(config: DatasetConfig) -> None:
         raise _unreachable(config)
 
 
-def source(config: DatasetConfig) -> Source:
-    """Loads the data set, which downloads it once.
+def source(config: DatasetConfig, columns: Sequence[str]) -> Source:
+    """Loads the data set, which downloads it once; `columns` are further ones of the training samples.
 
     Raises:
         DataError: The download failed, or the columns are not the expected ones.
@@ -45,14 +45,19 @@ def source(config: DatasetConfig) -> Source:
                 f"dataset.{key}: {config.hub} has no column {getattr(config, key)!r}, "
                 f"only {', '.join(loaded[0].column_names)}"
             )
+    others = [name for name in loaded[0].column_names if name != config.image_column]
+    for column in columns:
+        if column not in others:
+            raise no_column(column, others, f"{config.hub} on the Hub")
     names = getattr(loaded[0].features[config.label_column], "names", None)
     train, test = (
-        _split(part.cast_column(config.image_column, datasets.Image(decode=False)), config) for part in loaded
+        _split(part.cast_column(config.image_column, datasets.Image(decode=False)), config, further)
+        for part, further in zip(loaded, (columns, ()))
     )
     return Source(train, test, class_names(names, train.labels, test.labels, f"dataset={config.name}"))
 
 
-def _split(part: Any, config: DatasetConfig) -> Split:
+def _split(part: Any, config: DatasetConfig, columns: Sequence[str]) -> Split:
     labels = np.asarray(part.with_format("numpy", columns=[config.label_column])[:][config.label_column])
 
     def read(rows: np.ndarray) -> Iterator[bytes | np.ndarray]:
@@ -61,7 +66,8 @@ def _split(part: Any, config: DatasetConfig) -> Split:
             yield image["bytes"] if image["bytes"] is not None else Path(image["path"]).read_bytes()
 
     name = f"dataset={config.name}"
-    return Split(checked_labels(labels, name), read, lambda row: f"{name}: image {row}")
+    further = {column: checked_column(column, part.select_columns([column])[:][column], name) for column in columns}
+    return Split(checked_labels(labels, name), read, lambda row: f"{name}: image {row}", further)
 
 
 def _unreachable(config: DatasetConfig) -> DataError:

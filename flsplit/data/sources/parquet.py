@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from flsplit.data.config import DatasetConfig
 from flsplit.data.errors import DataError
-from flsplit.data.sources.reader import Source, Split, checked_labels, class_names
+from flsplit.data.sources.reader import Source, Split, checked_column, checked_labels, class_names, no_column
 
 _ROWS_AT_ONCE = 256
 
@@ -37,8 +37,8 @@ def find(path: Path, config: DatasetConfig) -> dict[str, list[Path]] | None:
     return None
 
 
-def check(files: dict[str, list[Path]], config: DatasetConfig) -> None:
-    """Looks at the columns of every file, not at the rows.
+def check(files: dict[str, list[Path]], config: DatasetConfig, columns: Sequence[str]) -> None:
+    """Looks at the columns of every file, not at the rows; `columns` are further ones of the training samples.
 
     Raises:
         DataError: A file is not Parquet or lacks a column.
@@ -52,16 +52,21 @@ def check(files: dict[str, list[Path]], config: DatasetConfig) -> None:
                     f"dataset.path: {file.name} has no column {column!r}, only {', '.join(names)}; "
                     f"name the right one with dataset.{key}"
                 )
+    for file in files["train"]:
+        names = [name for name in _open(file).schema_arrow.names if name != config.image_column]
+        for column in columns:
+            if column not in names:
+                raise no_column(column, names, file.name)
 
 
-def source(files: dict[str, list[Path]], config: DatasetConfig) -> Source:
-    """Opens the files that `find` found.
+def source(files: dict[str, list[Path]], config: DatasetConfig, columns: Sequence[str]) -> Source:
+    """Opens the files that `find` found; `columns` are further ones of the training samples.
 
     Raises:
         DataError: A file is not Parquet, lacks a column, or holds labels that are none.
     """
-    check(files, config)
-    train, test = (_split(files[name], config) for name in ("train", "test"))
+    check(files, config, columns)
+    train, test = _split(files["train"], config, columns), _split(files["test"], config, ())
     names = _names(files["train"][0], config.label_column)
     return Source(train, test, class_names(names, train.labels, test.labels, "dataset.path"))
 
@@ -81,11 +86,12 @@ def _open(file: Path) -> Any:
         raise DataError(f"dataset.path: {file} is not a readable Parquet file") from error
 
 
-def _split(files: list[Path], config: DatasetConfig) -> Split:
-    columns = [_open(file).read(columns=[config.label_column]).column(0) for file in files]
-    if any(column.null_count for column in columns):
+def _split(files: list[Path], config: DatasetConfig, columns: Sequence[str]) -> Split:
+    parts = [_open(file).read(columns=[config.label_column]).column(0) for file in files]
+    if any(part.null_count for part in parts):
         raise DataError(f"dataset.path: {files[0].name} has rows without a label in {config.label_column!r}")
-    labels = np.concatenate([column.to_numpy() for column in columns])
+    labels = np.concatenate([part.to_numpy() for part in parts])
+    further = {name: checked_column(name, _values(files, name), files[0].name) for name in columns}
 
     def read(rows: np.ndarray) -> Iterator[bytes | np.ndarray]:
         start = 0
@@ -97,7 +103,11 @@ def _split(files: list[Path], config: DatasetConfig) -> Split:
                 start += batch.num_rows
 
     name = f"dataset.path: {files[0].name}"
-    return Split(checked_labels(labels, name), read, lambda row: f"{name} (and on): image {row}")
+    return Split(checked_labels(labels, name), read, lambda row: f"{name} (and on): image {row}", further)
+
+
+def _values(files: list[Path], column: str) -> list[Any]:
+    return [value for file in files for value in _open(file).read(columns=[column]).column(0).to_pylist()]
 
 
 def _bytes(image: Any, file: Path, config: DatasetConfig) -> bytes:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -19,11 +20,13 @@ class Split:
         read: Maps ascending row numbers to a stream of their images, in this order: encoded bytes, or a
             uint8 array (H, W, C) where the source has no encoded form.
         where: How an error message calls the image in a row.
+        columns: What else was asked for: each (n,), int64 or text.
     """
 
     labels: np.ndarray
     read: Callable[[np.ndarray], Iterator[bytes | np.ndarray]]
     where: Callable[[int], str]
+    columns: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,30 @@ def checked_labels(labels: np.ndarray, where: str) -> np.ndarray:
     if labels.min() < 0:
         raise DataError(f"{where} has the label {labels.min()}; labels must be 0 or more")
     return labels.astype(np.int64)
+
+
+def checked_column(name: str, values: Sequence[Any], where: str) -> np.ndarray:
+    """Returns a further column as (n,) int64 or text.
+
+    Raises:
+        DataError: A value is missing, or is neither a whole number nor text.
+    """
+    if any(value is None or value == "" for value in values):
+        raise DataError(f"partition: {where} has rows without a value in the column {name!r}; every sample needs one")
+    kinds = {type(value) for value in values}
+    if kinds <= {int, bool}:
+        return np.array(values, np.int64)
+    if kinds == {str}:
+        return np.array(values)
+    named = ", ".join(sorted(kind.__name__ for kind in kinds))
+    raise DataError(f"partition: {where} has {named} in the column {name!r}; it must hold whole numbers or text")
+
+
+def no_column(name: str, there: Iterable[str], where: str) -> DataError:
+    """The refusal of a further column that a source does not have, with those that it has."""
+    others = ", ".join(there)
+    instead = f"it has {others}" if others else "beside image and label it has none"
+    return DataError(f"partition: {where} has no column {name!r}; {instead}")
 
 
 def class_names(names: list[str] | None, train: np.ndarray, test: np.ndarray, where: str) -> tuple[str, ...]:
