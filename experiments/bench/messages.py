@@ -20,6 +20,7 @@ from experiments.bench.case import Result, compare
 from experiments.bench.workload import Workload
 from flsplit.compose import compose
 from flsplit.engine import quiet, session
+from flsplit.engine.flower import Waiting
 from flsplit.experiment import lay_out, prepare
 
 CPUS = 2
@@ -75,7 +76,7 @@ def with_messages(keys: list[str]) -> message_splitfed.Outcome:
 
     @server.main()
     def _main(grid: Grid, context: Context) -> None:
-        outcomes.append(message_splitfed.serve(grid, plan.to_json()))
+        outcomes.append(message_splitfed.serve(Waiting(grid), plan.to_json()))
 
     quiet()
     session.start_ray(cpus=CPUS)
