@@ -24,9 +24,10 @@ from flsplit import engine
 from flsplit.client.app import app as client_app
 from flsplit.compose import compose
 from flsplit.errors import UserError
-from flsplit.experiment import execute, peak_megabytes, prepare, read_run, spread
+from flsplit.experiment import execute, prepare, read_run
 from flsplit.record.tables import CLIENTS, PARTITION, ROUNDS
 from flsplit.server.checkpoint import Checkpoints
+from flsplit.server.summary import peak_megabytes, spread
 from flsplit.split.side import SideState
 from flsplit.transport.hub import LocalHub, ModelLost, ServerHub
 
@@ -283,7 +284,7 @@ def test_pretrained_deit_learns_real_photographs(
 def test_memory_is_that_of_the_process_itself(tmp_path: Path) -> None:
     """Linux hands a child its parent's `ru_maxrss`."""
     ballast = bytearray(b"x" * 2**30)
-    code = "from flsplit.experiment import peak_megabytes; print(peak_megabytes())"
+    code = "from flsplit.server.summary import peak_megabytes; print(peak_megabytes())"
     child = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},

@@ -6,7 +6,7 @@ import math
 import os
 import shutil
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,9 +14,10 @@ from typing import Any, TypeVar
 import torch
 
 import compressors
-from flsplit import data
+from flsplit import data, metrics
 from flsplit.errors import UserError, options_of_the_user
 from flsplit.ledger.budget import CHARGES, SHARES, BudgetConfig
+from flsplit.metrics import Metric
 from flsplit.record.loggers import check_logger
 from flsplit.split.stages import Stages
 from flsplit.split.tuning import interface as tuning
@@ -82,6 +83,7 @@ class Config:
     precision: str
     compile: bool
     eval_every: int
+    metrics: list[str] = field(default_factory=lambda: ["accuracy"])
     seed: int
     out: str | None = None
     resume: str | None = None
@@ -125,6 +127,15 @@ class Config:
     def stage_instances(self) -> list[compressors.Stage]:
         """The stages behind the compressor, in the order in which a message leaves, not yet bound to a model."""
         return [compressors.build_stage(group, **getattr(self, group)) for group in compressors.STAGES]
+
+    def metric_instances(self, classes: Sequence[str]) -> list[Metric]:
+        """The metrics of an evaluation, for classes of these names.
+
+        Raises:
+            UserError: for an unknown name.
+        """
+        with options_of_the_user():
+            return [metrics.build(name, tuple(classes)) for name in self.metrics]
 
     def as_dict(self) -> dict[str, Any]:
         """Plain nested values; `read_config` brings them back."""
@@ -197,6 +208,7 @@ def read_config(values: Mapping[str, Any]) -> Config:
         Stages(config.compressor_instance(), config.stage_instances())
         tuning.build(config.model.tune, **config.model.tune_args)
         tuning.build(config.model.tune_server, **config.model.tune_server_args)
+    _check_metrics(config)
     partition = data.build_partition(**config.partition)
     try:
         data.check(config.dataset, columns=partition.columns)
@@ -257,6 +269,12 @@ def _check_model(model: ModelConfig) -> None:
         raise UserError(f"model.pretrained must be false: vit_micro has no weights to load; got {model.pretrained}")
     if isinstance(model.pretrained, str) and not Path(model.pretrained).is_file():
         raise UserError(f"model.pretrained must be true, false or a weights file; no such file: {model.pretrained}")
+
+
+def _check_metrics(config: Config) -> None:
+    config.metric_instances(())
+    if "accuracy" not in config.metrics or len(set(config.metrics)) < len(config.metrics):
+        raise UserError(f"metrics must have accuracy, and each metric once, got {shown(config.metrics)}")
 
 
 def _check_address(engine: EngineConfig) -> None:

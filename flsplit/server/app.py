@@ -15,7 +15,7 @@ from flsplit.assembly import assembly_for, host_from_json
 from flsplit.data.clients import held_out_rows
 from flsplit.display.console import Progress
 from flsplit.ledger.prices import Tally
-from flsplit.record.tables import Recorder, Row
+from flsplit.record.tables import Recorder, Row, test_column
 from flsplit.server.checkpoint import Checkpoints, State
 from flsplit.server.evaluation import Evaluator, Score, mean
 from flsplit.server.federation import Federation, RoundLost
@@ -54,7 +54,7 @@ class Server:
     Attributes:
         totals: what has been counted so far.
         out_of_budget: whether every client has spent its share of the budget.
-        own: the accuracy that every client ends with on its held-out part (`partition.holdout`), by client.
+        own: what every client ends with on its held-out part (`partition.holdout`), by client.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Server:
         self._saved = float("-inf")  # when
         self._unsaved: State | None = None
         self.out_of_budget = False
-        self.own: dict[int, float] = {}
+        self.own: dict[int, Score] = {}
         self.totals = Totals(Tally())
 
     def run(self, grid: Grid, hub: ServerHub) -> None:
@@ -195,7 +195,7 @@ class Server:
         stream = numpy_stream(config.seed, "participation", number)
         return sorted(able[c] for c in stream.choice(len(able), config.taking_part, replace=False))
 
-    def _evaluate(self, evaluator: Evaluator, number: int, last: bool) -> tuple[Score | None, dict[int, float]]:
+    def _evaluate(self, evaluator: Evaluator, number: int, last: bool) -> tuple[Score | None, dict[int, Score]]:
         config, test, fed = self._assembly.config, self._assembly.dataset.test, self._fed
         if number % config.eval_every and not last:
             return None, {}
@@ -207,17 +207,17 @@ class Server:
             return evaluator.score((fed.client_model, fed.server_model), test), own
         return mean(found), own
 
-    def _own_scores(self, evaluator: Evaluator, clients: Iterable[int]) -> dict[int, float]:
-        """Accuracy of clients on their held-out parts, for those that have any, with the models they would use."""
+    def _own_scores(self, evaluator: Evaluator, clients: Iterable[int]) -> dict[int, Score]:
+        """Scores of clients on their held-out parts, for those that have any, with the models they would use."""
         parts, train = held_out_rows(self._assembly.plan.clients), self._assembly.dataset.train
         found = {
             client: evaluator.score(self._fed.models_of(client), train, parts[client])
             for client in clients
             if len(parts[client])
         }
-        return {client: score.accuracy for client, score in found.items() if score is not None}
+        return {client: score for client, score in found.items() if score is not None}
 
-    def _finish(self, number: int, score: Score | None, own: dict[int, float], seconds: float) -> None:
+    def _finish(self, number: int, score: Score | None, own: dict[int, Score], seconds: float) -> None:
         fed, totals = self._fed, self.totals
         reports = sorted(fed.reports, key=lambda report: report.client)
         finished = Tally()
@@ -231,7 +231,7 @@ class Server:
         tally = totals.tally
         row: Row = {
             "round": number, "samples": tally.samples, "train_loss": finished.mean_loss,
-            "test_loss": score.loss if score else None, "test_accuracy": score.accuracy if score else None,
+            "test_loss": score.loss if score else None, **_columns(score),
             "uplink_bits": tally.uplink_bits, "downlink_bits": tally.downlink_bits,
             "nominal_bits": tally.nominal_bits, "wire_bytes": tally.wire_bytes, "sync_bits": totals.sync_bits,
             "xi": tally.xi, "seconds": seconds, "simulated_seconds": fed.now,
@@ -259,11 +259,11 @@ class Server:
         self._checkpoints.save(self._unsaved)
         self._unsaved, self._saved = None, time.monotonic()
 
-    def _client_row(self, number: int, report: Report, own: dict[int, float]) -> Row:
+    def _client_row(self, number: int, report: Report, own: dict[int, Score]) -> Row:
         tally, failed = report.tally, report.error is not None
         return {
             "round": number, "client": report.client, "samples": tally.samples,
-            "train_loss": None if failed else tally.mean_loss, "test_accuracy": own.get(report.client),
+            "train_loss": None if failed else tally.mean_loss, **_columns(own.get(report.client)),
             "uplink_bits": tally.uplink_bits, "downlink_bits": tally.downlink_bits,
             "sync_bits": self._fed.sync_bits[report.client], "failed": failed,
         }  # fmt: skip
@@ -291,3 +291,9 @@ class Server:
             uplink_bits=self.totals.tally.uplink_bits + sum(t.uplink_bits for t, _ in reports.values()),
             downlink_bits=self.totals.tally.downlink_bits + sum(t.downlink_bits for t, _ in reports.values()),
         )  # fmt: skip
+
+
+def _columns(score: Score | None) -> Row:
+    """Metrics as the tables have them."""
+    values = {"accuracy": None} if score is None else score.metrics
+    return {test_column(name): value for name, value in values.items()}
