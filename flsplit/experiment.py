@@ -122,8 +122,7 @@ def execute(
         quiet=quiet,
     ) as progress:
         server = Server(prepared.plan.to_json(), recorder, checkpoints, progress, workers=prepared.workers)
-        metrics = prepared.plan.config.metric_instances(prepared.dataset.classes)
-        about = prepared.plan, metrics, prepared.out, server
+        about = prepared.plan, config.metric_columns(prepared.dataset.classes), prepared.out, server
         try:
             start(server.run)
         except UserError:
@@ -190,9 +189,8 @@ def lay_out(prepared: Prepared) -> tuple[Recorder, Checkpoints]:
         UserError: if it cannot be made.
     """
     out, config = prepared.out, prepared.plan.config
-    metrics = [name for metric in config.metric_instances(prepared.dataset.classes) for name in metric.columns]
     checkpoints = Checkpoints(out / "checkpoint")
-    recorder = Recorder(out, logger_for(config.logger, out), metrics)
+    recorder = Recorder(out, logger_for(config.logger, out), config.metric_columns(prepared.dataset.classes))
     try:
         checkpoints.create()
     except OSError as error:

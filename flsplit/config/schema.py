@@ -137,6 +137,11 @@ class Config:
         with options_of_the_user():
             return [metrics.build(name, tuple(classes)) for name in self.metrics]
 
+    def metric_columns(self, classes: Sequence[str]) -> dict[str, bool]:
+        """Columns of the metrics, and whether higher is better in each."""
+        found = self.metric_instances(classes)
+        return {name: metric.higher_is_better for metric in found for name in metric.columns}
+
     def as_dict(self) -> dict[str, Any]:
         """Plain nested values; `read_config` brings them back."""
         return asdict(self)

@@ -6,7 +6,7 @@ import json
 import math
 import platform
 import resource
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -14,18 +14,17 @@ import numpy as np
 import torch
 
 from flsplit.assembly import Plan
-from flsplit.metrics import Metric
 from flsplit.record.tables import Recorder, Row, test_column
 from flsplit.server.app import Server
 from flsplit.server.strategy import build
 
 
-def finish(plan: Plan, metrics: Sequence[Metric], out: Path, server: Server, recorder: Recorder, status: str) -> Row:
+def finish(plan: Plan, metrics: Mapping[str, bool], out: Path, server: Server, recorder: Recorder, status: str) -> Row:
     """Write the summary of a run.
 
     Args:
         plan: of the run.
-        metrics: of its evaluations.
+        metrics: columns of its evaluations, and whether higher is better in each.
         out: its folder.
         server: when it has ended.
         recorder: with the rows of all rounds.
@@ -33,13 +32,12 @@ def finish(plan: Plan, metrics: Sequence[Metric], out: Path, server: Server, rec
     """
     totals, tally, rounds = server.totals, server.totals.tally, recorder.rounds
     accuracies = [row["test_accuracy"] for row in rounds if row["test_accuracy"] is not None]
-    final = {f"final_{name}": _last(rounds, name) for name in _names(metrics)}
+    final = {f"final_{test_column(name)}": _last(rounds, test_column(name)) for name in metrics}
     own = {
         f"own_{test_column(name)}": spread(
-            [score.metrics[name] for score in server.own.values()], higher_is_better=metric.higher_is_better
+            [score.metrics[name] for score in server.own.values()], higher_is_better=higher
         )
-        for metric in metrics
-        for name in metric.columns
+        for name, higher in metrics.items()
     }
     summary = {
         "status": status,
@@ -67,10 +65,6 @@ def finish(plan: Plan, metrics: Sequence[Metric], out: Path, server: Server, rec
     part.write_text(json.dumps(summary, indent=2) + "\n")
     part.replace(out / "summary.json")
     return summary
-
-
-def _names(metrics: Sequence[Metric]) -> list[str]:
-    return [test_column(name) for metric in metrics for name in metric.columns]
 
 
 def _last(rounds: Sequence[Row], name: str) -> float | None:

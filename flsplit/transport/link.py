@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Protocol, TypeVar
 
-from compressors import Payload
 from flsplit.split.host import Closed
 from flsplit.split.messages import Downlink, Uplink
 from flsplit.split.side import SideState
@@ -84,5 +83,5 @@ def on_cpu(message: Message) -> Message:
     """The same message with its tensors on the CPU."""
     sent = message.payload
     labels = None if sent.labels is None else sent.labels.cpu()
-    payload = Payload(tuple(t.cpu() for t in sent.floats), tuple(t.cpu() for t in sent.integers), labels)
-    return replace(message, payload=payload)
+    floats, integers = tuple(t.cpu() for t in sent.floats), tuple(t.cpu() for t in sent.integers)
+    return replace(message, payload=replace(sent, floats=floats, integers=integers, labels=labels))
