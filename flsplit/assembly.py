@@ -20,8 +20,9 @@ from torch import nn
 from compressors import BatchShape
 from flsplit.config.profile import Profile
 from flsplit.config.schema import Config
-from flsplit.data import Dataset, Pipeline
+from flsplit.data import Dataset
 from flsplit.data.clients import training_rows
+from flsplit.data.pipeline import Pipeline
 from flsplit.errors import options_of_the_user
 from flsplit.ledger.budget import Budget
 from flsplit.ledger.moves import ModelSize, Moves

@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         0, 1 for a run that failed or a fault of the program, 2 for a mistake of the user's, 130 when interrupted.
     """
-    command = _Command()
+    command = _Command(alone=argv is None)
     try:
         command.run(list(sys.argv[1:] if argv is None else argv))
     except KeyboardInterrupt:
@@ -44,13 +44,19 @@ def main(argv: Sequence[str] | None = None) -> int:
             os._exit(command.code)
     except Exception as error:
         command.stopped_by(error)
+    command.leave()
     return command.code
 
 
 class _Command:
-    """One call: what comes of it, and the folder of the run at hand."""
+    """One call: what comes of it, and the folder of the run at hand.
 
-    def __init__(self) -> None:
+    Args:
+        alone: whether this process is there for nothing else.
+    """
+
+    def __init__(self, *, alone: bool) -> None:
+        self._alone = alone
         self.code = 0
         self.folder: Path | None = None
 
@@ -92,6 +98,11 @@ class _Command:
         else:
             self._start(flags.overrides, sweep=flags.multirun)
 
+    def leave(self) -> None:
+        """End what was begun for a run that was refused."""
+        if self._alone and (engine := sys.modules.get("flsplit.engine")) is not None:
+            engine.leave()
+
     def _show(self, arguments: list[str], flags: argparse.Namespace) -> None:
         from flsplit.config.overrides import composable, in_one_line
 
@@ -113,6 +124,10 @@ class _Command:
         if (here := str(Path.cwd())) not in sys.path:
             sys.path.append(here)  # where users keep compressors and strategies of their own
         asked = request(overrides, sweep=sweep)
+        if self._alone:
+            from flsplit import engine
+
+            engine.begin(asked.jobs[0])  # Ray starts while data and models are prepared
         from flsplit.experiment import execute, prepare
 
         waiting = {number: prepare(config) for number, config in enumerate(asked.jobs)}

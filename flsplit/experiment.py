@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-import platform
-import resource
 import shutil
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -35,6 +32,7 @@ from flsplit.server.app import Server
 from flsplit.server.checkpoint import Checkpoints
 from flsplit.server.resume import check_checkpoint
 from flsplit.server.strategy import Strategy, build
+from flsplit.server.summary import finish
 
 PROFILE = "client_profile.csv"
 Start = Callable[[engine.ServerMain], None]
@@ -124,16 +122,18 @@ def execute(
         quiet=quiet,
     ) as progress:
         server = Server(prepared.plan.to_json(), recorder, checkpoints, progress, workers=prepared.workers)
+        metrics = prepared.plan.config.metric_instances(prepared.dataset.classes)
+        about = prepared.plan, metrics, prepared.out, server
         try:
             start(server.run)
         except UserError:
             raise
         except Exception:
-            finish(prepared, server, recorder, "failed")
+            finish(*about, recorder, "failed")
             raise
         finally:
             recorder.logger.close()
-    summary = finish(prepared, server, recorder, "budget" if server.out_of_budget else "completed")
+    summary = finish(*about, recorder, "budget" if server.out_of_budget else "completed")
     if not quiet:
         closing_table({**summary, "out": str(prepared.out)}, title=title(config), stream=stream or sys.stdout)
     return read_run(prepared.out)
@@ -190,7 +190,9 @@ def lay_out(prepared: Prepared) -> tuple[Recorder, Checkpoints]:
         UserError: if it cannot be made.
     """
     out, config = prepared.out, prepared.plan.config
-    checkpoints, recorder = Checkpoints(out / "checkpoint"), Recorder(out, logger_for(config.logger, out))
+    metrics = [name for metric in config.metric_instances(prepared.dataset.classes) for name in metric.columns]
+    checkpoints = Checkpoints(out / "checkpoint")
+    recorder = Recorder(out, logger_for(config.logger, out), metrics)
     try:
         checkpoints.create()
     except OSError as error:
@@ -204,59 +206,6 @@ def lay_out(prepared: Prepared) -> tuple[Recorder, Checkpoints]:
     if checkpoints.load() is None:
         recorder.save()
     return recorder, checkpoints
-
-
-def finish(prepared: Prepared, server: Server, recorder: Recorder, status: str) -> dict[str, Any]:
-    """Write `summary.json`."""
-    totals, tally = server.totals, server.totals.tally
-    scores = [row["test_accuracy"] for row in recorder.rounds if row["test_accuracy"] is not None]
-    summary = {
-        "status": status,
-        "rounds": len(recorder.rounds),
-        "samples": tally.samples,
-        "final_test_accuracy": scores[-1] if scores else None,
-        "best_test_accuracy": max(scores, default=None),
-        "own_test_accuracy": spread(list(server.own.values())),
-        "xi": tally.xi,
-        "uplink_bits": tally.uplink_bits,
-        "downlink_bits": tally.downlink_bits,
-        "wire_bytes": tally.wire_bytes,
-        "sync_bits": totals.sync_bits,
-        "seconds": totals.seconds,
-        "samples_per_second": tally.samples / totals.training_seconds if totals.training_seconds else None,
-        "peak_rss_mb": peak_megabytes(),
-        "device": _device_name(prepared.plan.device),
-        "seed": prepared.plan.config.seed,
-        "repeatable": build(**prepared.plan.config.strategy).repeatable,
-        "versions": _versions(),
-    }
-    part = prepared.out / "summary.part"
-    part.write_text(json.dumps(summary, indent=2) + "\n")
-    part.replace(prepared.out / "summary.json")
-    return summary
-
-
-def peak_megabytes() -> float:
-    """Peak resident memory of this process, MB."""
-    status = Path("/proc/self/status")
-    if not status.exists():
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    # `ru_maxrss` would not do: a process inherits it from the one that has started it.
-    return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM:")) / 1024
-
-
-def spread(accuracies: Sequence[float]) -> dict[str, float] | None:
-    """How well clients fare on their own held-out parts: None where there are none.
-
-    Returns:
-        `mean`; `worst_decile`: the mean of the worst tenth of the clients, at least one; `spread`: the standard
-        deviation over clients.
-    """
-    if not accuracies:
-        return None
-    ascending = np.sort(accuracies)
-    worst = ascending[: max(1, len(ascending) // 10)]
-    return {"mean": float(ascending.mean()), "worst_decile": float(worst.mean()), "spread": float(ascending.std())}
 
 
 def read_run(folder: Path) -> Run:
@@ -318,7 +267,7 @@ def _check_stack(strategy: Strategy, assembly: Assembly) -> None:
 
 
 def _device(config: Config) -> str:
-    hidden = config.engine.name == "ray" and config.engine.gpus_per_client == 0 and config.device == "auto"
+    hidden = config.engine.name != "inline" and config.engine.gpus_per_client == 0 and config.device == "auto"
     return "cuda" if config.device != "cpu" and not hidden and torch.cuda.is_available() else "cpu"
 
 
@@ -326,19 +275,3 @@ def _image_size(config: Config, dataset: data.Dataset) -> int:
     if config.model.image_size is not None:
         return config.model.image_size
     return max(dataset.train.pixels.shape[1:3]) if dataset.train.uniform else 64
-
-
-def _device_name(device: str) -> str:
-    if device == "cuda":
-        return torch.cuda.get_device_name()
-    return f"cpu ({platform.machine()})"
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for name in ("flsplit", "torch", "timm", "flwr", "ray"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found

@@ -11,7 +11,6 @@ import shlex
 import sys
 import time
 from collections.abc import Callable
-from uuid import uuid4
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
@@ -30,8 +29,8 @@ def main(grid: Grid, context: Context) -> None:
     import ray
 
     from flsplit.compose import compose
+    from flsplit.engine.flower import serve
     from flsplit.experiment import execute
-    from flsplit.transport.hub import RayHub
 
     logging.getLogger("flwr").setLevel(logging.WARNING)
     overrides = shlex.split(str(context.run_config.get("overrides", "")))
@@ -40,17 +39,13 @@ def main(grid: Grid, context: Context) -> None:
     nodes = len(list(grid.get_node_ids()))
     if not any(o.startswith("clients=") for o in overrides):
         overrides.append(f"clients={nodes}")
-    config = compose([*overrides, "engine=ray"])
+    config = compose([*overrides, "engine=flower"])
     if config.clients > nodes:
         raise RunFailed(
             f"clients={config.clients}, but Flower has started {nodes} nodes; for more: "
             f"flwr federation simulation-config --num-supernodes {config.clients}"
         )
-    hub = RayHub(f"flsplit-{uuid4().hex[:12]}", create=True)
-    try:
-        execute(config, stream=sys.stdout, start=lambda rounds: rounds(grid, hub))
-    finally:
-        hub.close()
+    execute(config, stream=sys.stdout, start=lambda rounds: serve(grid, config.clients, rounds))
 
 
 def _wait(ready: Callable[[], bool], what: str) -> None:

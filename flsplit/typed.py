@@ -32,7 +32,7 @@ def read(kind: type[T], values: Mapping[str, Any], *, at: str = "") -> T:
     """Build the dataclass `kind` from `values`.
 
     Args:
-        kind: a dataclass; its fields are plain types, unions of them, dictionaries or further dataclasses.
+        kind: a dataclass; its fields are plain types, unions, lists, dictionaries or further dataclasses.
         values: what was given, by field.
         at: prefix of the keys in messages, such as `dataset.`.
 
@@ -53,6 +53,10 @@ def read(kind: type[T], values: Mapping[str, Any], *, at: str = "") -> T:
     return kind(**arguments)
 
 
+def _word(kind: Any) -> str:
+    return "a list such as [a,b]" if get_origin(kind) is list else _WORDS.get(kind, "a group of keys")
+
+
 def _value(hint: Any, value: Any, key: str) -> Any:
     if is_dataclass(hint) and isinstance(hint, type):
         if not isinstance(value, Mapping):
@@ -65,6 +69,10 @@ def _value(hint: Any, value: Any, key: str) -> Any:
         if get_origin(choice) in (dict, Mapping) or choice is dict:
             if isinstance(value, Mapping):
                 return dict(value)
+        elif get_origin(choice) is list:
+            [kind] = get_args(choice)
+            if isinstance(value, list) and all(isinstance(item, kind) for item in value):
+                return list(value)
         elif choice is bool or isinstance(value, bool):
             if choice is bool and isinstance(value, bool):
                 return value
@@ -77,9 +85,7 @@ def _value(hint: Any, value: Any, key: str) -> Any:
             return float(value)
         except ValueError:
             pass
-    wanted = " or ".join(_WORDS.get(c, "a group of keys") for c in choices).replace(
-        "true or false or", "true, false or"
-    )
+    wanted = " or ".join(_word(c) for c in choices).replace("true or false or", "true, false or")
     if str in choices and isinstance(value, int | float) and not isinstance(value, bool) and bool not in choices:
         wanted += f" (a number in quotes is text: '{key}=\"{value}\"')"
     raise UserError(f"{key} must be {wanted}, got {shown(value)}")

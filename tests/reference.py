@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from compressors import BatchShape, Compressor, Payload, build
 from flsplit import data
-from flsplit.data import Pipeline
-from flsplit.split import build as build_model
+from flsplit.data.pipeline import Pipeline
+from flsplit.split.model import build as build_model
 from flsplit.streams import torch_stream
 
 

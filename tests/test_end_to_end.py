@@ -8,7 +8,6 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from uuid import uuid4
 
 import numpy as np
 import pandas as pd
@@ -25,11 +24,12 @@ from flsplit import engine
 from flsplit.client.app import app as client_app
 from flsplit.compose import compose
 from flsplit.errors import UserError
-from flsplit.experiment import execute, peak_megabytes, prepare, read_run, spread
+from flsplit.experiment import execute, prepare, read_run
 from flsplit.record.tables import CLIENTS, PARTITION, ROUNDS
 from flsplit.server.checkpoint import Checkpoints
+from flsplit.server.summary import peak_megabytes, spread
 from flsplit.split.side import SideState
-from flsplit.transport.hub import Hub, LocalHub, ModelLost, RayHub
+from flsplit.transport.hub import LocalHub, ModelLost, ServerHub
 
 SMALL = [
     "clients=5", "clients_per_round=3", "rounds=2", "batch_size=8", "dataset.train_limit=160",
@@ -78,14 +78,10 @@ def ray_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Everything above on Ray, in one simulation: its workers stay, experiments follow each other."""
     folder = tmp_path_factory.mktemp("ray")
 
-    def main(grid: Grid, _: Hub) -> None:
+    def main(grid: Grid, hub: ServerHub) -> None:
         for name, keys in {**BOTH, **ONE}.items():
-            hub = RayHub(f"test-{uuid4().hex[:12]}", create=True)
-            try:
-                config = compose([*keys, "engine=ray", f"out={folder / name}"])
-                execute(config, quiet=True, start=lambda rounds, hub=hub: rounds(grid, hub))  # type: ignore[misc]
-            finally:
-                hub.close()
+            config = compose([*keys, "engine=ray", f"out={folder / name}"])
+            execute(config, quiet=True, start=lambda rounds: rounds(grid, hub))
 
     plan = prepare(compose([*SMALL, *HARD, "engine=ray", f"out={folder / 'none'}"])).plan
     engine.run(plan, client_app, 2, main)
@@ -288,7 +284,7 @@ def test_pretrained_deit_learns_real_photographs(
 def test_memory_is_that_of_the_process_itself(tmp_path: Path) -> None:
     """Linux hands a child its parent's `ru_maxrss`."""
     ballast = bytearray(b"x" * 2**30)
-    code = "from flsplit.experiment import peak_megabytes; print(peak_megabytes())"
+    code = "from flsplit.server.summary import peak_megabytes; print(peak_megabytes())"
     child = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},

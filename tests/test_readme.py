@@ -12,38 +12,56 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+PAGES = sorted(ROOT.glob("docs/*.md"))
 SMALL = ["engine=inline", "clients=3", "rounds=2", "dataset.train_limit=100", "dataset.test_limit=40", "out=run"]
 
 
-def blocks() -> dict[str, str]:
-    """The files that the README shows, by the path in their first line."""
-    found = re.findall(r"```(?:python|yaml)\n# (mine/\S+)\n(.*?)```", README, re.DOTALL)
-    return dict(found)
+def blocks(page: Path) -> dict[str, str]:
+    """The files that a page shows, by the path in their first line."""
+    return dict(re.findall(r"```(?:python|yaml)\n# (mine/\S+)\n(.*?)```", page.read_text(), re.DOTALL))
 
 
-def test_the_examples_are_short() -> None:
-    lengths = {path: len(text.splitlines()) + 1 for path, text in blocks().items()}
-    assert len(lengths) == 4 and max(lengths.values()) <= 30
+WITH_EXAMPLES = [page for page in PAGES if blocks(page)]
 
 
-@pytest.mark.parametrize("group", ["compressor", "strategy"])
-def test_an_example_runs_by_the_command_below_it(group: str, tmp_path: Path) -> None:
-    for path, text in blocks().items():
+def test_each_door_has_a_page_with_a_short_example() -> None:
+    assert {page.stem for page in WITH_EXAMPLES} == {
+        "compressors", "stages", "training", "strategies", "models", "partitions", "metrics"
+    }  # fmt: skip
+    assert max(len(text.splitlines()) for page in WITH_EXAMPLES for text in blocks(page).values()) <= 45
+    assert all(f"docs/{page.name}" in README for page in PAGES)
+
+
+@pytest.mark.parametrize("page", WITH_EXAMPLES, ids=lambda page: page.stem)
+def test_an_example_runs_by_the_command_below_it(page: Path, tmp_path: Path) -> None:
+    for path, text in blocks(page).items():
         file = tmp_path / path
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
-    [command] = re.findall(rf"^flsplit (--config-dir mine/conf {group}=.*)$", README, re.MULTILINE)
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    [command] = re.findall(r"```bash\nflsplit (.*)\n```", page.read_text())
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         [sys.executable, "-P", "-m", "flsplit.cli", *shlex.split(command), *SMALL], cwd=tmp_path, env=environment,
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     rounds = pd.read_parquet(tmp_path / "run" / "rounds.parquet")
-    assert len(rounds) == 2 and rounds.train_loss.notna().all()
-    if group == "compressor":
+    clients = pd.read_parquet(tmp_path / "run" / "clients.parquet")
+    assert len(rounds) == 2 and rounds.train_loss.notna().all() and not clients.failed.any()
+    if page.stem == "compressors":
         assert rounds.xi.iloc[-1] == pytest.approx(5 / 17, abs=1e-3)  # CLS and 4 means of 4 instead of 17 tokens
+    if page.stem == "partitions":
+        assert clients[clients["round"] == 1].samples.tolist() == [60, 24, 16]
+    if page.stem == "metrics":
+        assert rounds.test_confidence.between(0.1, 1).all()
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", *PAGES], ids=lambda page: page.stem)
+def test_links_lead_somewhere(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+        assert link.startswith("http") or (page.parent / link).exists(), link
 
 
 def test_the_keys_that_the_readme_lists_exist() -> None:

@@ -8,13 +8,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.bench import adc, clients, gpu, messages, pipeline, scale, single, stacked, startup
+from experiments.bench import adc, clients, gpu, latency, memory, messages, pipeline, scale, single, stacked, startup
 
 CASES = {
     "single": single.run,
     "adc": adc.run,
     "clients": clients.run,
     "messages": messages.run,
+    "latency": latency.run,
+    "memory": memory.run,
     "scale": scale.run,
     "startup": startup.run,
     "pipeline": pipeline.run,

@@ -23,7 +23,7 @@ from compressors.adc import ADC
 from compressors.kmeans import cluster_means, kmeans, membership
 from experiments.bench.case import Result, compare
 from experiments.bench.workload import LR, Workload
-from flsplit.split import cut
+from flsplit.split.model import cut
 from flsplit.streams import torch_stream
 
 RATIO = 0.1

@@ -17,7 +17,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, MessageType, RecordDict
 from flwr.serverapp import Grid
 from torch import Tensor
 
@@ -54,7 +54,7 @@ def serve(grid: Grid, plan: str) -> Outcome:
     def send(client: int, kind: str, *, round: int = 0, **records: ArrayRecord) -> None:
         control = ConfigRecord({"plan": plan, "client": client, "round": round})
         content = RecordDict({"control": control, **records})
-        [number] = grid.push_messages([Message(content, dst_node_id=nodes[client], message_type=kind)])
+        [number] = grid.push_messages([grid.create_message(content, kind, nodes[client], "")])
         waiting[number] = client
 
     def replies() -> list[tuple[int, RecordDict]]:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from experiments.bench.case import Result, compare
 
-GOALS = {"inline": 1.6, "ray": 4.0}
+GOALS = {"inline": 1.6, "ray": 2.8}
 KEYS = ["clients=1", "rounds=1", "local_steps=1", "dataset.test_limit=10"]
 
 

@@ -18,7 +18,8 @@ import flsplit
 from experiments.bench.images import CLASSES, noise
 from flsplit import data
 from flsplit.compose import compose
-from flsplit.split import build
+from flsplit.data.pipeline import Pipeline
+from flsplit.split.model import build
 from flsplit.split.precision import autocast
 
 LR = 1e-4
@@ -113,7 +114,7 @@ class Workload:
         loaded = data.load(compose(keys).dataset, seed=0)
         table, parts = loaded.train, data.deal(loaded.samples(()), 1, data.build_partition("iid"), seed=0)
         cfg = getattr(self.vit(), "pretrained_cfg", None) or {}
-        pipeline = data.Pipeline(
+        pipeline = Pipeline(
             image_size=self.size, augment="paper", mean=cfg.get("mean", _HALF), std=cfg.get("std", _HALF),
             device=torch.device(self.device), seed=0, workers=torch.get_num_threads(),
         )  # fmt: skip

@@ -6,7 +6,7 @@ import math
 import os
 import shutil
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,9 +14,10 @@ from typing import Any, TypeVar
 import torch
 
 import compressors
-from flsplit import data
+from flsplit import data, metrics
 from flsplit.errors import UserError, options_of_the_user
 from flsplit.ledger.budget import CHARGES, SHARES, BudgetConfig
+from flsplit.metrics import Metric
 from flsplit.record.loggers import check_logger
 from flsplit.split.stages import Stages
 from flsplit.split.tuning import interface as tuning
@@ -82,6 +83,7 @@ class Config:
     precision: str
     compile: bool
     eval_every: int
+    metrics: list[str] = field(default_factory=lambda: ["accuracy"])
     seed: int
     out: str | None = None
     resume: str | None = None
@@ -126,6 +128,15 @@ class Config:
         """The stages behind the compressor, in the order in which a message leaves, not yet bound to a model."""
         return [compressors.build_stage(group, **getattr(self, group)) for group in compressors.STAGES]
 
+    def metric_instances(self, classes: Sequence[str]) -> list[Metric]:
+        """The metrics of an evaluation, for classes of these names.
+
+        Raises:
+            UserError: for an unknown name.
+        """
+        with options_of_the_user():
+            return [metrics.build(name, tuple(classes)) for name in self.metrics]
+
     def as_dict(self) -> dict[str, Any]:
         """Plain nested values; `read_config` brings them back."""
         return asdict(self)
@@ -133,7 +144,7 @@ class Config:
 
 P = TypeVar("P", str, str | None)
 
-ENGINES = ("ray", "inline")
+ENGINES = ("ray", "flower", "inline")
 _CHOICES = {
     "augment": ("none", "paper"),
     "optimizer_state": ("persist", "reset"),
@@ -197,6 +208,7 @@ def read_config(values: Mapping[str, Any]) -> Config:
         Stages(config.compressor_instance(), config.stage_instances())
         tuning.build(config.model.tune, **config.model.tune_args)
         tuning.build(config.model.tune_server, **config.model.tune_server_args)
+    _check_metrics(config)
     partition = data.build_partition(**config.partition)
     try:
         data.check(config.dataset, columns=partition.columns)
@@ -259,6 +271,12 @@ def _check_model(model: ModelConfig) -> None:
         raise UserError(f"model.pretrained must be true, false or a weights file; no such file: {model.pretrained}")
 
 
+def _check_metrics(config: Config) -> None:
+    config.metric_instances(())
+    if "accuracy" not in config.metrics or len(set(config.metrics)) < len(config.metrics):
+        raise UserError(f"metrics must have accuracy, and each metric once, got {shown(config.metrics)}")
+
+
 def _check_address(engine: EngineConfig) -> None:
     address = engine.address
     if address is None or address == "auto":
@@ -279,11 +297,11 @@ def _check_cpus(engine: EngineConfig) -> None:
     share, there = engine.cpus_per_client, os.cpu_count() or 1
     if not (share > 0 and math.isfinite(share)):
         raise UserError(f"engine.cpus_per_client must be a positive number, got {share}")
-    if engine.name == "ray" and engine.address is None and share > there:
+    if engine.name != "inline" and engine.address is None and share > there:
         raise UserError(f"engine.cpus_per_client must be at most {there}, the CPUs of this machine, got {share:g}")
     if share > 1024:
         raise UserError(f"engine.cpus_per_client must be at most 1024, got {share:g}")
-    if engine.name == "ray" and share > 1 and share % 1:
+    if engine.name != "inline" and share > 1 and share % 1:
         raise UserError(f"engine.cpus_per_client must be a whole number or below 1, as Ray counts, got {share:g}")
 
 
@@ -311,5 +329,5 @@ def _check_gpus(config: Config) -> None:
     if share > there:
         seen = f"{there} here" if there else "none here; use auto or 0"
         raise UserError(f"engine.gpus_per_client={share:g} asks for more GPUs than PyTorch sees: {seen}")
-    if config.engine.name == "ray" and share > 1 and share % 1:
+    if config.engine.name != "inline" and share > 1 and share % 1:
         raise UserError(f"engine.gpus_per_client must be a whole number or below 1, as Ray counts, got {share:g}")

@@ -6,7 +6,6 @@ from flsplit.data.partitions.deal import deal, split_holdout
 from flsplit.data.partitions.interface import Partition, Samples
 from flsplit.data.partitions.interface import available as available_partitions
 from flsplit.data.partitions.interface import build as build_partition
-from flsplit.data.pipeline import Pipeline
 from flsplit.data.source import Dataset, check, load
 from flsplit.data.table import Table
 
@@ -15,7 +14,6 @@ __all__ = [
     "Dataset",
     "DatasetConfig",
     "Partition",
-    "Pipeline",
     "Samples",
     "Table",
     "available_partitions",

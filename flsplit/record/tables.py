@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,11 @@ PARTITION = pa.schema([("client", _INT), ("label", _INT), ("count", _INT)])
 Row = dict[str, Any]
 
 
+def test_column(metric: str) -> str:
+    """Column of a metric, of the global model or of clients' own ones."""
+    return f"test_{metric}"
+
+
 def write(path: Path, table: pa.Table) -> None:
     """Write a table so that a reader sees the old file or the new one, never half of it."""
     part = path.with_suffix(".part")
@@ -48,11 +53,16 @@ class Recorder:
     Args:
         folder: the run's.
         logger: is shown the rounds that the files have got; None for none.
+        metrics: columns of an evaluation's metrics.
     """
 
-    def __init__(self, folder: Path, logger: Logger | None = None) -> None:
+    def __init__(self, folder: Path, logger: Logger | None = None, metrics: Iterable[str] = ()) -> None:
         self.folder, self.logger = folder, logger or Logger()
-        self._rounds, self._clients = ROUNDS.empty_table(), CLIENTS.empty_table()
+        self._rounds, self._clients = (
+            pa.schema([*schema, *((name, _FLOAT) for name in map(test_column, metrics) if name not in schema.names)])
+            .empty_table()
+            for schema in (ROUNDS, CLIENTS)
+        )  # fmt: skip
         self._new_rounds: list[Row] = []
         self._new_clients: list[Row] = []
 

@@ -16,11 +16,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from flwr.app import ArrayRecord, Message, MessageType, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, MessageType, MetricRecord, RecordDict
 from flwr.serverapp import strategy as flower
 from torch import Tensor
 
 from flsplit.errors import RunFailed, UserError
+from flsplit.transport.records import addressed
 from flsplit.typed import nearest, read, shown
 
 _WIDENED = 1 << 15  # numbers that are fp64 at a time on their way into a mean: they stay in a core's cache
@@ -283,7 +284,7 @@ class Aggregator:
         for position, (vector, weight) in enumerate(replies):
             metrics = MetricRecord({"num-examples": weight, "reply": position})
             content = RecordDict({"arrays": ArrayRecord(_parts(vector)), "metrics": metrics})
-            messages.append(Message(content, dst_node_id=1, message_type=MessageType.TRAIN))
+            messages.append(addressed(content, MessageType.TRAIN, 1, 1))
         return self._strategy.aggregate_train(number, messages)
 
 

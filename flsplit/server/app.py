@@ -15,14 +15,14 @@ from flsplit.assembly import assembly_for, host_from_json
 from flsplit.data.clients import held_out_rows
 from flsplit.display.console import Progress
 from flsplit.ledger.prices import Tally
-from flsplit.record.tables import Recorder, Row
+from flsplit.record.tables import Recorder, Row, test_column
 from flsplit.server.checkpoint import Checkpoints, State
 from flsplit.server.evaluation import Evaluator, Score, mean
-from flsplit.server.federation import Federation
+from flsplit.server.federation import Federation, RoundLost
 from flsplit.server.messenger import Messenger
 from flsplit.server.strategy import build
 from flsplit.streams import numpy_stream
-from flsplit.transport.hub import Hub
+from flsplit.transport.hub import ServerHub
 from flsplit.transport.task import Report
 
 SHOW_EVERY = 0.25  # seconds
@@ -54,7 +54,7 @@ class Server:
     Attributes:
         totals: what has been counted so far.
         out_of_budget: whether every client has spent its share of the budget.
-        own: the accuracy that every client ends with on its held-out part (`partition.holdout`), by client.
+        own: what every client ends with on its held-out part (`partition.holdout`), by client.
     """
 
     def __init__(
@@ -66,10 +66,10 @@ class Server:
         self._saved = float("-inf")  # when
         self._unsaved: State | None = None
         self.out_of_budget = False
-        self.own: dict[int, float] = {}
+        self.own: dict[int, Score] = {}
         self.totals = Totals(Tally())
 
-    def run(self, grid: Grid, hub: Hub) -> None:
+    def run(self, grid: Grid, hub: ServerHub) -> None:
         """All rounds that are still to be run.
 
         Raises:
@@ -80,7 +80,7 @@ class Server:
         finally:
             self._save()
 
-    def _run(self, grid: Grid, hub: Hub) -> None:
+    def _run(self, grid: Grid, hub: ServerHub) -> None:
         self._assembly = assembly = assembly_for(self._plan)
         config = assembly.config
         self._hub = hub
@@ -107,7 +107,7 @@ class Server:
         fed.kept, fed.now, fed.acquainted = dict(start.kept), start.now, set(self.totals.acquainted)
         if strategy.note is not None:
             self._progress.note(strategy.note)
-        number = start.round
+        number, lost = start.round, False
         able = self._able()
         while not self._over(number, able):
             number += 1
@@ -116,7 +116,7 @@ class Server:
             limits = self._limits(clients)
             fed.begin(number, limits)
             self._expect(number, clients, limits)
-            strategy.round(fed, clients)
+            lost = self._play(clients, lost)
             trained = time.perf_counter()
             self._charge()
             able = self._able()
@@ -127,6 +127,26 @@ class Server:
             self.totals.seconds += seconds
             self._finish(number, score, own, seconds)
         self.own = self._own_scores(evaluator, range(config.clients))
+
+    def _play(self, clients: Sequence[int], lost_before: bool) -> bool:
+        """Have the strategy run a round; where all clients have gone with their process, models stay as they were.
+
+        Returns:
+            whether that was so.
+
+        Raises:
+            RunFailed: if the round cannot be, or two in succession are lost.
+        """
+        fed = self._fed
+        models = fed.client_model, fed.server_model
+        try:
+            self._strategy.round(fed, clients)
+        except RoundLost:
+            if lost_before:
+                raise
+            fed.client_model, fed.server_model = models
+            return True
+        return False
 
     def _start(self) -> State:
         state = self._checkpoints.load()
@@ -175,7 +195,7 @@ class Server:
         stream = numpy_stream(config.seed, "participation", number)
         return sorted(able[c] for c in stream.choice(len(able), config.taking_part, replace=False))
 
-    def _evaluate(self, evaluator: Evaluator, number: int, last: bool) -> tuple[Score | None, dict[int, float]]:
+    def _evaluate(self, evaluator: Evaluator, number: int, last: bool) -> tuple[Score | None, dict[int, Score]]:
         config, test, fed = self._assembly.config, self._assembly.dataset.test, self._fed
         if number % config.eval_every and not last:
             return None, {}
@@ -187,17 +207,17 @@ class Server:
             return evaluator.score((fed.client_model, fed.server_model), test), own
         return mean(found), own
 
-    def _own_scores(self, evaluator: Evaluator, clients: Iterable[int]) -> dict[int, float]:
-        """Accuracy of clients on their held-out parts, for those that have any, with the models they would use."""
+    def _own_scores(self, evaluator: Evaluator, clients: Iterable[int]) -> dict[int, Score]:
+        """Scores of clients on their held-out parts, for those that have any, with the models they would use."""
         parts, train = held_out_rows(self._assembly.plan.clients), self._assembly.dataset.train
         found = {
             client: evaluator.score(self._fed.models_of(client), train, parts[client])
             for client in clients
             if len(parts[client])
         }
-        return {client: score.accuracy for client, score in found.items() if score is not None}
+        return {client: score for client, score in found.items() if score is not None}
 
-    def _finish(self, number: int, score: Score | None, own: dict[int, float], seconds: float) -> None:
+    def _finish(self, number: int, score: Score | None, own: dict[int, Score], seconds: float) -> None:
         fed, totals = self._fed, self.totals
         reports = sorted(fed.reports, key=lambda report: report.client)
         finished = Tally()
@@ -211,7 +231,7 @@ class Server:
         tally = totals.tally
         row: Row = {
             "round": number, "samples": tally.samples, "train_loss": finished.mean_loss,
-            "test_loss": score.loss if score else None, "test_accuracy": score.accuracy if score else None,
+            "test_loss": score.loss if score else None, **_columns(score),
             "uplink_bits": tally.uplink_bits, "downlink_bits": tally.downlink_bits,
             "nominal_bits": tally.nominal_bits, "wire_bytes": tally.wire_bytes, "sync_bits": totals.sync_bits,
             "xi": tally.xi, "seconds": seconds, "simulated_seconds": fed.now,
@@ -239,11 +259,11 @@ class Server:
         self._checkpoints.save(self._unsaved)
         self._unsaved, self._saved = None, time.monotonic()
 
-    def _client_row(self, number: int, report: Report, own: dict[int, float]) -> Row:
+    def _client_row(self, number: int, report: Report, own: dict[int, Score]) -> Row:
         tally, failed = report.tally, report.error is not None
         return {
             "round": number, "client": report.client, "samples": tally.samples,
-            "train_loss": None if failed else tally.mean_loss, "test_accuracy": own.get(report.client),
+            "train_loss": None if failed else tally.mean_loss, **_columns(own.get(report.client)),
             "uplink_bits": tally.uplink_bits, "downlink_bits": tally.downlink_bits,
             "sync_bits": self._fed.sync_bits[report.client], "failed": failed,
         }  # fmt: skip
@@ -271,3 +291,9 @@ class Server:
             uplink_bits=self.totals.tally.uplink_bits + sum(t.uplink_bits for t, _ in reports.values()),
             downlink_bits=self.totals.tally.downlink_bits + sum(t.downlink_bits for t, _ in reports.values()),
         )  # fmt: skip
+
+
+def _columns(score: Score | None) -> Row:
+    """Metrics as the tables have them."""
+    values = {"accuracy": None} if score is None else score.metrics
+    return {test_column(name): value for name, value in values.items()}

@@ -1,4 +1,4 @@
-"""Loss and accuracy of a split model on held-back samples."""
+"""Loss and metrics of a split model on held-back samples."""
 
 from __future__ import annotations
 
@@ -20,17 +20,21 @@ BATCH = {"cpu": 250, "cuda": 1000}  # samples at a time
 
 @dataclass(frozen=True)
 class Score:
-    """Mean cross-entropy and share of right answers over samples."""
+    """Mean cross-entropy over samples, and the numbers of the metrics by column."""
 
     loss: float
-    accuracy: float
+    metrics: dict[str, float]
+
+    @property
+    def accuracy(self) -> float:
+        """The share of right answers."""
+        return self.metrics["accuracy"]
 
 
 def mean(scores: Sequence[Score]) -> Score:
     """Mean over models."""
-    return Score(
-        sum(score.loss for score in scores) / len(scores), sum(score.accuracy for score in scores) / len(scores)
-    )
+    metrics = {name: sum(score.metrics[name] for score in scores) / len(scores) for name in scores[0].metrics}
+    return Score(sum(score.loss for score in scores) / len(scores), metrics)
 
 
 class Evaluator:
@@ -39,6 +43,7 @@ class Evaluator:
     def __init__(self, assembly: Assembly) -> None:
         self._assembly = assembly
         self.client, self.server = assembly.client_side(), assembly.server_side()
+        self._metrics = assembly.config.metric_instances(assembly.dataset.classes)
         self._compress = self.client.stages.compressor.at_eval
 
     @torch.no_grad()
@@ -54,13 +59,23 @@ class Evaluator:
             side.load(replace(state, moments=None))
             side.modules.eval()
         loss = torch.zeros((), dtype=torch.float64, device=self._assembly.device)
-        right, samples = torch.zeros((), dtype=torch.int64, device=self._assembly.device), 0
+        samples = 0
+        for metric in self._metrics:
+            metric.reset()
         for images, labels in self._batches(table, indices):
             logits = self._logits(images, labels).float()
             loss += F.cross_entropy(logits, labels, reduction="sum").double()
-            right += (logits.argmax(1) == labels).sum()
             samples += len(labels)
-        return Score(float(loss) / samples, int(right) / samples) if samples else None
+            for metric in self._metrics:
+                metric.update(logits, labels)
+        if not samples:
+            return None
+        found = {
+            name: value
+            for metric in self._metrics
+            for name, value in zip(metric.columns, metric.compute(), strict=True)
+        }
+        return Score(float(loss) / samples, found)
 
     def _batches(self, table: Table, indices: np.ndarray | None) -> Iterator[tuple[Tensor, Tensor]]:
         """Large batches; where compression is on, batches of the training size in whole groups."""

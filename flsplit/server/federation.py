@@ -20,11 +20,15 @@ from flsplit.server.messenger import Messenger
 from flsplit.split.side import SideState
 from flsplit.streams import numpy_stream
 from flsplit.transport import vectors
-from flsplit.transport.hub import Hub, ModelLost
+from flsplit.transport.hub import ModelLost, ServerHub
 from flsplit.transport.task import Kept, Report, Task
 
 Models = tuple[SideState, SideState]  # client-side and server-side
 _LARGE = frozenset({"moments", "weights"})  # what clients keep whose files are worth writing over
+
+
+class RoundLost(RunFailed):
+    """The process or machine that all clients of a round were in is gone; the next round can begin as this one did."""
 
 
 class Federation:
@@ -44,7 +48,7 @@ class Federation:
     def __init__(
         self,
         messenger: Messenger,
-        hub: Hub,
+        hub: ServerHub,
         *,
         models: tuple[SideState, SideState],
         placement: str,
@@ -218,8 +222,9 @@ class Federation:
         return client_model, server_model
 
     def _all_failed(self, reports: Iterable[Report]) -> RunFailed:
-        first = next(iter(reports))
-        return RunFailed(f"every client failed in round {self.round}; client {first.client}: {first.error}")
+        failed = list(reports)
+        kind = RoundLost if all(report.lost for report in failed) else RunFailed
+        return kind(f"every client failed in round {self.round}; client {failed[0].client}: {failed[0].error}")
 
     def _fetch(self, report: Report) -> Report:
         """Get the models that a client has left at the hub; it has failed if they are gone."""
@@ -228,7 +233,7 @@ class Federation:
             if keys:
                 self._arrived |= self._hub.take(keys)
         except ModelLost as error:
-            return Report(client=report.client, tally=report.tally, error=str(error))
+            return Report(client=report.client, tally=report.tally, error=str(error), lost=True)
         return report
 
     def _run(
@@ -291,4 +296,4 @@ class Federation:
 
 
 def _failed(task: Task, reason: str) -> list[Report]:
-    return [Report(client=client, tally=Tally(), error=reason) for client in task.clients]
+    return [Report(client=client, tally=Tally(), error=reason, lost=True) for client in task.clients]

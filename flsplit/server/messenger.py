@@ -2,51 +2,53 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Sequence
-from threading import Event
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from flwr.app import Message, MessageType
 from flwr.serverapp import Grid
 
+from flsplit.errors import RunFailed
 from flsplit.transport.records import from_record, reports_from_json, to_record
 from flsplit.transport.task import Report, Task
 
+TRIES = 3  # of a client process to build what it needs
 TTL = 90 * 24 * 3600.0  # seconds until Flower gives a message up
-POLL = (0.001, 0.05)  # seconds between two looks for replies, growing from the first to the second
-SENT, ANSWERED = Event(), Event()  # messages have been sent; a reply has come, where anyone in this process says so
 
 
 class Messenger:
     """One run's traffic over a Flower grid.
 
     Args:
-        grid: Flower's.
+        grid: Flower's; its `pull_messages` waits for a reply, if only for a while.
         plan: of the experiment, as JSON.
         hub: address of its hub.
         clients: how many there are; client c is node c of the grid in ascending order of node ids.
         idle: called while waiting.
+
+    Raises:
+        RuntimeError: if the grid has fewer nodes.
     """
 
     def __init__(self, grid: Grid, plan: str, hub: str, clients: int, *, idle: Callable[[], None]) -> None:
         self._grid, self._plan, self._hub, self._idle = grid, plan, hub, idle
-        self._nodes = self._wait_for_nodes(clients)
-
-    def _wait_for_nodes(self, clients: int) -> list[int]:
-        deadline = time.monotonic() + 120
-        while len(nodes := sorted(self._grid.get_node_ids())) < clients:
-            if time.monotonic() > deadline:
-                raise RuntimeError(f"only {len(nodes)} of {clients} Flower nodes appeared within 120 s")
-            time.sleep(0.05)
-        return nodes
+        self._nodes = sorted(grid.get_node_ids())
+        if len(self._nodes) < clients:
+            raise RuntimeError(f"the grid has {len(self._nodes)} nodes for {clients} clients")
 
     def warm_up(self, workers: int) -> None:
-        """Have `workers` worker processes build their models and data, side by side."""
+        """Have `workers` client processes build models and data, side by side; one that dies is given another try.
+
+        Raises:
+            RunFailed: if they cannot.
+        """
         nodes = self._nodes[:workers]
-        messages = [self._message({"plan": self._plan}, node, MessageType.QUERY) for node in nodes]
-        for reply in self._exchange(messages):
-            if reply.has_error():
-                raise RuntimeError(f"a client process cannot start: {_reason(reply)}")
+        for _ in range(TRIES):
+            messages = [self._message({"plan": self._plan}, node, MessageType.QUERY) for node in nodes]
+            failed = [_reason(reply) for reply in self._exchange(messages) if reply.has_error()]
+            if not failed:
+                return
+            nodes = nodes[: len(failed)]
+        raise RunFailed(f"a client process cannot start: {failed[0]}")
 
     def run(self, tasks: Sequence[Task]) -> Iterator[list[Report] | str]:
         """Run `tasks`, as many at a time as there are workers.
@@ -56,37 +58,33 @@ class Messenger:
         """
         values = {"plan": self._plan, "hub": self._hub}
         messages = [
-            self._message({**values, "task": task.to_json()}, self._nodes[task.clients[0]], MessageType.TRAIN)
+            self._message(
+                {**values, "task": task.to_json(), "models": task.needs}, self._nodes[task.clients[0]],
+                MessageType.TRAIN,
+            )
             for task in tasks
-        ]
+        ]  # fmt: skip
         for reply in self._exchange(messages):
             yield _reason(reply) if reply.has_error() else reports_from_json(from_record(reply)["reports"])
 
-    def _message(self, values: dict[str, str], node: int, kind: str) -> Message:
-        return Message(to_record(**values), dst_node_id=node, message_type=kind, ttl=TTL)
+    def _message(self, values: Mapping[str, str | list[str]], node: int, kind: str) -> Message:
+        # By the grid, since `Message(...)` works in tasks of Flower's own only.
+        return self._grid.create_message(to_record(**values), kind, node, "", TTL)
 
     def _exchange(self, messages: Sequence[Message]) -> Iterator[Message]:
         """Send all, yield the replies in the order of the messages as soon as that order allows."""
         ids = list(self._grid.push_messages(messages))
-        SENT.set()
         if len(ids) != len(messages):
             raise RuntimeError("Flower did not accept every message")
-        waiting, arrived, turn, pause = set(ids), dict[str, Message](), 0, POLL[0]
+        waiting, arrived, turn = set(ids), dict[str, Message](), 0
         while turn < len(ids):
-            ANSWERED.clear()
-            fresh = list(self._grid.pull_messages(waiting))
-            for reply in fresh:
+            for reply in self._grid.pull_messages(waiting):
                 arrived[reply.metadata.reply_to_message_id] = reply
                 waiting.discard(reply.metadata.reply_to_message_id)
             while turn < len(ids) and ids[turn] in arrived:
                 yield arrived.pop(ids[turn])
                 turn += 1
             self._idle()
-            if fresh:
-                pause = POLL[0]
-            elif turn < len(ids):
-                ANSWERED.wait(pause)
-                pause = min(2 * pause, POLL[1])
 
 
 def _reason(reply: Message) -> str:

@@ -1,4 +1,4 @@
-"""The actor behind `flsplit.transport.hub.RayHub`. It imports nothing heavy, so that it starts at once."""
+"""The actor behind `flsplit.transport.named_hub.NamedHub`. It imports nothing heavy, so that it starts at once."""
 
 from __future__ import annotations
 

@@ -46,6 +46,11 @@ class Task:
         """Where `client` keeps a field."""
         return self.place.format(client=client, field=field)
 
+    @property
+    def needs(self) -> list[str]:
+        """Keys of the models at the hub that the task starts from."""
+        return [key for key in (self.client_model, self.server_model) if key is not None]
+
     def to_json(self) -> str:
         """Text from which `from_json` makes the same task."""
         return json.dumps(vars(self))
@@ -73,6 +78,7 @@ class Report:
         server_model: key of its replica of the server-side model, if it has one.
         kept: files with what it keeps.
         error: why it failed, in one line; None if it did not.
+        lost: whether it failed with its process, rather than by itself.
     """
 
     client: int
@@ -81,3 +87,4 @@ class Report:
     server_model: str | None = None
     kept: Kept = field(default_factory=dict)
     error: str | None = None
+    lost: bool = False

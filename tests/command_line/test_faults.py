@@ -43,7 +43,7 @@ def tells_a_fault(error: str, file: Path) -> bool:
 @pytest.mark.parametrize(
     "place",
     [
-        "flsplit.experiment.data.load", "flsplit.experiment.data.partition", "flsplit.experiment.engine.workers",
+        "flsplit.experiment.data.load", "flsplit.experiment.data.deal", "flsplit.experiment.engine.workers",
         "flsplit.assembly.build", "flsplit.assembly.cut", "flsplit.split.families.vit.VisionTransformer",
         "flsplit.compose._sweep_job", "flsplit.config.schema.read"
     ],

@@ -189,7 +189,7 @@ MISTAKES = [
     ("model=timm", "model.name", "must be given"),
     ("model=timm model.name=vit_tiny_patch16_244", "model.name", "did you mean vit_tiny_patch16_224?"),
     ("model=timm model.name=vit_tiny_patch16_224.augreg_in21", "model.name", "vit_tiny_patch16_224.augreg_in21k?"),
-    ("model=timm model.name=resnet18", "resnet18", "not a Vision Transformer"),
+    ("model=timm model.name=densenet121", "densenet121", "not a Vision Transformer"),
     ("model=timm model.name=vit_small_patch16_rope_224", "Eva", "must be a plain timm VisionTransformer"),
     ("model=timm model.name=hf-hub:some/model", "model.name", "a model of timm"),
     ("model=timm model.name=5", "model.name", "'model.name=\"5\"'"),

@@ -81,11 +81,11 @@ def test_a_sweep_prepares_each_job_once_and_runs_what_was_prepared(
         monkeypatch.setattr(owner, name, counted)
 
     ran: list[experiment.Prepared] = []
-    for owner, name in ((experiment, "prepare"), (experiment.data, "load"), (experiment.data, "partition")):
+    for owner, name in ((experiment, "prepare"), (experiment.data, "load"), (experiment.data, "deal")):
         count(owner, name)
     monkeypatch.setattr(experiment, "execute", lambda config, *, prepared: ran.append(prepared))
     assert cli.main([*SMALL, "-m", "seed=1,2,3", *folder]) == 0
-    assert calls == {"prepare": 3, "load": 3, "partition": 3}
+    assert calls == {"prepare": 3, "load": 3, "deal": 3}
     assert [ready.plan.config.seed for ready in ran] == [1, 2, 3]
     [jobs] = {path.parent for path in here.rglob("[0-2]")}
     assert [ready.out for ready in ran] == [jobs.relative_to(here) / number for number in "012"]

@@ -12,11 +12,12 @@ import torch
 from PIL import Image
 from torchvision import transforms
 
-from flsplit.data import DataError, DatasetConfig, Pipeline, Table, load
+from flsplit.data import DataError, DatasetConfig, Table, load
 from flsplit.data import pipeline as pipeline_module
 from flsplit.data import prepare as prepare_module
 from flsplit.data.augment import draw, paper
 from flsplit.data.ordered import ordered_map
+from flsplit.data.pipeline import Pipeline
 from flsplit.streams import torch_stream
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

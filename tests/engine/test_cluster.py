@@ -13,10 +13,13 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from ray import nodes as ray_nodes
+from ray.util import placement_group_table
 
 import flsplit
 import flsplit.experiment
 from flsplit.compose import compose
+from flsplit.engine import processes
 from flsplit.errors import UserError
 
 SMALL = ["clients=6", "clients_per_round=4", "rounds=3", "batch_size=8", "dataset.train_limit=120",
@@ -39,20 +42,19 @@ def two_nodes() -> Iterator[Any]:
 @pytest.mark.slow
 @pytest.mark.xdist_group("ray")
 def test_two_nodes_give_the_numbers_of_one(two_nodes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from flwr.simulation.ray_transport import ray_actor
+    homes, alive = set[str](), set[str]()
+    given = processes.Processes._give_next
 
-    seen: list[int] = []
-    original = ray_actor.BasicActorPool.__init__
+    def spy(self: Any, member: Any) -> None:
+        alive.update(node["NodeID"] for node in ray_nodes())
+        homes.add(next(iter(placement_group_table(member.room)["bundles_to_node_id"].values())))
+        given(self, member)
 
-    def spy(self: object, *args: object, **kwargs: object) -> None:
-        original(self, *args, **kwargs)  # type: ignore[arg-type]
-        seen.append(self.actors_capacity)  # type: ignore[attr-defined]
-
-    monkeypatch.setattr(ray_actor.BasicActorPool, "__init__", spy)
+    monkeypatch.setattr(processes.Processes, "_give_next", spy)
     keys = [*SMALL, "strategy.placement=central"]
     inline = flsplit.run([*keys, "engine=inline", f"out={tmp_path / 'inline'}"])
     ray = flsplit.run([*keys, f"engine.address={two_nodes.address}", f"out={tmp_path / 'ray'}"])
-    assert seen == [2]  # and a node has a CPU for one
+    assert len(alive) == 2 and homes == alive  # each has a CPU for one process
     pd.testing.assert_frame_equal(inline.rounds.drop(columns="seconds"), ray.rounds.drop(columns="seconds"))
     pd.testing.assert_frame_equal(inline.clients, ray.clients)
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
+import ray
 import torch
 
 import flsplit
 from flsplit import engine
 from flsplit.compose import compose
+from flsplit.engine import session
 from flsplit.ledger.prices import Tally
 from flsplit.split.side import SideState
 from flsplit.transport.hub import LocalHub, connect
@@ -43,40 +46,39 @@ def test_workers_fit_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_auto_gives_clients_a_share_of_the_gpus_there_are() -> None:
     config = compose([])
     given = replace(config, engine=replace(config.engine, gpus_per_client=0.3))
-    assert engine.gpu_share(config, {"GPU": 2.0}, 8) == 0.25
-    assert engine.gpu_share(config, {"GPU": 1.0}, 3) == 0.3333
-    assert engine.gpu_share(config, {"GPU": 4.0}, 2) == 1.0
-    assert engine.gpu_share(config, {}, 3) == 0.0
-    assert engine.gpu_share(given, {"GPU": 1.0}, 8) == 0.3
+    assert session.gpu_share(config, {"GPU": 2.0}, 8) == 0.25
+    assert session.gpu_share(config, {"GPU": 1.0}, 3) == 0.3333
+    assert session.gpu_share(config, {"GPU": 4.0}, 2) == 1.0
+    assert session.gpu_share(config, {}, 3) == 0.0
+    assert session.gpu_share(given, {"GPU": 1.0}, 8) == 0.3
 
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("ray")
-def test_the_scheduler_gets_the_fractions_and_they_change_no_number(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from flwr.simulation.ray_transport import ray_actor
-
-    from flsplit.engine import dispatch
-
-    seen: list[tuple[dict[str, float], int]] = []
-    original = ray_actor.BasicActorPool.__init__
-
-    def spy(self: object, actor_type: object, client_resources: dict[str, float], actor_kwargs: object) -> None:
-        original(self, actor_type, client_resources, actor_kwargs)
-        seen.append((dict(client_resources), self.actors_capacity))  # type: ignore[attr-defined]
-
-    monkeypatch.setattr(ray_actor.BasicActorPool, "__init__", spy)
-    woken: list[int] = []
-    wait = dispatch._Woken.wait
-    monkeypatch.setattr(dispatch._Woken, "wait", lambda *args: woken.append(1) or wait(*args))
+@pytest.mark.parametrize("name", ["ray", "flower"])
+def test_fractions_of_cpus_change_no_number(name: str, tmp_path: Path) -> None:
+    if name == "flower":
+        pytest.importorskip("flwr.simulation")
     inline = flsplit.run([*SMALL, "engine=inline", f"out={tmp_path / 'inline'}"]).rounds
-    ray = flsplit.run([*SMALL, "engine=ray", "engine.cpus_per_client=0.5", f"out={tmp_path / 'ray'}"]).rounds
-    pd.testing.assert_frame_equal(inline.drop(columns="seconds"), ray.drop(columns="seconds"), check_exact=True)
-    [(resources, actors)] = seen
-    assert resources["num_cpus"] == 0.5 and resources["num_gpus"] == 0
-    assert actors == 2 * (os.cpu_count() or 1)
-    assert len(woken) >= 3  # the warm-up and two rounds, by `flsplit.engine.dispatch`
+    found = flsplit.run([*SMALL, f"engine={name}", "engine.cpus_per_client=0.5", f"out={tmp_path / name}"]).rounds
+    pd.testing.assert_frame_equal(inline.drop(columns="seconds"), found.drop(columns="seconds"), check_exact=True)
+    assert not ray.is_initialized()  # what was started has gone
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("ray")
+@pytest.mark.parametrize("name", ["ray", "flower"])
+def test_a_ray_that_the_caller_has_started_stays_up(name: str, tmp_path: Path) -> None:
+    ray.init(
+        "local", num_cpus=2, include_dashboard=False, log_to_driver=False,
+        runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}},
+    )  # fmt: skip
+    try:
+        kept = ray.put("still here")
+        flsplit.run([*SMALL, "rounds=1", f"engine={name}", f"out={tmp_path / 'run'}"])
+        assert ray.get(kept) == "still here"
+    finally:
+        ray.shutdown()
 
 
 def test_a_python_call_leaves_the_threads_as_they_were(tmp_path: Path) -> None:

@@ -30,10 +30,11 @@ from experiments.bench import (
 )
 from experiments.bench.case import compare, measure
 from experiments.bench.workload import Workload
-from flsplit import engine, experiment
+from flsplit import engine
 from flsplit.compose import compose
 from flsplit.experiment import lay_out, prepare
 from flsplit.server.checkpoint import Checkpoints
+from flsplit.server.summary import peak_megabytes
 from flsplit.transport.hub import Hub
 
 TINY = Workload(model="vit_micro", size=16, pixels=16, batch=8, steps=2)
@@ -137,7 +138,7 @@ def test_memory_is_that_of_the_process_that_ran() -> None:
     with replace(TINY, steps=4).made() as made:
         ballast = bytearray(b"x" * 2**30)  # of this process: it must not be counted
         megabytes = scale.peak_megabytes(made, "inline", 4, 2)
-    assert len(ballast) and 100 < megabytes < min(experiment.peak_megabytes(), 1024)
+    assert len(ballast) and 100 < megabytes < min(peak_megabytes(), 1024)
 
 
 @pytest.mark.parametrize("photos", [False, pytest.param(True, marks=pytest.mark.slow)])

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 import flsplit
 from flsplit import cli
-from flsplit.split import build, cut
+from flsplit.split.model import build, cut
 from flsplit.transport import vectors
 
 SMALL = [

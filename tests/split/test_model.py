@@ -7,7 +7,7 @@ import timm
 import torch
 from timm.models.vision_transformer import VisionTransformer
 
-from flsplit.split import build, cut
+from flsplit.split.model import build, cut
 
 
 def small(**options: object) -> VisionTransformer:

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from compressors import BatchShape, Compressor, Payload, build, hard_labels
-from flsplit.split import build as build_model
-from flsplit.split import cut
 from flsplit.split.host import ServerHost
 from flsplit.split.messages import Downlink, Uplink
+from flsplit.split.model import build as build_model
+from flsplit.split.model import cut
 from flsplit.split.side import Side, SideState
 from flsplit.split.stages import Stages
 from flsplit.split.trainer import local_pass

@@ -1,0 +1,109 @@
+"""What every metric is: it sees a model's logits batch by batch, and gives numbers at the end.
+
+Shapes: B samples of a batch, n samples of an evaluation, L classes.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from compressors.plugins import Plugins
+
+
+class Metric(ABC):
+    """One way to measure a model; no options, one class to a module.
+
+    An evaluation calls `reset`, `update` for each batch, and `compute` when there was one at least. The same object
+    serves many evaluations: of the global model on the test set, of clients' models on their held-out parts.
+
+    Args:
+        classes: names of the L classes.
+
+    Attributes:
+        name: last part of the module that defines the class.
+        higher_is_better: for what is said of the worst clients.
+    """
+
+    name: ClassVar[str]
+    higher_is_better: ClassVar[bool] = True
+
+    def __init_subclass__(cls, **kwargs: object) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.name = cls.__module__.rpartition(".")[2]
+
+    def __init__(self, *, classes: tuple[str, ...]) -> None:
+        self.classes = classes
+        self.reset()
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of its numbers: `test_NAME` in the tables, `final_test_NAME` in the summary."""
+        return (self.name,)
+
+    @abstractmethod
+    def reset(self) -> None:
+        """Forget what was seen."""
+
+    @abstractmethod
+    def update(self, logits: Tensor, labels: Tensor) -> None:
+        """See a batch.
+
+        Args:
+            logits: (B, L) fp32, on the device.
+            labels: (B,) int64, on the device.
+        """
+
+    @abstractmethod
+    def compute(self) -> tuple[float, ...]:
+        """A number for each of `columns`; NaN where there is none."""
+
+
+class Collected(Metric):
+    """A metric of all logits at once, as scikit-learn's are; they are kept on the CPU until the end."""
+
+    def reset(self) -> None:
+        """See `Metric`."""
+        self._seen: list[tuple[Tensor, Tensor]] = []
+
+    def update(self, logits: Tensor, labels: Tensor) -> None:
+        """See `Metric`."""
+        self._seen.append((logits.cpu(), labels.cpu()))
+
+    def compute(self) -> tuple[float, ...]:
+        """See `Metric`."""
+        logits, labels = (torch.cat(parts).numpy() for parts in zip(*self._seen))
+        found = self.of(logits, labels)
+        return tuple(map(float, found)) if isinstance(found, tuple) else (float(found),)
+
+    @abstractmethod
+    def of(self, logits: np.ndarray, labels: np.ndarray) -> float | tuple[float, ...]:
+        """The metric's number, or one for each of `columns`.
+
+        Args:
+            logits: (n, L) fp32.
+            labels: (n,) int64.
+        """
+
+
+_METRICS: Plugins[Metric] = Plugins(
+    "metrics", "flsplit.metrics", Metric, helpers=("interface",),  # type: ignore[type-abstract]
+)  # fmt: skip
+available = _METRICS.available
+
+
+def build(name: str, classes: tuple[str, ...]) -> Metric:
+    """Create a metric.
+
+    Args:
+        name: one of this package ("top5"), or the dotted path of any importable module that defines one `Metric`.
+        classes: names of the L classes.
+
+    Raises:
+        ValueError: for an unknown name.
+    """
+    return _METRICS.build(name, {"classes": classes})

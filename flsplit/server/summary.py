@@ -1,0 +1,123 @@
+"""`summary.json`: a run in a few numbers, and what it was run with."""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+import resource
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from flsplit.assembly import Plan
+from flsplit.metrics import Metric
+from flsplit.record.tables import Recorder, Row, test_column
+from flsplit.server.app import Server
+from flsplit.server.strategy import build
+
+
+def finish(plan: Plan, metrics: Sequence[Metric], out: Path, server: Server, recorder: Recorder, status: str) -> Row:
+    """Write the summary of a run.
+
+    Args:
+        plan: of the run.
+        metrics: of its evaluations.
+        out: its folder.
+        server: when it has ended.
+        recorder: with the rows of all rounds.
+        status: `completed`, `budget` or `failed`.
+    """
+    totals, tally, rounds = server.totals, server.totals.tally, recorder.rounds
+    accuracies = [row["test_accuracy"] for row in rounds if row["test_accuracy"] is not None]
+    final = {f"final_{name}": _last(rounds, name) for name in _names(metrics)}
+    own = {
+        f"own_{test_column(name)}": spread(
+            [score.metrics[name] for score in server.own.values()], higher_is_better=metric.higher_is_better
+        )
+        for metric in metrics
+        for name in metric.columns
+    }
+    summary = {
+        "status": status,
+        "rounds": len(rounds),
+        "samples": tally.samples,
+        "final_test_accuracy": final.pop("final_test_accuracy"),
+        "best_test_accuracy": max(accuracies, default=None),
+        "own_test_accuracy": own.pop("own_test_accuracy"),
+        **final,
+        **own,
+        "xi": tally.xi,
+        "uplink_bits": tally.uplink_bits,
+        "downlink_bits": tally.downlink_bits,
+        "wire_bytes": tally.wire_bytes,
+        "sync_bits": totals.sync_bits,
+        "seconds": totals.seconds,
+        "samples_per_second": tally.samples / totals.training_seconds if totals.training_seconds else None,
+        "peak_rss_mb": peak_megabytes(),
+        "device": _device_name(plan.device),
+        "seed": plan.config.seed,
+        "repeatable": build(**plan.config.strategy).repeatable,
+        "versions": _versions(),
+    }
+    part = out / "summary.part"
+    part.write_text(json.dumps(summary, indent=2) + "\n")
+    part.replace(out / "summary.json")
+    return summary
+
+
+def _names(metrics: Sequence[Metric]) -> list[str]:
+    return [test_column(name) for metric in metrics for name in metric.columns]
+
+
+def _last(rounds: Sequence[Row], name: str) -> float | None:
+    """The last number in a column; JSON has no NaN."""
+    found = [row[name] for row in rounds if row.get(name) is not None]
+    return None if not found or math.isnan(found[-1]) else found[-1]
+
+
+def peak_megabytes() -> float:
+    """Peak resident memory of this process, MB."""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    # `ru_maxrss` would not do: a process inherits it from the one that has started it.
+    return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM:")) / 1024
+
+
+def spread(values: Sequence[float], *, higher_is_better: bool = True) -> dict[str, float] | None:
+    """How well clients fare on their own held-out parts.
+
+    Args:
+        values: of a metric, one for each client; NaN counts for none.
+        higher_is_better: of the metric.
+
+    Returns:
+        `mean`; `worst_decile`: the mean of the worst tenth of the clients, at least one; `spread`: the standard
+        deviation over clients. None where there are no values.
+    """
+    there = np.array(values, float)
+    worst_first = np.sort(there[~np.isnan(there)])[:: 1 if higher_is_better else -1]
+    if not len(worst_first):
+        return None
+    worst = worst_first[: max(1, len(worst_first) // 10)]
+    return {"mean": float(worst_first.mean()), "worst_decile": float(worst.mean()), "spread": float(worst_first.std())}
+
+
+def _device_name(device: str) -> str:
+    if device == "cuda":
+        return torch.cuda.get_device_name()
+    return f"cpu ({platform.machine()})"
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in ("flsplit", "torch", "timm", "flwr", "ray"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

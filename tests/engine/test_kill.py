@@ -1,0 +1,71 @@
+"""Client processes that are killed at any moment of a run cost their clients a round, and nothing else."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from flsplit.experiment import read_run
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
+KEYS = ["clients=6", "compressor=base", "dataset.train_limit=300", "dataset.test_limit=20", "batch_size=8"]
+
+
+def client_processes(leader: int) -> list[int]:
+    """Client processes below a process, as Ray titles them."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            title = (folder / "cmdline").read_bytes()
+            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            ancestors = {parent}
+            while parent > 1:
+                parent = int((Path("/proc") / str(parent) / "stat").read_text().rpartition(")")[2].split()[1])
+                ancestors.add(parent)
+        except (OSError, ValueError):
+            continue
+        if title.startswith(b"ray::Process") and leader in ancestors:
+            found.append(int(folder.name))
+    return sorted(found)
+
+
+def kill_one(leader: int) -> bool:
+    """Kill the client process that has been there longest, if there is one."""
+    there = client_processes(leader)
+    if there:
+        os.kill(there[0], signal.SIGKILL)
+    return bool(there)
+
+
+@pytest.mark.parametrize(("strategy", "seed"), [("splitfed_v1", 0), ("splitfed_v1", 1), ("splitfed_v2", 0)])
+def test_killed_again_and_again_a_run_goes_on(strategy: str, seed: int, tmp_path: Path) -> None:
+    out, moments = tmp_path / "run", random.Random(seed)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "flsplit.cli", *KEYS, "rounds=25", f"strategy={strategy}", f"out={out}"],
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+    )  # fmt: skip
+    killed, deadline = 0, time.monotonic() + 240
+    try:
+        while process.poll() is None and killed < 3:  # the first while it starts, or in the warm-up
+            assert time.monotonic() < deadline
+            time.sleep(moments.uniform(0.05, 0.3) if not killed else moments.uniform(4, 7))
+            killed += kill_one(process.pid)
+        _, said = process.communicate(timeout=240)
+    finally:
+        process.kill()
+    assert process.returncode == 0, said
+    run = read_run(out)
+    failed = run.clients.groupby("round").failed.sum()
+    assert killed >= 2 and len(failed) == 25
+    assert (failed > 0).sum() <= killed
+    if strategy == "splitfed_v1":
+        assert failed.max() == 1  # of six: the one that was at hand
+    assert run.summary["status"] == "completed" and run.summary["final_test_accuracy"] is not None
