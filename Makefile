@@ -5,9 +5,9 @@ BIN    := $(VENV)/bin
 # Two tests at a time; those that start Ray one after another.
 PARALLEL := -n 2 --dist loadgroup
 
-.PHONY: help demo test test-fast lint format type bench clean
+.PHONY: help demo test test-fast test-newest lint format type bench clean
 help:
-	@echo "make .venv | demo | test | test-fast | lint | format | type | bench | clean"
+	@echo "make .venv | demo | test | test-fast | test-newest | lint | format | type | bench | clean"
 
 # Made anew when what it is made from changes.
 .venv: $(VENV)/installed
@@ -26,6 +26,14 @@ test: .venv
 
 test-fast: .venv
 	$(BIN)/python -m pytest $(PARALLEL) -m "not slow"
+
+# The engines and what else speaks to Flower and Ray, with their newest supported versions, in an environment beside.
+NEWEST := 'flwr==1.42.*' 'ray==2.60.*'
+test-newest:
+	test -x .venv-newest/bin/python || $(PYTHON) -m venv .venv-newest
+	grep -vE '^(flwr|ray)==' constraints.txt > .venv-newest/constraints.txt
+	.venv-newest/bin/python -m pip install --quiet --disable-pip-version-check -c .venv-newest/constraints.txt -e '.[dev]' $(NEWEST)
+	.venv-newest/bin/python -m pytest tests/engine tests/transport tests/server tests/test_end_to_end.py
 
 lint: .venv
 	$(BIN)/ruff check .

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from importlib.util import find_spec
+from importlib import import_module
 
 import ray
 import torch
@@ -68,8 +68,12 @@ def serve(grid: Grid, clients: int, main: ServerMain) -> None:
 
 def workers(config: Config, cuda: bool) -> int:
     """See `flsplit.engine.workers`."""
-    if find_spec("flwr.simulation") is None:
-        raise UserError("engine=flower needs Flower's simulation engine: pip install 'flsplit[flower]'")
+    try:
+        import_module("flwr.simulation")
+    except ImportError as error:
+        raise UserError(
+            f"engine=flower needs Flower's simulation engine (pip install 'flsplit[flower]'): {error}"
+        ) from error
     return count_workers(config, cuda)
 
 
