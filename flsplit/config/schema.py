@@ -135,7 +135,11 @@ class Config:
             UserError: for an unknown name.
         """
         with options_of_the_user():
-            return [metrics.build(name, tuple(classes)) for name in self.metrics]
+            found = [metrics.build(name, tuple(classes)) for name in self.metrics]
+        columns = ["loss", *(name for metric in found for name in metric.columns)]
+        if twice := [name for name in columns if columns.count(name) > 1]:
+            raise UserError(f"metrics: each must have columns of its own, but test_{twice[0]} would be there twice")
+        return found
 
     def metric_columns(self, classes: Sequence[str]) -> dict[str, bool]:
         """Columns of the metrics, and whether higher is better in each."""
@@ -277,9 +281,9 @@ def _check_model(model: ModelConfig) -> None:
 
 
 def _check_metrics(config: Config) -> None:
-    config.metric_instances(())
     if "accuracy" not in config.metrics or len(set(config.metrics)) < len(config.metrics):
         raise UserError(f"metrics must have accuracy, and each metric once, got {shown(config.metrics)}")
+    config.metric_instances(())
 
 
 def _check_address(engine: EngineConfig) -> None:

@@ -58,10 +58,9 @@ class Table:
 
     def column(self, name: str) -> np.ndarray:
         """(n,) int64 or text: a further column that the table was built with (`load`); read at every call."""
-        if self._columns is None:
-            raise KeyError(name)
+        assert self._columns is not None, f"the table was built without {name}"
         with np.load(self._columns) as stored:
-            return stored[f"column {name}"]
+            return stored[f"arr_{stored['names'].tolist().index(name)}"]
 
     def encoded(self, index: int) -> bytes:
         """The encoded image `index`; only for tables that are not uniform."""
@@ -123,9 +122,8 @@ class TableWriter:
         self._blob.close()
         np.save(self._folder / f"{self._split}.labels.npy", self._labels)
         if self._columns:
-            # The prefix keeps a column called `file` apart from NumPy's own argument.
-            further = {f"column {name}": values for name, values in self._columns.items()}
-            np.savez(self._folder / f"{self._split}.columns.npz", **further)  # type: ignore[arg-type]
+            names = np.array(list(self._columns))  # not as keywords: a column may have the name of one of NumPy's own
+            np.savez(self._folder / f"{self._split}.columns.npz", *self._columns.values(), names=names)
         if self._pixels is not None:
             self._pixels.flush()
             (self._folder / f"{self._split}.blob").unlink()

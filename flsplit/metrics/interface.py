@@ -5,6 +5,7 @@ Shapes: B samples of a batch, n samples of an evaluation, L classes.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
@@ -64,7 +65,10 @@ class Metric(ABC):
 
 
 class Collected(Metric):
-    """A metric of all logits at once, as scikit-learn's are; they are kept on the CPU until the end."""
+    """A metric of all logits at once, as scikit-learn's are; they are kept on the CPU until the end.
+
+    Where a logit is not finite the model has diverged: `of` is not asked, and every number is NaN.
+    """
 
     def reset(self) -> None:
         """See `Metric`."""
@@ -77,6 +81,8 @@ class Collected(Metric):
     def compute(self) -> tuple[float, ...]:
         """See `Metric`."""
         logits, labels = (torch.cat(parts).numpy() for parts in zip(*self._seen))
+        if not np.isfinite(logits).all():
+            return (math.nan,) * len(self.columns)
         found = self.of(logits, labels)
         return tuple(map(float, found)) if isinstance(found, tuple) else (float(found),)
 

@@ -14,6 +14,7 @@ _MAIN = {
         "shards": "shards_per_client",
         "pathological": "classes_per_client",
         "quantity": "sigma",
+        "column": "column",
     },
 }
 ASPECTS = ("dataset", "model", "compressor", "strategy", "partition", "clients", "seed")

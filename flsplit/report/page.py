@@ -62,6 +62,11 @@ def _lines(
     return [line for line in made if line is not None]
 
 
+def _metrics_section(runs: Sequence[Run], cells: Sequence[str]) -> str:
+    further = tables.metrics(runs, cells)
+    return f"<h2>Further metrics</h2><p>Of the last evaluation.</p>{further}" if further else ""
+
+
 def _accuracy_section(entries: Sequence[_Entry]) -> str:
     def percent(rounds: pd.DataFrame) -> pd.Series:
         return 100 * rounds["test_accuracy"].astype(float)
@@ -186,6 +191,7 @@ def render(runs: Sequence[Run]) -> str:
             f"<h2>Result{plural}</h2>",
             tables.results(runs, cells),
             f'<p class="note">{_XI}</p>',
+            _metrics_section(runs, cells),
             "<h2>Settings</h2>",
             tables.settings(runs, cells),
             _accuracy_section(entries),

@@ -86,6 +86,19 @@ def results(runs: Sequence[Run], cells: Sequence[str]) -> str:
     return table(["run", "status", *(head for head, _ in _RESULTS)], rows, "results")
 
 
+def metrics(runs: Sequence[Run], cells: Sequence[str]) -> str:
+    """The last evaluation's further metrics (all columns `test_NAME` but loss and accuracy); empty without any."""
+    evaluated = [run.rounds[run.rounds["test_accuracy"].notna()] for run in runs]
+    last = [rounds.filter(regex=r"^test_(?!loss$|accuracy$)").tail(1) for rounds in evaluated]
+    names = list(dict.fromkeys(name for rows in last for name in rows))
+    rows = [[cell, *(number(found.get(name)) for name in names)] for cell, found in zip(cells, map(_only, last))]
+    return table(["run", *(escape(name.removeprefix("test_")) for name in names)], rows, "results") if names else ""
+
+
+def _only(rows: pd.DataFrame) -> dict[str, Any]:
+    return {} if rows.empty else dict(rows.iloc[0])
+
+
 def settings(runs: Sequence[Run], cells: Sequence[str]) -> str:
     """How the runs were set up: the main settings, then whatever else is not the same in all of them."""
     differing = other_differences([run.config for run in runs])

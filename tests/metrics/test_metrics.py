@@ -38,6 +38,14 @@ def test_a_metric_is_its_definition(name: str, batch: int) -> None:
     assert len(metric.columns) == len(EXPECTED[name])
 
 
+@pytest.mark.parametrize("name", ["macro_f1", "per_class", "top5"])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_model_that_has_diverged_has_no_number(name: str, value: float) -> None:
+    metric = build(name, NAMES)
+    metric.update(torch.full((4, 10), value), torch.arange(4))
+    assert np.isnan(metric.compute()).tolist() == [True] * len(metric.columns)
+
+
 def test_few_classes_are_all_among_five() -> None:
     metric = build("top5", ("a", "b"))
     metric.update(torch.zeros(3, 2), torch.tensor([0, 1, 1]))
@@ -57,6 +65,21 @@ def test_columns_and_summary_follow(tmp_path: Path) -> None:
     assert np.allclose(run.rounds[added[2:]].mean(axis=1), run.rounds.test_accuracy)  # four samples of each class
     assert run.summary["final_test_top5"] == run.rounds.test_top5.iloc[-1] >= run.summary["final_test_accuracy"]
     assert run.summary["own_test_macro_f1"].keys() == {"mean", "worst_decile", "spread"}
+
+
+@pytest.mark.parametrize(("name", "column"), [("top5", "top5"), ("loss", "loss")])
+def test_two_metrics_of_one_name_are_refused(
+    name: str, column: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    folder = tmp_path / f"own_{name}"
+    folder.mkdir()
+    text = (
+        "from flsplit.metrics import Collected\n\nclass Own(Collected):\n    def of(self, x, y):\n        return 0.0\n"
+    )
+    (folder / f"{name}.py").write_text(text)
+    with pytest.raises(UserError, match=f"metrics: each must have columns of its own, but test_{column} would be"):
+        compose([f"metrics=[accuracy,top5,own_{name}.{name}]"])
 
 
 @pytest.mark.parametrize(

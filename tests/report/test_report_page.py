@@ -157,6 +157,19 @@ def test_null_columns_as_parquet_writes_them(tmp_path: Path) -> None:
     )
 
 
+def test_further_metrics_of_the_last_evaluation(tmp_path: Path) -> None:
+    plain = make_run(tmp_path / "plain")
+    assert "Further metrics" not in page_of(tmp_path, plain).text
+    ece = np.where(np.arange(1, 13) % 5 == 0, np.arange(1, 13) / 100, np.nan)
+    rounds = rounds_table(12, eval_every=5).assign(test_ece=ece, **{"test_recall_<cat>": np.nan})
+    page = page_of(tmp_path, plain, make_run(tmp_path / "more", config(seed=1), rounds=rounds))
+    _, more = page.text.split("Further metrics", 1)
+    cells = [line for line in more.split("Settings")[0].splitlines() if line.strip()]
+    assert cells[cells.index("run") :][:3] == ["run", "ece", "recall_<cat>"]
+    assert cells[-2:] == ["0.1", "\N{EN DASH}"]  # round 10's
+    assert cells.count("\N{EN DASH}") == 3
+
+
 def test_bits_far_apart_get_a_log_axis_and_large_ones_a_large_unit(tmp_path: Path) -> None:
     big = rounds_table(4, ratio=1.0)
     big[["uplink_bits", "downlink_bits"]] *= 1000

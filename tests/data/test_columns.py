@@ -1,0 +1,161 @@
+"""Further columns of a data set (writer, site, device), by which its samples can be dealt out."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+import flsplit
+from flsplit.compose import compose
+from flsplit.data import DataError, DatasetConfig, check, load
+from flsplit.errors import UserError
+
+WRITERS = ["ann", "bob", "ann", "cyd", "bob", "ann"]
+
+
+def images(count: int) -> list[dict[str, Any]]:
+    found = []
+    for number in range(count):
+        buffer = io.BytesIO()
+        Image.fromarray(np.full((8, 8, 3), 20 * number, np.uint8)).save(buffer, "PNG")
+        found.append({"bytes": buffer.getvalue(), "path": None})
+    return found
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Callable[..., str]:
+    """Writes six training images in two Parquet files, with further columns, and two test images without any."""
+
+    def write(**columns: list[Any]) -> str:
+        folder = tmp_path / "files"
+        folder.mkdir(exist_ok=True)
+        table = pa.table({"image": images(6), "label": [0, 1, 0, 1, 0, 1], **columns})
+        pq.write_table(table[:4], folder / "train-0.parquet")
+        pq.write_table(table[4:], folder / "train-1.parquet")
+        pq.write_table(pa.table({"image": images(2), "label": [0, 1]}), folder / "test.parquet")
+        return str(folder)
+
+    return write
+
+
+def config(path: object, **options: Any) -> DatasetConfig:
+    return DatasetConfig(name="folder", path=str(path), **options)
+
+
+def test_columns_of_parquet_files(files: Callable[..., str], cache_dir: Path) -> None:
+    own = config(files(writer=WRITERS, file=[3, 1, 2, 3, 1, 2]))
+    check(own, columns=("writer",))
+    data = load(own, seed=0, columns=("writer", "file"), cache_dir=cache_dir)
+    assert data.train.column("writer").tolist() == WRITERS
+    assert data.train.column("file").tolist() == [3, 1, 2, 3, 1, 2]
+    samples = data.samples(("writer",))
+    assert list(samples.columns) == ["writer"]
+    assert samples.at(np.array([3, 0])).columns["writer"].tolist() == ["cyd", "ann"]
+
+
+def test_a_limit_takes_the_values_of_its_samples(files: Callable[..., str], cache_dir: Path) -> None:
+    data = load(config(files(writer=WRITERS), train_limit=3), seed=0, columns=("writer",), cache_dir=cache_dir)
+    rows = [int(image[0, 0, 0]) // 20 for image in data.train.pixels]
+    assert len(rows) == 3
+    assert data.train.column("writer").tolist() == [WRITERS[row] for row in rows]
+
+
+def test_a_table_with_other_columns_is_another_one(files: Callable[..., str], cache_dir: Path) -> None:
+    own = config(files(writer=WRITERS, site=WRITERS))
+    asked: list[tuple[str, ...]] = [(), ("writer",), ("site",), ("site", "writer"), ("writer", "site")]
+    names = [load(own, seed=0, columns=columns, cache_dir=cache_dir).path for columns in asked]
+    assert len(set(names)) == 4 and names[3] == names[4]
+
+
+REFUSED = [
+    ("site", {}, r"partition: train-0.parquet has no column 'site'; it has label, writer"),
+    ("image", {}, r"has no column 'image'; it has label, writer"),
+    ("at", {"at": [1, None, 1, 1, 1, 1]}, r"rows without a value in the column 'at'"),
+    ("at", {"at": [0.5] * 6}, r"has float in the column 'at'; it must hold whole numbers or text"),
+]
+
+
+@pytest.mark.parametrize(("column", "more", "message"), REFUSED)
+def test_what_cannot_be_dealt_by(
+    column: str, more: dict[str, list[Any]], message: str, files: Callable[..., str], cache_dir: Path
+) -> None:
+    with pytest.raises(DataError, match=message) as caught:
+        load(config(files(writer=WRITERS, **more)), seed=0, columns=(column,), cache_dir=cache_dir)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.fixture
+def folders(image_folder: Callable[..., Path]) -> Path:
+    return image_folder(train=2, test=1)
+
+
+def test_columns_of_class_folders(folders: Path, cache_dir: Path) -> None:
+    rows = ["dog/1.png,12,x", "cat/0.png,2,y", "cat/1.png,12,x", "dog/0.png,3,y", "gone.png,,"]
+    (folders / "train" / "metadata.csv").write_text("\n".join(["file_name,device,site", *rows]))
+    check(config(folders), columns=("device",))
+    data = load(config(folders), seed=0, columns=("device", "site"), cache_dir=cache_dir)
+    assert data.train.column("device").tolist() == [2, 12, 3, 12]  # numbers, in the order of the images
+    assert data.train.column("site").tolist() == ["y", "x", "y", "x"]
+    (folders / "train" / "metadata.csv").write_text("\n".join(["file_name,device,site", *rows[::-1], ""]))
+    assert load(config(folders), seed=0, columns=("device", "site"), cache_dir=cache_dir).path != data.path
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, r"no column 'device'; class folders have columns in train/metadata.csv"),
+        ("name,device\n", r"train/metadata.csv has no column 'file_name'; it has name, device"),
+        ("file_name,site\n", r"train/metadata.csv has no column 'device'; it has file_name, site"),
+        ("file_name,device\ncat/0.png,1\n", r"train/metadata.csv has no row for cat/1.png"),
+        ("file_name,device\ncat/0.png,1\ncat/1.png,\ndog/0.png,1\ndog/1.png,1\n", r"without a value in the column"),
+        ("file_name,device\ncat/0.png,1\ncat/1.png\ndog/0.png,1\ndog/1.png,1\n", r"without a value in the column"),
+    ],
+)
+def test_class_folders_without_what_is_asked_for(text: str | None, message: str, folders: Path) -> None:
+    if text is not None:
+        (folders / "train" / "metadata.csv").write_text(text)
+    with pytest.raises(DataError, match=message):
+        check(config(folders), columns=("device",))
+
+
+def test_columns_of_the_hub(monkeypatch: pytest.MonkeyPatch, cache_dir: Path) -> None:
+    features = datasets.Features(
+        image=datasets.Image(), label=datasets.ClassLabel(names=["a", "b"]), writer=datasets.Value("string")
+    )
+    columns = {"image": images(6), "label": [0, 1, 0, 1, 0, 1], "writer": WRITERS}
+    whole = datasets.Dataset.from_dict(columns, features=features)
+    monkeypatch.setattr(datasets, "load_dataset", lambda name, split: whole)
+    own = DatasetConfig(name="cifar10", hub="some/thing")
+    assert load(own, seed=0, columns=("writer",), cache_dir=cache_dir).train.column("writer").tolist() == WRITERS
+    with pytest.raises(DataError, match="some/thing on the Hub has no column 'site'; it has label, writer"):
+        load(own, seed=0, columns=("site",), cache_dir=cache_dir)
+
+
+def test_the_digits_have_none() -> None:
+    with pytest.raises(UserError, match=r"dataset=digits has no column 'writer'; beside image and label it has none"):
+        compose(["partition=column", "partition.column=writer"])
+    with pytest.raises(UserError, match=r"partition.column must be given"):
+        compose(["partition=column"])
+
+
+def test_a_run_with_a_client_for_each_writer(files: Callable[..., str], tmp_path: Path) -> None:
+    keys = ["dataset=folder", f"dataset.path={files(writer=WRITERS)}", "partition=column", "partition.column=writer"]
+    small = ["engine=inline", "compressor=base", "batch_size=2", "augment=none", f"out={tmp_path / 'run'}"]
+    with pytest.raises(UserError, match=r"clients=4: must be at most 3, .*: ann, bob, cyd"):
+        flsplit.run([*keys, *small, "clients=4", "rounds=1"])
+    assert not (tmp_path / "run").exists()
+    run = flsplit.run([*keys, *small, "clients=3", "rounds=1"])
+    assert run.clients.samples.tolist() == [2, 2, 1]  # ann has three: the last incomplete batch is dropped
+    resumed = flsplit.run([f"resume={tmp_path / 'run'}", "rounds=2"])
+    assert resumed.clients.groupby("client").samples.sum().tolist() == [4, 4, 2]
+    with pytest.raises(UserError, match=r"partition.column=site differs from the run to resume, which has writer"):
+        flsplit.run([f"resume={tmp_path / 'run'}", "partition=column", "partition.column=site"])
