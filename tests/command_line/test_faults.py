@@ -86,7 +86,7 @@ def test_a_job_that_stumbles_does_not_end_the_sweep(
 ) -> None:
     original = experiment.finish
     monkeypatch.setattr(
-        experiment, "finish", lambda ready, *rest: stumble() if ready.plan.config.seed == 1 else original(ready, *rest)
+        experiment, "finish", lambda plan, *rest: stumble() if plan.config.seed == 1 else original(plan, *rest)
     )
     assert cli.main([*SMALL, "rounds=1", "-m", "seed=1,2", "out=all"]) == 1
     said = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("round ")]

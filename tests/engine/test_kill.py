@@ -67,5 +67,5 @@ def test_killed_again_and_again_a_run_goes_on(strategy: str, seed: int, tmp_path
     assert killed >= 2 and len(failed) == 25
     assert (failed > 0).sum() <= killed
     if strategy == "splitfed_v1":
-        assert failed.max() == 1  # of six: the one that was at hand
+        assert failed.max() <= 1  # of six: the one that was at hand, if any was
     assert run.summary["status"] == "completed" and run.summary["final_test_accuracy"] is not None
