@@ -153,5 +153,5 @@ def test_an_evaluation_asks_for_two_numbers_at_its_end(name: str, at_eval: bool,
     with ValuesAsked() as asked:
         score = Evaluator(there.assembly).score(there.start, there.assembly.dataset.test)
     assert score is not None
-    assert [file for file in asked.files if file != "kmeans.py"] == ["evaluation.py", "accuracy.py"]
+    assert [file for file in asked.files if file != "kmeans.py"] == ["accuracy.py", "evaluation.py"]
     assert ("kmeans.py" in asked.files) == (name == "adc" and at_eval)
