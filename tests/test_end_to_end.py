@@ -155,6 +155,7 @@ def test_a_run_leaves_what_the_contract_says(tmp_path: Path) -> None:
     assert clients.test_accuracy[clients["round"] > 1].notna().any()  # on held-out parts
 
 
+@pytest.mark.slow
 def test_every_client_is_tested_on_its_own_part_in_the_end(tmp_path: Path) -> None:
     """Also those that did not take part in the last round, with the last model."""
     keys = ["engine=inline", "partition.holdout=0.3", "rounds=2", "partition.alpha=1"]
@@ -193,6 +194,7 @@ def test_xi_is_the_mean_of_both_ratios_to_base(tmp_path: Path) -> None:
     assert adc.xi == pytest.approx(sum(ratios) / 2, rel=1e-12)
 
 
+@pytest.mark.some
 @pytest.mark.parametrize(
     "keys",
     [
@@ -234,6 +236,7 @@ def test_a_client_whose_model_is_lost_has_failed(tmp_path: Path, monkeypatch: py
     assert failed.uplink_bits.item() > 0 and failed.train_loss.isna().all()
 
 
+@pytest.mark.some
 @pytest.mark.parametrize("strategy", ["sequential", "parallel"])
 def test_the_others_go_on_where_clients_share_a_model(strategy: str, tmp_path: Path) -> None:
     run = flsplit.run([
@@ -281,6 +284,7 @@ def test_pretrained_deit_learns_real_photographs(
     assert run.rounds.train_loss.is_monotonic_decreasing
 
 
+@pytest.mark.slow
 def test_memory_is_that_of_the_process_itself(tmp_path: Path) -> None:
     """Linux hands a child its parent's `ru_maxrss`."""
     ballast = bytearray(b"x" * 2**30)
@@ -292,6 +296,7 @@ def test_memory_is_that_of_the_process_itself(tmp_path: Path) -> None:
     assert len(ballast) and 50 < float(child.stdout) < 900 < peak_megabytes()
 
 
+@pytest.mark.slow
 def test_bf16_differs_from_fp32_in_rounding_alone(tmp_path: Path) -> None:
     fp32, bf16 = (small(tmp_path / precision, f"precision={precision}") for precision in ("fp32", "bf16"))
     losses = [run.rounds.train_loss.to_numpy() for run in (fp32, bf16)]
@@ -301,6 +306,7 @@ def test_bf16_differs_from_fp32_in_rounding_alone(tmp_path: Path) -> None:
         assert fp32.summary[name] == bf16.summary[name]  # messages and models are fp32 on the wire
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["splitfed_v1", "parallel"])
 def test_compiled_models_differ_in_rounding_alone(
     strategy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

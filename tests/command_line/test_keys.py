@@ -255,6 +255,7 @@ def test_home_is_where_the_user_has_it(accepted: Accepted, monkeypatch: pytest.M
 # What is unusual and right
 
 
+@pytest.mark.some
 @pytest.mark.parametrize(
     "typed",
     [

@@ -79,10 +79,12 @@ def start(folder: Path, code: list[str], *keys: str, path: Path | None, out: str
 OF_THE_USERS = ["--config-dir", "conf", "compressor=mine"]
 
 
+@pytest.mark.slow
 def test_a_checkout_finds_its_own(own: Path) -> None:
     start(own, ["-m", "flsplit.cli"], "engine=inline", "-m", "seed=1,2", path=ROOT, out="run/1")
 
 
+@pytest.mark.slow
 def test_an_installation_finds_its_own_and_the_users_plugins(own: Path, installed: Path) -> None:
     start(own, ["-P", "-c", RUN], *OF_THE_USERS, "engine=inline", path=installed)
 

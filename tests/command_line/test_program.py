@@ -65,6 +65,7 @@ def test_a_run_that_fails_is_code_1(capsys: pytest.CaptureFixture[str], monkeypa
     assert one_line(capsys.readouterr().err) == "flsplit: no client is left"
 
 
+@pytest.mark.some
 @pytest.mark.parametrize("folder", [["out=all"], ["hydra.sweep.dir=all-${now:%f}"], []], ids=str)
 def test_a_sweep_prepares_each_job_once_and_runs_what_was_prepared(
     here: Path, monkeypatch: pytest.MonkeyPatch, folder: list[str]
@@ -129,6 +130,7 @@ def test_what_hydra_finds_is_told_before_anything_slow_is_imported(here: Path) -
     assert contents(here) == {}
 
 
+@pytest.mark.slow
 def test_the_program_itself(here: Path) -> None:
     process = start(["-m", "flsplit.cli", "hydra.run.dir=a", "clients=2000"])
     output, error = process.communicate(timeout=600)
@@ -137,6 +139,7 @@ def test_the_program_itself(here: Path) -> None:
     assert contents(here) == {}
 
 
+@pytest.mark.slow
 def test_ctrl_c_is_one_line(here: Path) -> None:
     process = start(["-m", "flsplit.cli", "engine=inline", "clients=2", "rounds=1000", "out=a"])
     deadline = time.monotonic() + 600

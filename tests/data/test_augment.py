@@ -162,6 +162,7 @@ def test_the_global_generators_play_no_part() -> None:
     assert all(np.array_equal(one, paper(picture(i, (32, 32)), again, i)) for i, one in enumerate(first))
 
 
+@pytest.mark.slow
 def test_statistics_match_torchvisions_random_transform() -> None:
     """Averaged over many draws the transform changes an image as RandAugment and ColorJitter do."""
     image = picture(0, (32, 32))

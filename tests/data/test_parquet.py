@@ -122,6 +122,7 @@ def test_mistakes_are_named(write: Any, tmp_path: Path, cache_dir: Path) -> None
     refused(config(tmp_path), cache_dir, "no encoded images in 'img'", at_check=False)
 
 
+@pytest.mark.slow
 def test_cifar100_bit_for_bit(cifar100: DatasetConfig, cache_dir: Path) -> None:
     check(cifar100)
     data = load(cifar100, seed=0, cache_dir=cache_dir)

@@ -143,6 +143,7 @@ def test_without_augmentation_nothing_changes_but_the_order() -> None:
         assert np.array_equal(y.numpy(), table.labels[rows.numpy()])
 
 
+@pytest.mark.some
 @pytest.mark.parametrize("kind", TABLES)
 @pytest.mark.parametrize("augment", ["none", "paper"])
 def test_batches_depend_on_their_key_only(kind: str, augment: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -135,6 +135,7 @@ def _load_and_sum(path: str, cache_dir: Path, barrier: Any, results: Any) -> Non
     results.put((data.path, sum(int(np.asarray(data.train.image(i), int).sum()) for i in range(400))))
 
 
+@pytest.mark.slow
 def test_two_processes_may_build_at_once(image_folder: Callable[..., Path], cache_dir: Path) -> None:
     path = image_folder((80, 100), train=200)
     spawn = multiprocessing.get_context("spawn")

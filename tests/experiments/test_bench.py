@@ -77,6 +77,7 @@ def test_the_loop_with_known_clusters_starts_as_adc_does() -> None:
     assert len(fixed) == made.steps and all(torch.allclose(f.weights.sum(1), torch.ones(2)) for f in fixed)
 
 
+@pytest.mark.slow
 def test_many_clients_do_the_work_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
     done = []
 
@@ -90,6 +91,7 @@ def test_many_clients_do_the_work_of_one(monkeypatch: pytest.MonkeyPatch) -> Non
     assert len(done) == 8 and len(set(done)) == 1 and done[0][0] == 4 * TINY.batch
 
 
+@pytest.mark.slow
 def test_stacked_and_single_clients_do_the_same_work(monkeypatch: pytest.MonkeyPatch) -> None:
     done = []
 
@@ -162,6 +164,7 @@ def check_messages(outcome: message_splitfed.Outcome, run: flsplit.Run) -> None:
     assert outcome.samples == run.summary["samples"] and outcome.seconds > 0
 
 
+@pytest.mark.some
 @pytest.mark.parametrize("compressor", ["base", "adc"])
 def test_splitfed_by_messages_computes_what_splitfed_v1_does(compressor: str, tmp_path: Path) -> None:
     keys = [*SPLITFED, f"compressor={compressor}", "rounds=2", "engine=inline"]

@@ -81,6 +81,7 @@ def test_the_channel_is_as_noisy_as_it_says() -> None:
     assert PriceList(noisy).step(SHAPE) == PriceList(stages("base")).step(SHAPE)
 
 
+@pytest.mark.slow
 def test_noise_is_drawn_anew_and_the_same_again(started: Started) -> None:
     noisy = ("--config-dir", "awgn/conf", "channel=awgn", "channel.snr_db=5")
     runs = [started(*noisy, out=name).rounds.train_loss.tolist() for name in ("one", "two")]

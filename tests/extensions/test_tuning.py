@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import pytest
 from extensions.conftest import Started
 from safetensors.torch import load_file
 
@@ -28,6 +29,7 @@ def learns(run) -> bool:
     return run.rounds.train_loss.iloc[1:].min() < run.rounds.train_loss.iloc[0]
 
 
+@pytest.mark.slow
 def test_only_the_last_block_travels(started: Started) -> None:
     whole = started(*LONGER, out="whole")
     run = started("model.tune=tuned.last_blocks", "model.tune_args.blocks=1", *LONGER)
@@ -53,6 +55,7 @@ def test_the_server_side_too(started: Started) -> None:
     assert trained(run, "server") < 6 * (WIDTH * 2 + 2 * 3 * WIDTH) + 1
 
 
+@pytest.mark.slow
 def test_a_frozen_client_needs_no_downlink(started: Started) -> None:
     base = ("compressor=base", *LONGER)
     whole, run = started(*base, out="whole"), started(*base, "model.tune=frozen")

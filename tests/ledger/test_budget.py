@@ -21,6 +21,7 @@ def run(out: Path, *keys: str) -> flsplit.Run:
     return flsplit.run([*SMALL, f"out={out}", *keys])
 
 
+@pytest.mark.some
 @pytest.mark.parametrize(
     ("compressor", "charge"), product(["base", "adc", "topk", "c3sl", "bottlenet"], ["actual", "nominal"])
 )
@@ -47,6 +48,7 @@ def test_it_is_the_same_run_up_to_there(tmp_path: Path) -> None:
     assert plain.summary["status"] == "completed" and budget.summary["samples"] < plain.summary["samples"]
 
 
+@pytest.mark.some
 @pytest.mark.parametrize(
     ("share", "models", "strategy"), [*product(["equal", "samples"], [False, True], ["splitfed_v1", "splitfed_v2"])]
 )
@@ -64,6 +66,7 @@ def test_clients_share_it(share: str, models: bool, strategy: str, tmp_path: Pat
     assert found.summary["status"] == "budget"
 
 
+@pytest.mark.some
 @pytest.mark.parametrize("keys", [[], ["clients_per_round=3"], ["compressor=base", "strategy=splitfed_v2"]], ids=str)
 @pytest.mark.parametrize("models", [False, True])
 def test_a_pool_lasts_for_all_to_the_end(models: bool, keys: list[str], tmp_path: Path) -> None:
@@ -95,6 +98,7 @@ def test_models_alone_use_up_a_pool(tmp_path: Path) -> None:
     assert found.rounds.samples.iloc[-1] == found.rounds.samples.iloc[0] * len(sent) > 0
 
 
+@pytest.mark.slow
 def test_it_goes_on_where_a_kill_cut_it_off(tmp_path: Path) -> None:
     keys = ["clients=2", "budget.base_epochs=1"]
     whole = run(tmp_path / "whole", *keys, "rounds=null")

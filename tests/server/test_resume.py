@@ -36,6 +36,7 @@ def assert_same(a: flsplit.Run, b: flsplit.Run) -> None:
         pd.testing.assert_frame_equal(x[columns], y[columns], check_exact=True)
 
 
+@pytest.mark.some
 @pytest.mark.parametrize("strategy", ["splitfed_v1", "splitfed_v2"])
 @pytest.mark.parametrize("state", ["persist", "reset"])
 def test_more_rounds_continue_a_finished_run(strategy: str, state: str, tmp_path: Path) -> None:
@@ -61,6 +62,7 @@ def test_what_is_typed_beside_resume_must_agree(tmp_path: Path) -> None:
     flsplit.run([f"resume={tmp_path / 'run'}", "batch_size=8", "rounds=2"])
 
 
+@pytest.mark.some
 @pytest.mark.parametrize(
     "keys",
     [
@@ -86,6 +88,7 @@ def test_whatever_a_run_carries_is_in_its_checkpoint(keys: list[str], tmp_path: 
     pd.testing.assert_frame_equal(whole.clients, resumed.clients)
 
 
+@pytest.mark.some
 @pytest.mark.parametrize("strategy", ["splitfed_v1", "splitfed_v3", "parallel"])
 def test_rounds_may_wait_to_be_saved(strategy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run that saves two rounds of four is killed, or breaks off, in the middle of its fifth."""

@@ -21,6 +21,7 @@ SMALL = [
 ]  # fmt: skip
 
 
+@pytest.mark.some
 @pytest.mark.parametrize("name", ["resnet18", "resnet50"])
 @pytest.mark.parametrize("split_point", [1, 4, 7])
 def test_client_then_server_is_the_uncut_resnet_to_the_bit(name: str, split_point: int) -> None:
@@ -67,6 +68,7 @@ def test_average_statistics_travel_and_are_averaged(tmp_path: Path) -> None:
     assert not list((tmp_path / "run").rglob("*.own.npy"))
 
 
+@pytest.mark.slow
 def test_personal_statistics_stay_with_their_client(tmp_path: Path) -> None:
     run = flsplit.run([*SMALL, "compressor=topk", "strategy.buffers=personal", f"out={tmp_path}/run"])
     client, server = cut(build("resnet18", classes=10, image_size=32, pretrained=False, seed=0), 3, "resnet")
@@ -80,6 +82,7 @@ def test_personal_statistics_stay_with_their_client(tmp_path: Path) -> None:
     assert set(run.clients.sync_bits) == {32 * (2 * trained + buffers)}  # a client's own come once
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("buffers", ["average", "personal"])
 def test_a_resumed_run_is_the_uninterrupted_one_to_the_bit(buffers: str, tmp_path: Path) -> None:
     keys = [*SMALL, "compressor=topk", f"strategy.buffers={buffers}"]
@@ -91,6 +94,7 @@ def test_a_resumed_run_is_the_uninterrupted_one_to_the_bit(buffers: str, tmp_pat
     assert whole.rounds.test_loss.equals(resumed.rounds.test_loss)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("aggregator", ["fedadam", "fedavgm"])
 def test_no_aggregator_takes_a_step_of_its_own_along_statistics(aggregator: str, tmp_path: Path) -> None:
     """Adam's step would make variances negative; statistics are the clients' mean whatever becomes of the weights."""
@@ -115,6 +119,7 @@ def test_all_strategies_train_one(strategy: str, compressor: str, tmp_path: Path
     assert run.clients.failed.tolist() == [False, False]
 
 
+@pytest.mark.some
 @pytest.mark.parametrize(
     ("keys", "says"),
     [

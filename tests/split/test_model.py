@@ -30,6 +30,7 @@ WITHOUT_SCORES = {
 }
 
 
+@pytest.mark.some
 @pytest.mark.parametrize("name", [*MODELS, *WITHOUT_SCORES])
 @pytest.mark.parametrize("split_point", [1, 3])
 def test_client_then_server_is_the_uncut_model_to_the_bit(name: str, split_point: int) -> None:

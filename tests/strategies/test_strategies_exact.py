@@ -44,6 +44,7 @@ def final(setting: Setting, out: Path, *more: str) -> tuple[torch.Tensor, torch.
     return state.client_model.weights, state.server_model.weights, run
 
 
+@pytest.mark.some
 @pytest.mark.parametrize(
     "strategy", ["splitfed_v1", "splitfed_v2", "splitfed_v3", "sequential", "parallel", "centralized"]
 )
@@ -66,6 +67,7 @@ def own_models(out: Path) -> list[torch.Tensor]:
     return [torch.from_numpy(np.load(state.kept[client]["weights"])) for client in sorted(state.kept)]
 
 
+@pytest.mark.some
 @pytest.mark.parametrize("placement", ["replica", "central"])
 @pytest.mark.parametrize("compressor", COMPRESSORS)
 def test_v1_is_its_definition(compressor: str, placement: str, tmp_path: Path) -> None:
@@ -90,6 +92,7 @@ def test_stacked_clients_are_v1_to_rounding(compressor: str, tmp_path: Path) -> 
     assert (server - expected_server).abs().mean() < setting.lr / 100
 
 
+@pytest.mark.some
 @pytest.mark.parametrize(
     "keys",
     [
@@ -111,6 +114,7 @@ def test_stacked_clients_are_single_ones_to_rounding(keys: list[str], tmp_path: 
         assert (ours - theirs).abs().mean() < setting.lr / 100
 
 
+@pytest.mark.some
 @pytest.mark.parametrize("placement", ["replica", "central"])
 @pytest.mark.parametrize("compressor", [some for some in SOME if some.id in ("base", "adc", "bottlenet")])
 def test_fedprox_pulls_both_sides_to_where_the_round_began(compressor: str, placement: str, tmp_path: Path) -> None:
@@ -123,6 +127,7 @@ def test_fedprox_pulls_both_sides_to_where_the_round_began(compressor: str, plac
     assert not torch.equal(client, reference.splitfed_v1(setting)[0])
 
 
+@pytest.mark.some
 @pytest.mark.parametrize("turn", ["round", "step"])
 @pytest.mark.parametrize("compressor", SOME)
 def test_v2_is_its_definition(compressor: str, turn: str, tmp_path: Path) -> None:
@@ -134,6 +139,7 @@ def test_v2_is_its_definition(compressor: str, turn: str, tmp_path: Path) -> Non
     assert torch.equal(server, expected_server)
 
 
+@pytest.mark.some
 @pytest.mark.parametrize("placement", ["replica", "central"])
 @pytest.mark.parametrize("compressor", SOME)
 def test_v3_is_its_definition(compressor: str, placement: str, tmp_path: Path) -> None:
@@ -158,6 +164,7 @@ def test_sequential_is_its_definition(compressor: str, tmp_path: Path) -> None:
     assert (run.clients.sync_bits == 2 * 32 * len(client)).all()
 
 
+@pytest.mark.some
 @pytest.mark.parametrize("sync", ["gradient", "round"])
 @pytest.mark.parametrize("compressor", SOME)
 def test_parallel_is_its_definition(compressor: str, sync: str, tmp_path: Path) -> None:
