@@ -34,6 +34,7 @@ def test_each_door_has_a_page_with_a_short_example() -> None:
     assert all(f"docs/{page.name}" in README for page in PAGES)
 
 
+@pytest.mark.slow
 @pytest.mark.some
 @pytest.mark.parametrize("page", WITH_EXAMPLES, ids=lambda page: page.stem)
 def test_an_example_runs_by_the_command_below_it(page: Path, tmp_path: Path) -> None:

@@ -40,6 +40,7 @@ def tells_a_fault(error: str, file: Path) -> bool:
     return "in stumble" in file.read_text() and "list of Tensors\nand more" in file.read_text()
 
 
+@pytest.mark.some
 @pytest.mark.parametrize(
     "place",
     [
@@ -81,6 +82,7 @@ def test_a_run_that_stumbles_can_go_on(
     assert resumed.summary["status"] == "completed"
 
 
+@pytest.mark.slow
 def test_a_job_that_stumbles_does_not_end_the_sweep(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

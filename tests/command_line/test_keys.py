@@ -234,6 +234,7 @@ MISTAKES = [
 ]  # fmt: skip
 
 
+@pytest.mark.some
 @pytest.mark.parametrize(("typed", "key", "right"), MISTAKES, ids=[typed for typed, _, _ in MISTAKES])
 def test_a_mistake_is_one_line(refused: Refused, typed: str, key: str, right: str) -> None:
     line = refused(*shlex.split(typed))

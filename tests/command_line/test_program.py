@@ -24,6 +24,7 @@ def test_a_quoted_folder_is_trained_into(here: Path, capsys: pytest.CaptureFixtu
     assert (here / "my run, (1)=a" / "summary.json").exists()
 
 
+@pytest.mark.slow
 def test_a_sweep_has_a_folder_per_job(here: Path, accepted: Accepted) -> None:
     configs = accepted("-m", "seed=1,2", "compressor=adc,topk", "out=all")
     assert [config.out for config in configs] == ["all/0", "all/1", "all/2", "all/3"]

@@ -18,6 +18,7 @@ from flsplit.server.resume import resumed
 GONE = object()
 
 
+@pytest.mark.some
 @pytest.mark.parametrize(
     ("typed", "key", "right"),
     [
@@ -41,6 +42,7 @@ def test_what_is_typed_beside_resume(refused: Refused, a_run: Path, typed: str, 
     assert right in line
 
 
+@pytest.mark.some
 @pytest.mark.parametrize(
     "typed", ["", "clients=2 lr=2e-3 compressor=adc compressor.ratio=0.25", "engine=inline", "rounds=3"]
 )
@@ -80,6 +82,7 @@ def test_the_engine_is_the_saved_one_but_for_what_is_typed(a_run: Path, typed: s
     assert found == {**values, "engine": engine, "out": str(a_run), "resume": str(a_run)}
 
 
+@pytest.mark.slow
 def test_several_runs_are_resumed_where_they_are(a_run: Path, tmp_path: Path, accepted: Accepted) -> None:
     other = shutil.copytree(a_run, tmp_path / "other")
     assert [config.out for config in accepted("-m", f"resume={a_run},{other}", "rounds=3")] == [str(a_run), str(other)]
@@ -109,6 +112,7 @@ def test_a_configuration_that_is_none(refused: Refused, a_run: Path, content: by
     assert f"resume={a_run}: its config.yaml is damaged" in refused(f"resume={a_run}")
 
 
+@pytest.mark.some
 @pytest.mark.parametrize(
     ("name", "content"),
     [

@@ -50,6 +50,7 @@ def test_every_method_has_a_yaml_with_all_its_options_and_their_defaults(group: 
                 assert values[key] == default, (name, key)
 
 
+@pytest.mark.some
 @pytest.mark.parametrize("group", ["compressor", "strategy", "partition", "engine", "dataset", "model"])
 def test_every_choice_of_every_group_composes(group: str) -> None:
     for path in (CONF / group).glob("*.yaml"):

@@ -54,6 +54,7 @@ def test_each_client_does_what_it_would_do_among_its_like(
     assert mixed.samples.tolist() == [40, 40, 32]
 
 
+@pytest.mark.some
 @pytest.mark.parametrize("strategy", ["splitfed_v2", "splitfed_v3", "sequential", "parallel"])
 def test_every_strategy_runs_clients_that_differ(strategy: str, tmp_path: Path) -> None:
     path = a_file(tmp_path, "client,ratio,batch_size\n0,0.1,16\n2,0.9,\n")
@@ -61,6 +62,7 @@ def test_every_strategy_runs_clients_that_differ(strategy: str, tmp_path: Path) 
     assert not clients.failed.any() and clients.uplink_bits[0] < clients.uplink_bits[1] < clients.uplink_bits[2]
 
 
+@pytest.mark.slow
 def test_a_resumed_run_does_not_need_the_file(tmp_path: Path) -> None:
     path = a_file(tmp_path, "client,ratio\n0,0.1\n")
     whole = run(tmp_path / "whole", "rounds=2", f"client_profile={path}")
@@ -75,6 +77,7 @@ def test_what_is_left_out_is_like_the_run(tmp_path: Path) -> None:
     assert read_profiles(path, 4) == {3: Profile(ratio=0.25), 1: Profile(speed=1.0)}
 
 
+@pytest.mark.some
 @pytest.mark.parametrize(
     ("text", "message"),
     [

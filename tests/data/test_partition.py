@@ -47,6 +47,7 @@ def class_counts(labels: np.ndarray, parts: list[np.ndarray]) -> np.ndarray:
     return np.stack([np.bincount(labels[part], minlength=labels.max() + 1) for part in parts])
 
 
+@pytest.mark.some
 @pytest.mark.parametrize("config", CONFIGS, ids=ids)
 @pytest.mark.parametrize(("samples", "clients"), SIZES)
 def test_every_sample_goes_to_one_client_and_none_is_empty(config: dict[str, Any], samples: int, clients: int) -> None:

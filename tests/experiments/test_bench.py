@@ -112,6 +112,7 @@ def test_the_gpu_case_is_left_out_without_one(monkeypatch: pytest.MonkeyPatch) -
     assert list(gpu.run(pairs=1)) == []
 
 
+@pytest.mark.slow
 def test_the_rounds_of_the_clock_hold_the_whole_run() -> None:
     with replace(TINY, steps=6).made() as made:
         keys = made.keys(clients=3, rounds=4, local_steps=1, eval_every=4)

@@ -25,6 +25,7 @@ def test_the_grid_and_its_core() -> None:
     assert {point.alpha for point in core if point.clients > 1} == {inf, 0.5, 0.1}
 
 
+@pytest.mark.slow
 def test_points_compose_and_have_the_same_budget(tmp_path: Path) -> None:
     noise(tmp_path / "data", train=4, test=2)
     (tmp_path / "weights").touch()
@@ -56,6 +57,7 @@ def made_up(folder: Path) -> Results:
     return Results(folder)
 
 
+@pytest.mark.slow
 def test_rows_are_found_drawn_and_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     results = made_up(tmp_path)
     points = study.Grid(scale="study-cpu", core=True).points()

@@ -43,6 +43,7 @@ def test_a_resumed_run_is_the_uninterrupted_one_to_the_bit(started: Started, sta
     assert whole.rounds[columns].equals(resumed.rounds[columns])
 
 
+@pytest.mark.slow
 def test_with_a_full_buffer_and_equal_clients_it_is_splitfed(started: Started) -> None:
     """No client is stale and all are averaged: SplitFed V1."""
     even = ("rounds=1", "partition=iid")

@@ -37,6 +37,7 @@ def test_one_client_stops_within_one_step_of_gamma(compressor: str, charge: str,
     assert found.rounds.test_accuracy.notna().sum() == 1
 
 
+@pytest.mark.slow
 def test_it_is_the_same_run_up_to_there(tmp_path: Path) -> None:
     budget = run(tmp_path / "budget", "clients=3", "rounds=null", "budget.base_epochs=0.7", "eval_every=1")
     plain = run(tmp_path / "plain", "clients=3", f"rounds={len(budget.rounds)}", "eval_every=1")
@@ -66,6 +67,7 @@ def test_clients_share_it(share: str, models: bool, strategy: str, tmp_path: Pat
     assert found.summary["status"] == "budget"
 
 
+@pytest.mark.slow
 @pytest.mark.some
 @pytest.mark.parametrize("keys", [[], ["clients_per_round=3"], ["compressor=base", "strategy=splitfed_v2"]], ids=str)
 @pytest.mark.parametrize("models", [False, True])

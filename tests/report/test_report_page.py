@@ -182,6 +182,7 @@ def test_bits_far_apart_get_a_log_axis_and_large_ones_a_large_unit(tmp_path: Pat
     assert "mathdefault" not in text
 
 
+@pytest.mark.slow
 def test_runs_share_the_picture_of_a_common_partition(tmp_path: Path) -> None:
     same = [make_run(tmp_path / f"same{seed}", config(seed=seed)) for seed in (0, 1)]
     page = page_of(tmp_path, *same)
@@ -215,6 +216,7 @@ def test_client_accuracy_and_failures(tmp_path: Path) -> None:
     assert "held-out" not in quiet.text
 
 
+@pytest.mark.some
 @pytest.mark.parametrize("clients,labels", [(1, 10), (1, 100), (2, 2), (31, 21), (3000, 10)])
 def test_partitions_of_any_shape_can_be_drawn(tmp_path: Path, clients: int, labels: int) -> None:
     table = partition_table(clients, labels, alpha=2.0)

@@ -234,6 +234,7 @@ def test_the_page_shows_the_numbers(tmp_path: Path) -> None:
     assert rows[0][5:] == ["one label only", "all labels equally often"]
 
 
+@pytest.mark.slow
 def test_the_page_has_one_table_for_each_partition(tmp_path: Path) -> None:
     same, other = as_table(SMALL), as_table(SMALL[:, ::-1] + 1)
     assert len(page_rows(tmp_path / "shared", same, same)) == 5

@@ -27,6 +27,7 @@ def test_only_what_is_not_needed_gives_room(tmp_path: Path) -> None:
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"1.1.npy": "kept", "0.2.npy": "old"}
 
 
+@pytest.mark.some
 @pytest.mark.parametrize(("save_every", "states"), [(0, 1), (float("inf"), 2)])
 def test_a_run_leaves_no_more_files_than_it_needs(
     save_every: float, states: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

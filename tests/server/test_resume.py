@@ -48,6 +48,7 @@ def test_more_rounds_continue_a_finished_run(strategy: str, state: str, tmp_path
     assert resumed.summary["samples"] == whole.summary["samples"]
 
 
+@pytest.mark.slow
 def test_a_moved_run_goes_on_from_its_new_place(tmp_path: Path) -> None:
     whole = flsplit.run([*KEYS, "rounds=3", f"out={tmp_path / 'whole'}"])
     flsplit.run([*KEYS, "rounds=2", f"out={tmp_path / 'part'}"])
@@ -88,6 +89,7 @@ def test_whatever_a_run_carries_is_in_its_checkpoint(keys: list[str], tmp_path: 
     pd.testing.assert_frame_equal(whole.clients, resumed.clients)
 
 
+@pytest.mark.slow
 @pytest.mark.some
 @pytest.mark.parametrize("strategy", ["splitfed_v1", "splitfed_v3", "parallel"])
 def test_rounds_may_wait_to_be_saved(strategy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

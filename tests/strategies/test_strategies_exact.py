@@ -78,6 +78,7 @@ def test_v1_is_its_definition(compressor: str, placement: str, tmp_path: Path) -
     assert torch.equal(server, expected_server)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compressor", [some for some in SOME if some.id != "bottlenet"])
 def test_stacked_clients_are_v1_to_rounding(compressor: str, tmp_path: Path) -> None:
     """Five clients of unequal size, so that some drop out of a stack before the others and last batches are odd."""
@@ -153,6 +154,7 @@ def test_v3_is_its_definition(compressor: str, placement: str, tmp_path: Path) -
     assert run.clients.sync_bits.tolist() == [32 * len(client)] * 3 + [0] * 3  # the first broadcast, and no more
 
 
+@pytest.mark.some
 @pytest.mark.parametrize("compressor", SOME)
 def test_sequential_is_its_definition(compressor: str, tmp_path: Path) -> None:
     setting = Setting(clients=3, compressor=compressor, options=COMPRESSORS[compressor])
@@ -208,6 +210,7 @@ def test_centralized_leaves_clients_and_partition_aside(tmp_path: Path) -> None:
     assert run.clients.client.tolist() == [0, 0] and (run.clients.sync_bits == 0).all()
 
 
+@pytest.mark.slow
 def test_a_persistent_optimizer_is_not_a_reset_one(tmp_path: Path) -> None:
     setting = Setting(clients=2)
     kept = final(setting, tmp_path / "kept")[0]
