@@ -49,7 +49,8 @@ class Floats:
     back: int = FLOAT_BITS
 
     def __post_init__(self) -> None:
-        assert self.bits in (16, 32) and self.back in (0, 16, 32), self
+        if self.bits not in (16, 32) or self.back not in (0, 16, 32):
+            raise ValueError(f"floats have 32 or 16 bits, and 32, 16 or 0 back; integers have any number: got {self}")
 
     @property
     def size(self) -> int:
@@ -70,7 +71,8 @@ class Integers:
     bits: int
 
     def __post_init__(self) -> None:
-        assert 0 <= self.bits <= 63, self
+        if not 0 <= self.bits <= 63:
+            raise ValueError(f"integers have 0 to 63 bits, got {self}")
 
     @property
     def size(self) -> int:
