@@ -62,7 +62,7 @@ class Server:
     ) -> None:
         self._plan, self._recorder, self._checkpoints, self._progress = plan, recorder, checkpoints, progress
         self._workers = workers
-        self._shown = 0.0
+        self._shown, self._round, self._steps = 0.0, 0, 0
         self._saved = float("-inf")  # when
         self._unsaved: State | None = None
         self.out_of_budget = False
@@ -85,6 +85,7 @@ class Server:
         config = assembly.config
         self._hub = hub
         hub.on_report = self._show
+        hub.new_round()  # what another run over this hub has left
         messenger = Messenger(grid, self._plan, hub.address, config.clients, idle=self._show)
         strategy = build(**config.strategy)
         if strategy.placement == "central":
