@@ -159,17 +159,17 @@ class Processes:
         return self._hear(member)
 
     def _has_answered(self, member: Member, message: Message, future: Any) -> None:
-        if member.dead and message not in member.messages:
+        error = future.exception()
+        if isinstance(error, RayActorError):
+            self._has_died(member, error)
+        if message not in member.messages:
             return  # it was taken back
         member.messages.remove(message)
-        error = future.exception()
         if error is None:
             outcome = future.result()
             self._hand_out()  # before anything else, for the process may be idle
             self._answered(outcome[0], outcome)
             return
-        if isinstance(error, RayActorError):
-            self._has_died(member, error)
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
         self._answered(Message(Error(RAISED, reason), reply_to=message), None)
 
