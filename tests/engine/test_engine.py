@@ -60,7 +60,7 @@ def test_fractions_of_cpus_change_no_number(name: str, tmp_path: Path) -> None:
     if name == "flower":
         pytest.importorskip("flwr.simulation")
     inline = flsplit.run([*SMALL, "engine=inline", f"out={tmp_path / 'inline'}"]).rounds
-    found = flsplit.run([*SMALL, f"engine={name}", "engine.cpus_per_client=0.5", f"out={tmp_path / name}"]).rounds
+    found = flsplit.run([*SMALL, f"engine={name}", "engine.cpus_per_client=0.7", f"out={tmp_path / name}"]).rounds
     pd.testing.assert_frame_equal(inline.drop(columns="seconds"), found.drop(columns="seconds"), check_exact=True)
     assert not ray.is_initialized()  # what was started has gone
 
