@@ -28,6 +28,8 @@ class Parallel(Strategy):
         if sync not in ("gradient", "round"):
             raise UserError(f"strategy.sync must be gradient or round, got {sync!r}")
         self.one_client_model = sync == "gradient"
+        if self.one_client_model and self.bound.max_update_norm is not None:
+            raise UserError("strategy.max_update_norm needs strategy.sync=round: with gradient no client has an update")
         self.moves = Moves(down=1, step=2) if self.one_client_model else Moves(down=1, up=1)
 
     def round(self, fed: Federation, clients: Sequence[int]) -> None:

@@ -45,7 +45,7 @@ def milliseconds(*, models: bool) -> float:
     def main(grid: Grid, hub: ServerHub) -> None:
         plan = prepared.plan.to_json()
         both = assembly_for(plan).initial()
-        messenger = Messenger(grid, plan, hub.address, CLIENTS, idle=lambda: None)
+        messenger = Messenger(grid, plan, hub.address, CLIENTS, timeout=None, idle=lambda: None)
         messenger.warm_up(prepared.workers)
         for number in range(1, WARM + ROUNDS + 1):
             began = time.perf_counter()

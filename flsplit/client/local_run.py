@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from flsplit.assembly import Assembly
+from flsplit.client.faults import ClientFailed, Faults, drawn
 from flsplit.errors import explained
 from flsplit.ledger.prices import Tally
 from flsplit.split.messages import Downlink, Uplink
-from flsplit.split.side import Side, SideState
+from flsplit.split.side import Side, SideState, is_finite
 from flsplit.split.stacked.host import StackedHost
 from flsplit.split.stacked.stack import Lane
 from flsplit.split.trainer import LocalPass, local_pass
@@ -51,8 +53,18 @@ class Round:
             stream=assembly.stream(client, number), autocast=assembly.autocast, shared=shared,
         )  # fmt: skip
 
-    def reason(self, error: Exception) -> str:
-        """Why a client failed, in one line; the traceback is added to the run's `error.log`."""
+    def faults(self, client: int) -> Faults:
+        """What befalls `client` on purpose."""
+        config, task = self.assembly.config, self.task
+        return drawn(
+            config.faults, config.seed, client=client, round=task.round, attempt=task.attempt,
+            steps=len(self.sizes(client)) if config.faults.any else 0,
+        )  # fmt: skip
+
+    def reason(self, error: BaseException) -> str:
+        """Why a client failed, in one line; the traceback of a fault is added to the run's `error.log`."""
+        if isinstance(error, ClientFailed):
+            return str(error)
         return explained(error, Path(self.assembly.plan.clients).parents[1])
 
 
@@ -77,6 +89,7 @@ class LocalRun:
         self.uplink: Uplink | None = None
         self.error: str | None = None
         self._of, self._task, self._loop = of, of.task, loop
+        self._faults = of.faults(client)
         self._attempt(partial(self._begin, model))
 
     def receive(self, downlink: Downlink) -> None:
@@ -91,7 +104,7 @@ class LocalRun:
         self.tally += self._of.assembly.price(self.client, uplink.shape)
         self._of.hub.report(self.client, self.tally, self._of.link)
 
-    def fail(self, error: Exception) -> None:
+    def fail(self, error: BaseException) -> None:
         """Drop out of the round."""
         self.uplink, self.error = None, self._of.reason(error)
 
@@ -100,14 +113,34 @@ class LocalRun:
         if self.error is not None:
             return Report(client=self.client, tally=self.tally, error=self.error)
         closed = self._of.link.close(self.client, moments=self._task.keep_moments)
+        if not math.isfinite(closed.loss):
+            return self._spoilt("the loss")
         self.tally.loss = closed.loss
+        if closed.replica is not None and not closed.replica.finite:
+            return self._spoilt("its replica of the server-side model")
         return self._hand_in(closed.replica)
 
+    def _spoilt(self, what: str) -> Report:
+        return Report(
+            client=self.client, tally=self.tally, error=f"{what} is not finite after {self.tally.steps} steps"
+        )
+
     def _begin(self, model: str) -> None:
+        self._faults.begin()
         self._load(model)
         self._of.link.open(self.client)
         if self._loop is not None:
-            self.uplink = next(self._loop, None)
+            self._go_on(next(self._loop, None))
+
+    def _go_on(self, uplink: Uplink | None) -> None:
+        """Have an uplink to send, unless it is spoilt. Elsewhere than on a CPU looking would cost a wait in each step.
+
+        There, a spoilt client is found when its round ends.
+        """
+        floats = () if uplink is None else uplink.payload.floats
+        if not all(is_finite(t) for t in floats if t.device.type == "cpu"):
+            raise ClientFailed(f"its smashed activations are not finite after {self.tally.steps} steps")
+        self.uplink = None if uplink is None else self._faults.on_way(uplink)
 
     def _load(self, model: str) -> None:
         kept = {field: vectors.read(file) for field, file in self._task.kept.get(self.client, {}).items()}
@@ -127,7 +160,7 @@ class LocalRun:
     def _send(self, value: Downlink | None) -> None:
         assert self._loop is not None
         try:
-            self.uplink = self._loop.send(value)
+            self._go_on(self._loop.send(value))
         except StopIteration:
             self.uplink = None
 
@@ -135,12 +168,14 @@ class LocalRun:
         """Let the client work; one that raises has failed and drops out, which is no fault of the others."""
         try:
             action()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             self.fail(error)
 
     def _hand_in(self, replica: SideState | None) -> Report:
         task, client, kept, left = self._task, self.client, dict[str, str](), dict[str, SideState]()
         state = self.side.state(moments="moments" in task.keep)
+        if not state.finite:
+            return self._spoilt("its client-side model")
         for field in task.keep:
             if (values := getattr(state, field)) is not None:
                 kept[field] = task.file(client, field)

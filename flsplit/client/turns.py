@@ -39,7 +39,7 @@ class Turns(ABC):
         runs: list[LocalRun] = []
         try:
             return self._together(of, worker, clients, model, runs)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             spent, why = {run.client: run.tally for run in runs}, of.reason(error)
             return [Report(client=c, tally=spent.get(c, Tally()), error=why) for c in clients]
 
@@ -121,6 +121,7 @@ class SummedGradients(Jointly):
     ) -> list[Report]:
         [side] = worker.sides(1)
         side.load(of.hub.get(model))
+        side.brace()
         for client in clients:
             runs.append(SharedRun(of, client, side, model, of.loop(client, side, shared=True)))
         self._drive(runs, _link(of))
@@ -132,7 +133,8 @@ class SummedGradients(Jointly):
     def _update(self, runs: Sequence[LocalRun]) -> None:
         side = runs[0].side
         assert isinstance(side, Side)
-        side.step()
+        side.step_if_finite()
+        side.brace()
 
 
 class Stacked(Turns):

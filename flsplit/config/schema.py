@@ -15,6 +15,7 @@ import torch
 
 import compressors
 from flsplit import data, metrics
+from flsplit.config.faults import FaultsConfig
 from flsplit.errors import UserError, options_of_the_user
 from flsplit.ledger.budget import CHARGES, SHARES, BudgetConfig
 from flsplit.metrics import Metric
@@ -89,6 +90,9 @@ class Config:
     resume: str | None = None
     experiment: str | None = None
     logger: str | None = None
+    min_clients: int = 1
+    client_timeout: float | None = None
+    faults: FaultsConfig = field(default_factory=FaultsConfig)
 
     @property
     def taking_part(self) -> int:
@@ -161,7 +165,7 @@ _CHOICES = {
     "precision": ("fp32", "bf16"),
 }
 _COUNTS = (
-    "clients", "clients_per_round", "rounds", "local_epochs", "local_steps", "batch_size", "eval_every",
+    "clients", "clients_per_round", "rounds", "local_epochs", "local_steps", "batch_size", "eval_every", "min_clients",
 )  # fmt: skip
 
 
@@ -196,6 +200,9 @@ def read_config(values: Mapping[str, Any]) -> Config:
         )
     if config.taking_part > config.clients:
         raise UserError(f"clients_per_round must be at most clients ({config.clients}), got {config.clients_per_round}")
+    if config.min_clients > config.taking_part:
+        raise UserError(f"min_clients must be at most the {config.taking_part} of a round, got {config.min_clients}")
+    _check_faults(config)
     if config.local_epochs is None and config.local_steps is None:
         raise UserError("local_epochs or local_steps must be given")
     _check_budget(config)
@@ -254,6 +261,19 @@ def _expanded(config: Config) -> Config:
 def _home(path: P) -> P:
     """`path` with the user's home folder in place of `~`."""
     return str(Path(path).expanduser()) if path and path.startswith("~") else path
+
+
+def _check_faults(config: Config) -> None:
+    seconds = config.client_timeout
+    if seconds is not None and not 0 < seconds <= _MOST:
+        raise UserError(f"client_timeout must be a number of seconds above 0, or null, got {seconds:g}")
+    if seconds is not None and config.engine.name != "ray":
+        raise UserError(
+            f"client_timeout needs engine=ray, whose client processes can be ended; {config.engine.name} has none"
+        )
+    config.faults.check()
+    if config.faults.any and config.engine.stack > 1:
+        raise UserError("faults are of single clients: engine.stack must be 1")
 
 
 def _check_budget(config: Config) -> None:

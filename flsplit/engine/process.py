@@ -54,7 +54,7 @@ class Process:
         self._hub.receive(round, objects)
         try:
             reply = self._app(message, context)
-        except Exception as error:
+        except BaseException as error:  # a client that leaves, too
             reply = Message(Error(RAISED, f"{type(error).__name__}: {error}"), reply_to=message)
         return reply, context.state, self._hub.left()
 

@@ -40,6 +40,8 @@ class Member:
     up: bool = False
     dead: bool = False
     messages: list[Message] = field(default_factory=list)  # that it has been given: one at hand, one after it
+    since: float = 0.0  # when it began with the first of them
+    late: bool = False  # whether that took longer than it may, and the process is being ended
     served: set[int] = field(default_factory=set)  # nodes whose last message it has worked on
     round: int = -1  # of the hub, that it was last given models in
     has: set[Any] = field(default_factory=set)  # and these
@@ -129,12 +131,22 @@ class Processes:
 
     def _pause(self) -> float | None:
         """Seconds after which something is due though nothing has happened."""
+        if self._started and any(member.up for member in self._members):
+            ends = [_end(member) for member in self._members if member.messages and not member.late]
+            return max(0.0, min(ends) - time.monotonic()) if ends else None
         if self._started:
-            return None if any(member.up for member in self._members) else PATIENCE
+            return PATIENCE
         return PATIENCE if self._together is None else max(0.0, self._together - time.monotonic())
 
     def _look(self) -> None:
-        """Nothing has happened for a while: go on with the processes that are up, or see why there is none."""
+        """Nothing has happened for a while: go on with the processes that are up, or see why there is none.
+
+        A process that takes longer for a message than the message may live is ended; its death is the answer.
+        """
+        for member in self._members:
+            if member.messages and not member.late and _end(member) <= time.monotonic():
+                member.late = True
+                ray.kill(member.actor)
         if any(member.up for member in self._members):
             self._started = True
         elif not any(member.room.wait(1) for member in self._members):
@@ -165,12 +177,15 @@ class Processes:
         if message not in member.messages:
             return  # it was taken back
         member.messages.remove(message)
+        member.since = time.monotonic()
         if error is None:
             outcome = future.result()
             self._hand_out()  # before anything else, for the process may be idle
             self._answered(outcome[0], outcome)
             return
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        if member.late:
+            reason = f"it took longer than {message.metadata.ttl:g} s (client_timeout), and its process was ended"
         self._answered(Message(Error(RAISED, reason), reply_to=message), None)
 
     def _has_died(self, member: Member, error: BaseException) -> None:
@@ -225,8 +240,15 @@ class Processes:
         for other in self._members:
             other.served.discard(message.metadata.dst_node_id)
         member.served.add(message.metadata.dst_node_id)
+        if not member.messages:
+            member.since = time.monotonic()
         member.messages.append(message)
         self._when_done(self._submit(member, message), self._has_answered, member, message)
+
+
+def _end(member: Member) -> float:
+    """When the message at hand has taken as long as it may."""
+    return member.since + member.messages[0].metadata.ttl
 
 
 def lack(resources: dict[str, float]) -> str:

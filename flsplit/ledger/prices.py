@@ -6,7 +6,7 @@ requested ratio, times the price of `base`) and `wire` (bytes of the packed mess
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import lru_cache
 
 from compressors import BatchShape, Floats, Layout, labels_of
@@ -37,6 +37,11 @@ class Tally:
         for field in fields(self):
             setattr(self, field.name, getattr(self, field.name) + getattr(other, field.name))
         return self
+
+    def __add__(self, other: Tally) -> Tally:
+        total = replace(self)
+        total += other
+        return total
 
     @property
     def xi(self) -> float | None:

@@ -28,6 +28,7 @@ CLIENTS = pa.schema(
     [
         ("round", _INT), ("client", _INT), ("samples", _INT), ("train_loss", _FLOAT), ("test_accuracy", _FLOAT),
         ("uplink_bits", _INT), ("downlink_bits", _INT), ("sync_bits", _INT), ("failed", pa.bool_()),
+        ("reason", pa.string()), ("injected", pa.string()),
     ]
 )  # fmt: skip
 PARTITION = pa.schema([("client", _INT), ("label", _INT), ("count", _INT)])

@@ -12,19 +12,22 @@ import numpy as np
 from flwr.serverapp import Grid
 
 from flsplit.assembly import assembly_for, host_from_json
+from flsplit.config.faults import injected
 from flsplit.data.clients import held_out_rows
 from flsplit.display.console import Progress
+from flsplit.errors import RunFailed
 from flsplit.ledger.prices import Tally
 from flsplit.record.tables import Recorder, Row, test_column
 from flsplit.server.checkpoint import Checkpoints, State
 from flsplit.server.evaluation import Evaluator, Score, mean
-from flsplit.server.federation import Federation, RoundLost
+from flsplit.server.federation import Federation, TooFew
 from flsplit.server.messenger import Messenger
 from flsplit.server.strategy import build
 from flsplit.streams import numpy_stream
 from flsplit.transport.hub import ServerHub
 from flsplit.transport.task import Report
 
+ATTEMPTS = 2  # at a round
 SHOW_EVERY = 0.25  # seconds
 SAVE_EVERY = 1.0  # seconds, so that rounds of milliseconds do not wait for files; a kill costs as much at most
 
@@ -86,7 +89,9 @@ class Server:
         self._hub = hub
         hub.on_report = self._show
         hub.new_round()  # what another run over this hub has left
-        messenger = Messenger(grid, self._plan, hub.address, config.clients, idle=self._show)
+        messenger = Messenger(
+            grid, self._plan, hub.address, config.clients, timeout=config.client_timeout, idle=self._show
+        )
         strategy = build(**config.strategy)
         if strategy.placement == "central":
             hub.start_host(partial(host_from_json, self._plan))
@@ -98,7 +103,7 @@ class Server:
             aggregator=strategy.aggregator, persist=config.optimizer_state == "persist", seed=config.seed,
             files=self._checkpoints.clients, moves=strategy.moves, model_size=assembly.model_size,
             stack=config.engine.stack, trained=(evaluator.client.trained, evaluator.server.trained),
-            personal_buffers=strategy.personal_buffers,
+            personal_buffers=strategy.personal_buffers, bound=strategy.bound, fewest=config.min_clients,
         )  # fmt: skip
         strategy.aggregator.load(start.aggregator)
         self._aggregator = strategy.aggregator
@@ -108,18 +113,15 @@ class Server:
         fed.kept, fed.now, fed.acquainted = dict(start.kept), start.now, set(self.totals.acquainted)
         if strategy.note is not None:
             self._progress.note(strategy.note)
-        number, lost = start.round, False
+        number = start.round
         able = self._able()
         while not self._over(number, able):
             number += 1
             began = time.perf_counter()
             clients = self._sample(number, able)
-            limits = self._limits(clients)
-            fed.begin(number, limits)
-            self._expect(number, clients, limits)
-            lost = self._play(clients, lost)
+            self._play(number, clients)
+            self._check(number)
             trained = time.perf_counter()
-            self._charge()
             able = self._able()
             last = self._over(number, able)
             score, own = self._evaluate(evaluator, number, last)
@@ -129,25 +131,42 @@ class Server:
             self._finish(number, score, own, seconds)
         self.own = self._own_scores(evaluator, range(config.clients))
 
-    def _play(self, clients: Sequence[int], lost_before: bool) -> bool:
-        """Have the strategy run a round; where all clients have gone with their process, models stay as they were.
-
-        Returns:
-            whether that was so.
+    def _play(self, number: int, clients: Sequence[int]) -> None:
+        """Have the strategy run a round; where too few clients are left, once more from the same models.
 
         Raises:
-            RunFailed: if the round cannot be, or two in succession are lost.
+            RunFailed: if the round cannot be.
         """
         fed = self._fed
-        models = fed.client_model, fed.server_model
-        try:
-            self._strategy.round(fed, clients)
-        except RoundLost:
-            if lost_before:
-                raise
-            fed.client_model, fed.server_model = models
-            return True
-        return False
+        before = fed.client_model, fed.server_model, fed.kept, fed.now
+        for attempt in range(ATTEMPTS):
+            fed.client_model, fed.server_model, fed.now = before[0], before[1], before[3]
+            fed.kept = dict(before[2])
+            limits = self._limits(clients)
+            fed.begin(number, limits, attempt=attempt)
+            self._expect(number, clients, limits)
+            try:
+                return self._strategy.round(fed, clients)
+            except TooFew as error:
+                if attempt + 1 == ATTEMPTS:
+                    raise
+                self._progress.note(f"{error}; the round is repeated")
+            finally:
+                self._charge()
+        return None
+
+    def _check(self, number: int) -> None:
+        """Refuse to go on from a global model that is spoilt, though no client's was: by an aggregator, say.
+
+        Raises:
+            RunFailed: if it is.
+        """
+        for name, model in (("client", self._fed.client_model), ("server", self._fed.server_model)):
+            if not model.finite:
+                raise RunFailed(
+                    f"the global {name}-side model is not finite after round {number}; the checkpoint is that of round "
+                    f"{number - 1}"
+                )
 
     def _start(self) -> State:
         state = self._checkpoints.load()
@@ -222,13 +241,15 @@ class Server:
         fed, totals = self._fed, self.totals
         reports = sorted(fed.reports, key=lambda report: report.client)
         finished = Tally()
+        for tally in fed.spent.values():
+            totals.tally += tally
         for report in reports:
             totals.tally += report.tally
             if report.error is None:
                 finished += report.tally
             else:
                 self._progress.note(f"client {report.client} failed in round {number}: {report.error}")
-        totals.sync_bits += sum(fed.sync_bits.values())
+        totals.sync_bits += sum(fed.sync_bits.values()) + sum(fed.spent_sync_bits.values())
         tally = totals.tally
         row: Row = {
             "round": number, "samples": tally.samples, "train_loss": finished.mean_loss,
@@ -261,12 +282,17 @@ class Server:
         self._unsaved, self._saved = None, time.monotonic()
 
     def _client_row(self, number: int, report: Report, own: dict[int, Score]) -> Row:
-        tally, failed = report.tally, report.error is not None
+        failed, fed, config = report.error is not None, self._fed, self._assembly.config
+        tally = fed.spent.get(report.client, Tally()) + report.tally
+        befell = injected(
+            config.faults, config.seed, client=report.client, round=number, attempt=fed.attempt
+        )  # fmt: skip
         return {
             "round": number, "client": report.client, "samples": tally.samples,
-            "train_loss": None if failed else tally.mean_loss, **_columns(own.get(report.client)),
+            "train_loss": None if failed else report.tally.mean_loss, **_columns(own.get(report.client)),
             "uplink_bits": tally.uplink_bits, "downlink_bits": tally.downlink_bits,
-            "sync_bits": self._fed.sync_bits[report.client], "failed": failed,
+            "sync_bits": fed.sync_bits[report.client] + fed.spent_sync_bits.get(report.client, 0), "failed": failed,
+            "reason": report.error, "injected": ",".join(befell) or None,
         }  # fmt: skip
 
     def _expect(self, number: int, clients: Sequence[int], limits: dict[int, int] | None) -> None:

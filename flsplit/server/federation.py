@@ -17,6 +17,7 @@ from flsplit.ledger.prices import Tally
 from flsplit.server.aggregation import Aggregator, RunningMean
 from flsplit.server.checkpoint import ClientFiles
 from flsplit.server.messenger import Messenger
+from flsplit.server.outliers import NormBound
 from flsplit.split.side import SideState
 from flsplit.streams import numpy_stream
 from flsplit.transport import vectors
@@ -27,8 +28,8 @@ Models = tuple[SideState, SideState]  # client-side and server-side
 _LARGE = frozenset({"moments", "weights"})  # what clients keep whose files are worth writing over
 
 
-class RoundLost(RunFailed):
-    """The process or machine that all clients of a round were in is gone; the next round can begin as this one did."""
+class TooFew(RunFailed):
+    """Fewer clients have come to the end of a round than it takes; it may be tried once more."""
 
 
 class Federation:
@@ -36,6 +37,7 @@ class Federation:
 
     Attributes:
         round: the round at hand, from 1.
+        attempt: at the round, from 0.
         client_model: the client-side model that clients start the round with.
         server_model: the server-side model, with its optimizer moments.
         now: simulated seconds since the run began, for strategies that keep time; None for all others.
@@ -43,6 +45,8 @@ class Federation:
         acquainted: clients that have taken part before.
         reports: of the clients run so far in this round.
         sync_bits: bits of models that moved between a client and the server in this round, by client.
+        spent: what clients sent in an earlier attempt at this round, by client; counted, but of no further use.
+        spent_sync_bits: bits of models that moved in it.
     """
 
     def __init__(
@@ -61,27 +65,38 @@ class Federation:
         stack: int,
         trained: tuple[int, int],
         personal_buffers: bool,
+        bound: NormBound,
+        fewest: int,
     ) -> None:
         self._messenger, self._hub = messenger, hub
         self._placement, self._aggregator = placement, aggregator
         self._persist, self._seed, self._files = persist, seed, files
         self._moves, self._model_size = moves, model_size
         self._stack, self._trained, self._personal_buffers = stack, trained, personal_buffers
-        self.round = 0
+        self._bound, self._fewest = bound, fewest
+        self.round, self.attempt = 0, 0
         self.client_model, self.server_model = models
         self.now: float | None = None
         self.kept: dict[int, Kept] = {}
         self.acquainted: set[int] = set()
         self.reports: list[Report] = []
         self.sync_bits: dict[int, int] = {}
+        self.spent: dict[int, Tally] = {}
+        self.spent_sync_bits: dict[int, int] = {}
         self._limits: Mapping[int, int] | None = None
         self._runs = 0  # in this round; names models, so that no name stands for two
         self._arrived: dict[str, SideState] = {}  # models that clients have brought, by their keys
         self._shared = False  # whether all clients step one server-side model
 
-    def begin(self, round: int, limits: Mapping[int, int] | None) -> None:
+    def begin(self, round: int, limits: Mapping[int, int] | None, *, attempt: int = 0) -> None:
         """Start a round, in which each client sends no more bits than `limits` says (but for its last step)."""
-        self.round, self._limits = round, limits
+        self.round, self.attempt, self._limits = round, attempt, limits
+        if not attempt:
+            self.spent, self.spent_sync_bits = {}, {}
+        for report in self.reports if attempt else ():
+            client, moved = report.client, self.sync_bits.get(report.client, 0)
+            self.spent[client] = self.spent.get(client, Tally()) + report.tally
+            self.spent_sync_bits[client] = self.spent_sync_bits.get(client, 0) + moved
         self.reports, self.sync_bits, self._arrived = [], {}, {}
         self._hub.new_round()
         self._runs = 0
@@ -140,14 +155,15 @@ class Federation:
         """The client-side model of the last of `clients` that did not fail.
 
         Raises:
-            RunFailed: if every client failed.
+            RunFailed: if too few clients are left.
         """
         by_client = {report.client: report for report in reports}
+        self._enough(by_client.values())
         keys = [by_client[client].client_model for client in clients]
         for key in reversed(keys):
             if key is not None:
                 return self._arrived[key]
-        raise self._all_failed(by_client.values())
+        raise TooFew(f"no client has handed in a client-side model in round {self.round}")
 
     def brought(self, report: Report) -> tuple[SideState | None, SideState | None]:
         """What a client has brought back: its client-side model and its replica of the server-side model, once.
@@ -196,7 +212,7 @@ class Federation:
             the new client-side and server-side model; unchanged where clients bring none.
 
         Raises:
-            RunFailed: if every client failed.
+            RunFailed: if too few clients are left.
         """
         collected, moments = self._aggregator.collect(), RunningMean()
         client_models, replicas, seen = False, False, []
@@ -210,8 +226,9 @@ class Federation:
             if replica is not None and replica.moments is not None:
                 moments.add([replica.moments], report.tally.samples)
             collected.add(parts, report.tally.samples)
+        self._enough(seen)
         if collected.empty:
-            raise self._all_failed(seen)
+            raise TooFew(f"no client has trained on anything in round {self.round}")
         start = [self.client_model.weights] * client_models + [self.server_model.weights] * replicas
         size = self.client_model.weights.numel() if client_models else 0
         buffers = [slice(self._trained[0], size)] * client_models
@@ -221,10 +238,23 @@ class Federation:
         server_model = SideState(new[size:], moments.value()) if replicas else self.server_model
         return client_model, server_model
 
-    def _all_failed(self, reports: Iterable[Report]) -> RunFailed:
-        failed = list(reports)
-        kind = RoundLost if all(report.lost for report in failed) else RunFailed
-        return kind(f"every client failed in round {self.round}; client {failed[0].client}: {failed[0].error}")
+    def _enough(self, reports: Iterable[Report]) -> None:
+        """Refuse to go on with fewer clients than `min_clients`.
+
+        Raises:
+            TooFew: saying why one of them failed.
+        """
+        seen = list(reports)
+        failed = [report for report in seen if report.error is not None]
+        left = len(seen) - len(failed)
+        if left >= self._fewest or not failed:
+            return
+        why = f"client {failed[0].client}: {failed[0].error}"
+        if not left:
+            raise TooFew(f"every client failed in round {self.round}; {why}")
+        raise TooFew(
+            f"{left} of {len(seen)} clients are left in round {self.round}, below min_clients={self._fewest}; {why}"
+        )
 
     def _fetch(self, report: Report) -> Report:
         """Get the models that a client has left at the hub; it has failed if they are gone."""
@@ -233,7 +263,24 @@ class Federation:
             if keys:
                 self._arrived |= self._hub.take(keys)
         except ModelLost as error:
-            return Report(client=report.client, tally=report.tally, error=str(error), lost=True)
+            return Report(client=report.client, tally=report.tally, error=str(error))
+        return report
+
+    def _held(self, report: Report, start: Models) -> Report:
+        """Hold what a client has brought to `strategy.max_update_norm`; with `on_outlier=fail` it may have failed."""
+        sides = ((report.client_model, start[0], self._trained[0]), (report.server_model, start[1], self._trained[1]))
+        there = [(key, old.weights, trained) for key, old, trained in sides if key is not None]
+        if not there:
+            return report
+        keys, old, trained = zip(*there)
+        norm, held = self._bound.hold([self._arrived[key].weights for key in keys], old, trained)
+        if norm > (self._bound.max_update_norm or norm) and self._bound.on_outlier == "fail":
+            for key in keys:
+                del self._arrived[key]
+            why = f"its update has a norm of {norm:.3g}, above strategy.max_update_norm={self._bound.max_update_norm:g}"
+            return Report(client=report.client, tally=report.tally, error=why)
+        for key, weights in zip(keys, held):
+            self._arrived[key] = replace(self._arrived[key], weights=weights)
         return report
 
     def _run(
@@ -257,8 +304,8 @@ class Federation:
         for cohort in cohorts:
             client_key, server_key = self._leave(starts[cohort[0]], replica) if cohort[0] in starts else usual
             task = Task(
-                round=self.round, clients=cohort, turns=turns, relay=relay, client_model=client_key,
-                server_model=server_key, keep=keep, place=place, keep_moments=self._persist,
+                round=self.round, attempt=self.attempt, clients=cohort, turns=turns, relay=relay,
+                client_model=client_key, server_model=server_key, keep=keep, place=place, keep_moments=self._persist,
                 kept={c: self._start_of(c, keep) for c in cohort if c in self.kept},
                 limits=None if self._limits is None else {c: self._limits[c] for c in cohort},
             )  # fmt: skip
@@ -268,6 +315,8 @@ class Federation:
         for task, outcome in zip(tasks, self._messenger.run(tasks)):
             reports = outcome if isinstance(outcome, list) else _failed(task, outcome)
             for report in map(self._fetch, reports):
+                if self._bound.max_update_norm is not None:
+                    report = self._held(report, starts.get(report.client, (self.client_model, self.server_model)))
                 self._count(report)
                 if report.kept:
                     self.kept[report.client] = self.kept.get(report.client, {}) | report.kept
@@ -296,4 +345,4 @@ class Federation:
 
 
 def _failed(task: Task, reason: str) -> list[Report]:
-    return [Report(client=client, tally=Tally(), error=reason, lost=True) for client in task.clients]
+    return [Report(client=client, tally=Tally(), error=reason) for client in task.clients]

@@ -23,14 +23,18 @@ class Messenger:
         plan: of the experiment, as JSON.
         hub: address of its hub.
         clients: how many there are; client c is node c of the grid in ascending order of node ids.
+        timeout: seconds that a client may take for its round; None for as long as it likes.
         idle: called while waiting.
 
     Raises:
         RuntimeError: if the grid has fewer nodes.
     """
 
-    def __init__(self, grid: Grid, plan: str, hub: str, clients: int, *, idle: Callable[[], None]) -> None:
+    def __init__(
+        self, grid: Grid, plan: str, hub: str, clients: int, *, timeout: float | None, idle: Callable[[], None]
+    ) -> None:
         self._grid, self._plan, self._hub, self._idle = grid, plan, hub, idle
+        self._timeout = timeout
         self._nodes = sorted(grid.get_node_ids())
         if len(self._nodes) < clients:
             raise RuntimeError(f"the grid has {len(self._nodes)} nodes for {clients} clients")
@@ -60,16 +64,16 @@ class Messenger:
         messages = [
             self._message(
                 {**values, "task": task.to_json(), "models": task.needs}, self._nodes[task.clients[0]],
-                MessageType.TRAIN,
+                MessageType.TRAIN, TTL if self._timeout is None else self._timeout * len(task.clients),
             )
             for task in tasks
         ]  # fmt: skip
         for reply in self._exchange(messages):
             yield _reason(reply) if reply.has_error() else reports_from_json(from_record(reply)["reports"])
 
-    def _message(self, values: Mapping[str, str | list[str]], node: int, kind: str) -> Message:
+    def _message(self, values: Mapping[str, str | list[str]], node: int, kind: str, seconds: float = TTL) -> Message:
         # By the grid, since `Message(...)` works in tasks of Flower's own only.
-        return self._grid.create_message(to_record(**values), kind, node, "", TTL)
+        return self._grid.create_message(to_record(**values), kind, node, "", seconds)
 
     def _exchange(self, messages: Sequence[Message]) -> Iterator[Message]:
         """Send all, yield the replies in the order of the messages as soon as that order allows."""

@@ -12,6 +12,7 @@ from flsplit.errors import UserError, options_of_the_user
 from flsplit.ledger.moves import Moves
 from flsplit.server.aggregation import Aggregator
 from flsplit.server.federation import Federation
+from flsplit.server.outliers import NormBound
 
 BUFFERS = ("average", "personal")
 
@@ -24,6 +25,8 @@ class Strategy(ABC):
             host); None is the first of `placements`.
         aggregator: the Flower strategy that averages models.
         aggregator_args: its keyword arguments.
+        max_update_norm: most that a client may change in a round, see `flsplit.server.outliers`; None for no bound.
+        on_outlier: what becomes of a client that changes more: `clip` or `fail`.
         buffers: running statistics of the client-side model, such as batch normalisation's: `average`: they travel and
             are averaged with it; `personal`: each client keeps its own. Those of the server-side model go with it.
 
@@ -45,6 +48,8 @@ class Strategy(ABC):
         aggregator: str = "fedavg",
         aggregator_args: Mapping[str, Any] | None = None,
         buffers: str = "average",
+        max_update_norm: float | None = None,
+        on_outlier: str = "clip",
     ) -> None:
         self.placement = self.placements[0] if placement is None else placement
         if self.placement not in self.placements:
@@ -57,6 +62,7 @@ class Strategy(ABC):
         if buffers == "personal" and not self.split:
             raise UserError(f"strategy.buffers must be average for {self.name}, whose clients hold the whole model")
         self.personal_buffers = buffers == "personal"
+        self.bound = NormBound.of(max_update_norm, on_outlier)
 
     def adapt(self, config: Config) -> Config:
         """The configuration as this strategy has it, where keys play no part in it."""

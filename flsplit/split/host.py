@@ -27,8 +27,8 @@ class ServerHost:
     """Owns the server-side models of a round and answers `step(uplink) -> downlink`.
 
     With `shared=False` every client steps its own replica of the server-side model (SplitFed V1 and V3), with
-    `shared=True` all step the same one. Where it runs (in the client's process, in the server's, in an actor)
-    makes no difference to it.
+    `shared=True` all step the same one; there, a step with a gradient that is not finite is not taken. Where it runs
+    (in the client's process, in the server's, in an actor) makes no difference to it.
 
     Args:
         make_side: makes a server side.
@@ -95,6 +95,8 @@ class ServerHost:
             for each uplink its answer: gradients of that loss with respect to the floats received.
         """
         side = self._shared or self._open[uplinks[0].client]
+        if self._shared is not None:
+            side.brace()
         stages = [self._stages_of(uplink.client, side.stages) for uplink in uplinks]
         payloads = [own.received(uplink, side.device) for own, uplink in zip(stages, uplinks)]
         with self._autocast():
@@ -103,7 +105,10 @@ class ServerHost:
         targets = [target for _, target in parts]
         loss = F.cross_entropy(logits, _joined(targets))
         loss.backward()
-        side.step()
+        if self._shared is not None:
+            side.step_if_finite()
+        else:
+            side.step()
         self._note_losses(uplinks, loss.detach(), logits.detach(), targets)
         return [own.downlink(uplink, payload) for own, uplink, payload in zip(stages, uplinks, payloads)]
 

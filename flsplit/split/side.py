@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -29,6 +30,11 @@ class SideState:
     weights: Tensor
     moments: Tensor | None = None
     own: Tensor | None = None
+
+    @property
+    def finite(self) -> bool:
+        """Whether every number is: no NaN, no infinity."""
+        return all(is_finite(values) for values in (self.weights, self.moments, self.own) if values is not None)
 
 
 class Side:
@@ -77,6 +83,7 @@ class Side:
         self._trained = self._weights.memory[: len(self._gradients.memory)]
         self.lr, self.proximal_mu = lr, proximal_mu
         self._anchor: Tensor | None = None
+        self._before = self._buffers.clone()
         self._adam: torch.optim.Adam | None = None
         self._steps = torch.zeros(1)
         if self.parameters:
@@ -116,6 +123,11 @@ class Side:
         """Whether there is anything that stays with its client."""
         return self._own.size > 0
 
+    @property
+    def _buffers(self) -> Tensor:
+        """The buffers that travel, one after another."""
+        return self._weights.memory[len(self._trained) :]
+
     def step(self) -> None:
         """One optimizer step on the gradients at hand, which it consumes; none where nothing is trained."""
         if self._adam is None:
@@ -125,6 +137,32 @@ class Side:
         self._adam.step()
         self._gradients.clear()
         self._has_moments = True
+
+    @torch.no_grad()
+    def brace(self) -> None:
+        """Remember the buffers, which a forward pass may change, for a `step_if_finite`."""
+        self._before.copy_(self._buffers)
+
+    @torch.no_grad()
+    def step_if_finite(self) -> None:
+        """`step`, unless a gradient or a buffer is not finite: then all is as it was at `brace`.
+
+        So one client cannot spoil a side that many step. Other devices than the CPU are not waited for, and therefore a
+        step that was not taken still counts in Adam's bias correction there.
+        """
+        if self.device.type == "cpu":
+            if is_finite(self._gradients.memory) and is_finite(self._buffers):
+                self.step()
+            else:
+                self.forget()
+                self._buffers.copy_(self._before)
+            return
+        finite = torch.isfinite(torch.cat([self._gradients.memory, self._buffers]).abs().sum())
+        values = (self._trained, self._means.memory, self._squares.memory)
+        before = [value.clone() for value in values]
+        self.step()
+        for value, old in zip((*values, self._buffers), (*before, self._before)):
+            value.copy_(torch.where(finite, value, old))
 
     @torch.no_grad()
     def state(self, *, moments: bool = True) -> SideState:
@@ -190,6 +228,14 @@ def _in_place(tensors: list[Tensor], device: torch.device) -> Packed:
     for tensor, view in zip(tensors, packed.views):
         tensor.data = view
     return packed
+
+
+def is_finite(values: Tensor) -> bool:
+    """Whether there is neither NaN nor infinity in a tensor (waits for its device)."""
+    if not values.numel():
+        return True
+    least, most = torch.aminmax(values)
+    return math.isfinite(least) and math.isfinite(most)
 
 
 def check_size(vector: Tensor, size: int) -> None:

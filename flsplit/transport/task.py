@@ -16,6 +16,7 @@ class Task:
 
     Attributes:
         round: from 1.
+        attempt: at the round, from 0.
         clients: who is run: one, or a cohort.
         turns: how a cohort takes its turns, by name; see `flsplit.client.turns`.
         relay: whether each client starts with the client-side model of the one before it.
@@ -31,6 +32,7 @@ class Task:
     """
 
     round: int
+    attempt: int = 0
     clients: tuple[int, ...]
     turns: str = "whole"
     relay: bool = False
@@ -78,7 +80,6 @@ class Report:
         server_model: key of its replica of the server-side model, if it has one.
         kept: files with what it keeps.
         error: why it failed, in one line; None if it did not.
-        lost: whether it failed with its process, rather than by itself.
     """
 
     client: int
@@ -87,4 +88,3 @@ class Report:
     server_model: str | None = None
     kept: Kept = field(default_factory=dict)
     error: str | None = None
-    lost: bool = False

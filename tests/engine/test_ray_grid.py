@@ -45,13 +45,13 @@ def made_grid(resources: dict[str, float], workers: int = 2) -> RayGrid:
     return RayGrid(app, CLIENTS, RayHub(), workers, resources)
 
 
-def ask(grid: RayGrid, orders: Mapping[int, str]) -> dict[int, Any]:
+def ask(grid: RayGrid, orders: Mapping[int, str], ttl: float | None = None) -> dict[int, Any]:
     """Answers by client: what its node says, or why it failed."""
     nodes = dict(enumerate(grid.get_node_ids()))
     clients = {node: client for client, node in nodes.items()}
     messages = [
         grid.create_message(
-            RecordDict({"flsplit": ConfigRecord({"order": order})}), MessageType.TRAIN, nodes[client], ""
+            RecordDict({"flsplit": ConfigRecord({"order": order})}), MessageType.TRAIN, nodes[client], "", ttl
         )
         for client, order in orders.items()
     ]
@@ -106,6 +106,25 @@ def test_all_processes_may_die_at_once_and_again(grid: RayGrid) -> None:
         answers = ask(grid, everyone("die"))
         assert all(isinstance(answers[c], str) for c in range(CLIENTS))
     assert all(answer["asked"] == 1 for answer in ask(grid, everyone()).values())
+
+
+def test_a_client_that_hangs_is_ended_and_the_others_are_not_held_up(grid: RayGrid) -> None:
+    before = ask(grid, everyone())
+    began = time.monotonic()
+    answers = ask(grid, {**everyone(), 2: "sleep 300"}, ttl=2.0)
+    assert 2 <= time.monotonic() - began < 60
+    assert answers[2] == "it took longer than 2 s (client_timeout), and its process was ended"
+    assert [c for c in range(CLIENTS) if not isinstance(answers[c], str)] == [0, 1, 3, 4]
+    after = ask(grid, everyone())
+    assert len({a["pid"] for a in before.values()} & {a["pid"] for a in after.values()}) == 1
+
+
+@pytest.mark.parametrize(("order", "reason"), [("leave", "SystemExit: 3"), ("interrupt", "KeyboardInterrupt: ")])
+def test_a_client_that_leaves_is_an_answer(grid: RayGrid, order: str, reason: str) -> None:
+    before = ask(grid, everyone())
+    answers = ask(grid, {**everyone(), 1: order})
+    assert answers[1].startswith(reason) and sum(isinstance(a, str) for a in answers.values()) == 1
+    assert {a["pid"] for a in before.values()} == {a["pid"] for a in ask(grid, everyone()).values()}
 
 
 @pytest.mark.parametrize("pause", [0.0, 1.0])

@@ -14,12 +14,16 @@ app = ClientApp()
 
 @app.train()
 def train(message: Message, context: Context) -> Message:
-    """`die`, `raise`, `sleep SECONDS`, or nothing; answers its process, its client and how often it was asked."""
+    """`die`, `raise`, `leave`, `interrupt`, `sleep SECONDS` or nothing; answers process, client, how often it was asked."""
     order = str(message.content["flsplit"]["order"])
     if order == "die":
         os.kill(os.getpid(), signal.SIGKILL)
     if order == "raise":
         raise RuntimeError("told to\nin two lines")
+    if order == "leave":
+        raise SystemExit(3)
+    if order == "interrupt":
+        raise KeyboardInterrupt
     if order.startswith("sleep"):
         time.sleep(float(order.split()[1]))
     before = context.state["count"]["n"] if "count" in context.state else 0

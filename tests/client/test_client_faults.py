@@ -1,0 +1,184 @@
+"""Faults on purpose: which client meets which, what it costs, and that no model is ever spoilt by one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+import flsplit
+from compressors import BatchShape, Payload
+from flsplit.client.faults import ClientFailed, drawn
+from flsplit.config.faults import FaultsConfig, injected
+from flsplit.errors import RunFailed
+from flsplit.server.checkpoint import Checkpoints
+from flsplit.split.messages import Uplink
+
+KEYS = [
+    "engine=inline", "clients=4", "rounds=4", "batch_size=8", "dataset.train_limit=120", "dataset.test_limit=20",
+    "compressor=base", "partition=iid",
+]  # fmt: skip
+STRATEGIES = {
+    "v1": ["strategy=splitfed_v1"],
+    "v1-central": ["strategy=splitfed_v1", "strategy.placement=central"],
+    "v2": ["strategy=splitfed_v2"],
+    "v2-step": ["strategy=splitfed_v2", "strategy.turn=step"],
+    "v3": ["strategy=splitfed_v3"],
+    "sequential": ["strategy=sequential"],
+    "parallel": ["strategy=parallel"],
+    "parallel-round": ["strategy=parallel", "strategy.sync=round"],
+    "fedadam": ["strategy.aggregator=fedadam"],
+}
+
+
+def test_faults_are_as_likely_as_asked_and_the_same_again() -> None:
+    config = FaultsConfig(dropout=0.2, nan=0.5)
+
+    def of(seed: int) -> list[tuple[str, ...]]:
+        return [injected(config, seed, client=c, round=r, attempt=0) for c in range(100) for r in range(1, 11)]
+
+    found = of(0)
+    assert found == of(0) != of(1)
+    assert found != [injected(config, 0, client=c, round=r, attempt=1) for c in range(100) for r in range(1, 11)]
+    assert 150 < found.count(("dropout",)) < 250
+    assert 330 < found.count(("nan",)) < 470  # of those that are there
+    assert set(found) == {(), ("dropout",), ("nan",)}
+
+
+def uplink(step: int = 0) -> Uplink:
+    payload = Payload((torch.ones(2, 3, 4), torch.ones(5)), (torch.arange(3),), torch.arange(2))
+    return Uplink(client=0, shape=BatchShape(batch=2, tokens=3, width=4, classes=10), payload=payload, step=step)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_flip_turns_one_bit_over_in_one_step(seed: int) -> None:
+    faults = drawn(FaultsConfig(flip=1.0), seed, client=1, round=1, attempt=0, steps=3)
+    for step in range(3):
+        sent = uplink(step)
+        arrived = faults.on_way(sent)
+        turned = 0
+        for a, b in zip(arrived.payload.floats, sent.payload.floats):
+            bits = (a.view(torch.int32) ^ b.view(torch.int32)).view(-1).tolist()
+            turned += sum((word % 2**32).bit_count() for word in bits)
+        assert turned == (step == faults.step)
+        assert all(torch.equal(t, torch.ones_like(t)) for t in sent.payload.floats)  # the sender's is untouched
+
+
+def test_nan_stays_and_a_crash_happens_once() -> None:
+    faults = drawn(FaultsConfig(nan=1.0), 0, client=1, round=1, attempt=0, steps=6)
+    spoilt = [bool(faults.on_way(uplink(step)).payload.floats[0].isnan().all()) for step in range(6)]
+    assert spoilt == [step >= faults.step for step in range(6)]
+    faults = drawn(FaultsConfig(crash=1.0), 0, client=1, round=1, attempt=0, steps=1)
+    with pytest.raises(ClientFailed, match=r"crashed in step 1 \(faults\.crash\)"):
+        faults.on_way(uplink(0))
+
+
+def weights(run: flsplit.Run) -> torch.Tensor:
+    state = Checkpoints(run.path / "checkpoint").load()
+    assert state is not None
+    return torch.cat([state.client_model.weights, state.server_model.weights])
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_a_client_that_sends_nan_has_failed_and_spoils_nothing(name: str, tmp_path: Path) -> None:
+    run = flsplit.run([*KEYS, *STRATEGIES[name], "faults.nan=0.3", f"out={tmp_path / 'run'}"])
+    clients = run.clients
+    hit = clients.injected == "nan"
+    assert hit.any() and not hit.all()
+    assert (clients.failed == hit).all()
+    assert clients[hit].reason.str.contains("not finite").all() and clients[~hit].reason.isna().all()
+    assert clients[hit].train_loss.isna().all() and (clients[hit].uplink_bits > 0).all()
+    assert run.rounds.uplink_bits.iloc[-1] == clients.uplink_bits.sum()
+    assert run.rounds.train_loss.notna().all() and run.rounds.test_loss.notna().all()
+    assert torch.isfinite(weights(run)).all()
+    assert run.summary["status"] == "completed"
+
+
+def test_who_is_away_sends_nothing_and_the_others_are_as_without_it(tmp_path: Path) -> None:
+    run = flsplit.run([*KEYS, "faults.dropout=0.4", "faults.straggle=0.2", "faults.straggle_seconds=0.01",
+                       f"out={tmp_path / 'run'}"])  # fmt: skip
+    away = run.clients.injected == "dropout"
+    assert away.any() and (run.clients.failed == away).all() and (run.clients.injected == "straggle").any()
+    assert (run.clients[away][["samples", "uplink_bits", "downlink_bits"]] == 0).all(axis=None)
+    assert set(run.clients[away].reason) == {"it is away (faults.dropout)"}
+
+
+def test_the_same_faults_meet_every_compressor(tmp_path: Path) -> None:
+    keys = [*KEYS, "rounds=2", "faults.crash=0.3", "faults.flip=0.3"]
+    keys.remove("compressor=base")
+    both = [flsplit.run([*keys, f"compressor={name}", f"out={tmp_path / name}"]).clients for name in ("base", "topk")]
+    pd.testing.assert_series_equal(both[0].injected, both[1].injected)
+    assert both[0].injected.notna().any()
+
+
+@pytest.mark.parametrize("on_outlier", ["clip", "fail"])
+def test_an_update_above_the_bound(on_outlier: str, tmp_path: Path) -> None:
+    free = flsplit.run([*KEYS, "rounds=1", f"out={tmp_path / 'free'}"])
+    start = [state.weights for state in initial(tmp_path)]
+    size = float((weights(free) - torch.cat(start)).norm())
+    keys = [*KEYS, "rounds=1", f"strategy.on_outlier={on_outlier}"]
+    loose = flsplit.run([*keys, "strategy.max_update_norm=1000", f"out={tmp_path / 'loose'}"])
+    assert torch.equal(weights(free), weights(loose))
+    tight = [*keys, f"strategy.max_update_norm={size / 2}", f"out={tmp_path / 'tight'}"]
+    if on_outlier == "fail":
+        with pytest.raises(RunFailed, match="every client failed in round 1; client 0: its update has a norm of"):
+            flsplit.run(tight)
+        return
+    run = flsplit.run(tight)
+    assert float((weights(run) - torch.cat(start)).norm()) <= size / 2 * 1.0001
+    assert not run.clients.failed.any()
+
+
+def initial(folder: Path) -> list[flsplit.split.side.SideState]:
+    from flsplit.assembly import Assembly
+    from flsplit.compose import compose
+    from flsplit.experiment import prepare
+
+    return list(Assembly(prepare(compose([*KEYS, f"out={folder / 'none'}"])).plan).initial())
+
+
+def test_an_aggregator_that_spoils_the_model_ends_the_run_at_the_last_good_round(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from flsplit.server.aggregation import Aggregator
+
+    aggregate = Aggregator.aggregate
+
+    def spoilt(self: Aggregator, number: int, *args: object, **keys: object) -> torch.Tensor:
+        new = aggregate(self, number, *args, **keys)  # type: ignore[arg-type]
+        return new / 0 if number == 3 else new
+
+    monkeypatch.setattr(Aggregator, "aggregate", spoilt)
+    with pytest.raises(RunFailed, match="global client-side model is not finite after round 3"):
+        flsplit.run([*KEYS, f"out={tmp_path / 'run'}"])
+    run = flsplit.experiment.read_run(tmp_path / "run")
+    state = Checkpoints(tmp_path / "run" / "checkpoint").load()
+    assert run.summary["status"] == "failed" and len(run.rounds) == 2
+    assert state is not None and state.round == 2 and torch.isfinite(state.client_model.weights).all()
+
+
+def test_a_round_with_too_few_is_repeated_once_and_counts_what_was_sent(tmp_path: Path) -> None:
+    keys = [*KEYS, "rounds=6", "faults.crash=0.25", "min_clients=3", "seed=5"]
+    run = flsplit.run([*keys, f"out={tmp_path / 'run'}"])
+    config = FaultsConfig(crash=0.25)
+
+    def crashes(attempt: int) -> list[int]:
+        found = {r: [injected(config, 5, client=c, round=r, attempt=attempt) for c in range(4)] for r in range(1, 7)}
+        return [sum(map(bool, of_round)) for of_round in found.values()]
+
+    failed = crashes(0), crashes(1)
+    repeated = [first > 1 for first in failed[0]]
+    assert any(repeated) and not all(repeated)
+    seen = run.clients.groupby("round").failed.sum().tolist()
+    assert seen == [failed[int(again)][r] for r, again in enumerate(repeated)]
+    samples = run.clients.groupby("round").samples.sum().tolist()
+    assert all((n > 120) == again for n, again in zip(samples, repeated))
+    assert run.rounds["samples"].iloc[-1] == run.clients["samples"].sum()
+    assert run.rounds.sync_bits.iloc[-1] == run.clients.sync_bits.sum()
+
+
+def test_twice_too_few_ends_the_run(tmp_path: Path) -> None:
+    with pytest.raises(RunFailed, match=r"of 4 clients are left in round 1, below min_clients=4; client \d: it"):
+        flsplit.run([*KEYS, "faults.dropout=0.6", "min_clients=4", f"out={tmp_path / 'run'}"])
