@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -25,16 +24,19 @@ from flsplit.config.schema import Config
 from flsplit.data.clients import save_clients
 from flsplit.display.console import Progress, closing_table
 from flsplit.errors import UserError
-from flsplit.record.folder import folder_for
+from flsplit.record import atomic
+from flsplit.record.folder import alone_in, folder_for
 from flsplit.record.loggers import logger_for
 from flsplit.record.tables import Recorder, write_partition
 from flsplit.server.app import Server
 from flsplit.server.checkpoint import Checkpoints
+from flsplit.server.origin import origin_of
 from flsplit.server.resume import check_checkpoint
 from flsplit.server.strategy import Strategy, build
 from flsplit.server.summary import finish
 
 PROFILE = "client_profile.csv"
+_OF_A_START = ("resume", "resume_force", "experiment")  # keys that are of one start of a run, not of the run
 Start = Callable[[engine.ServerMain], None]
 
 
@@ -68,6 +70,8 @@ class Prepared:
     train: list[np.ndarray]
     held: list[np.ndarray]
     workers: int
+    origin: dict[str, Any]
+    notes: list[str]
 
     @property
     def dataset(self) -> data.Dataset:
@@ -111,6 +115,12 @@ def execute(
         RunFailed: if the run could not go on.
     """
     prepared = prepared or prepare(config)
+    with alone_in(prepared.out, resumed=config.resume is not None):
+        return _execute(prepared, quiet=quiet, stream=stream, start=start)
+
+
+def _execute(prepared: Prepared, *, quiet: bool, stream: TextIO | None, start: Start | None) -> Run:
+    config = prepared.plan.config
     recorder, checkpoints = lay_out(prepared)
     if start is None:
         start = partial(engine.run, prepared.plan, client_app, prepared.workers)
@@ -121,7 +131,12 @@ def execute(
         stream=stream or sys.stderr,
         quiet=quiet,
     ) as progress:
-        server = Server(prepared.plan.to_json(), recorder, checkpoints, progress, workers=prepared.workers)
+        server = Server(
+            prepared.plan.to_json(), recorder, checkpoints, progress, workers=prepared.workers,
+            origin=prepared.origin, notes=prepared.notes,
+        )  # fmt: skip
+        for note in prepared.notes:
+            progress.note(note)
         about = prepared.plan, config.metric_columns(prepared.dataset.classes), prepared.out, server
         try:
             start(server.run)
@@ -174,11 +189,11 @@ def prepare(config: Config) -> Prepared:
     _check_sides(strategy, assembly)
     if config.engine.stack > 1:
         _check_stack(strategy, assembly)
-    if config.resume is not None:
-        check_checkpoint(out, config.rounds, assembly)
+    origin = origin_of(plan, dataset.fingerprint)
+    notes = [] if config.resume is None else check_checkpoint(out, config, assembly, origin)
     return Prepared(
         plan, out, [train for train, _ in halves], [held for _, held in halves],
-        engine.workers(config, device == "cuda"),
+        engine.workers(config, device == "cuda"), origin, notes,
     )  # fmt: skip
 
 
@@ -191,14 +206,16 @@ def lay_out(prepared: Prepared) -> tuple[Recorder, Checkpoints]:
     out, config = prepared.out, prepared.plan.config
     checkpoints = Checkpoints(out / "checkpoint")
     recorder = Recorder(out, logger_for(config.logger, out), config.metric_columns(prepared.dataset.classes))
+    values = {key: value for key, value in config.as_dict().items() if key not in _OF_A_START}
+    text = OmegaConf.to_yaml(OmegaConf.create({**values, "out": str(out)}))
     try:
+        out.mkdir(parents=True, exist_ok=True)
+        atomic.write(out / "config.yaml", text.encode())  # first of all, so that `resume` knows what this is
         checkpoints.create()
     except OSError as error:
         raise UserError(f"out={out} cannot be made: {error.strerror}") from error
-    values = {key: value for key, value in config.as_dict().items() if key not in ("resume", "experiment")}
-    (out / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create({**values, "out": str(out)})))
-    if config.client_profile is not None and config.resume is None:
-        shutil.copyfile(config.client_profile, out / "checkpoint" / PROFILE)
+    if config.client_profile is not None and not (out / "checkpoint" / PROFILE).exists():
+        atomic.write(out / "checkpoint" / PROFILE, Path(config.client_profile).read_bytes())
     save_clients(Path(prepared.plan.clients), prepared.train, prepared.held)
     write_partition(out / "partition.parquet", prepared.dataset.train.labels, prepared.train)
     if checkpoints.load() is None:
@@ -229,8 +246,10 @@ def _profiles(config: Config, out: Path) -> dict[int, Profile]:
     """Clients that differ; a resumed run has its own copy of the file."""
     if config.client_profile is None:
         return {}
-    path = Path(config.client_profile) if config.resume is None else out / "checkpoint" / PROFILE
-    return read_profiles(path, config.clients)
+    kept = out / "checkpoint" / PROFILE
+    return read_profiles(
+        kept if config.resume is not None and kept.exists() else Path(config.client_profile), config.clients
+    )
 
 
 def _check_sides(strategy: Strategy, assembly: Assembly) -> None:

@@ -178,8 +178,7 @@ class LocalRun:
             return self._spoilt("its client-side model")
         for field in task.keep:
             if (values := getattr(state, field)) is not None:
-                kept[field] = task.file(client, field)
-                vectors.write(kept[field], values)
+                kept[field] = vectors.write(task.file(client, field), values)
         client_key = server_key = None
         if "weights" not in task.keep:
             client_key = f"{task.client_model}/{client}"

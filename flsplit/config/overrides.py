@@ -30,6 +30,7 @@ from flsplit.typed import nearest, shown
 
 # Whatever keys the chosen method takes: Hydra wants ++ for those it has not seen.
 _OPEN = ("strategy.aggregator_args", "model.tune_args", "model.tune_server_args")
+_FORCE = re.compile(r"^resume\.force=")  # a key of its own, since `resume` is a folder
 _SIGNS = {OverrideType.ADD: "+", OverrideType.FORCE_ADD: "++"}
 _REFUSED = {
     "hydra.mode": "write -m for a sweep, nothing for a single run",
@@ -64,6 +65,7 @@ def read(overrides: Sequence[str]) -> list[str]:
     Raises:
         UserError: for the first override that makes no sense.
     """
+    overrides = [_FORCE.sub("resume_force=", override) for override in overrides]
     parser, groups = OverridesParser.create(), _groups(overrides)
     return [_checked(_parsed(parser, override), overrides, groups) for override in overrides]
 

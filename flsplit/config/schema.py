@@ -92,6 +92,7 @@ class Config:
     logger: str | None = None
     min_clients: int = 1
     client_timeout: float | None = None
+    resume_force: bool = False
     faults: FaultsConfig = field(default_factory=FaultsConfig)
 
     @property

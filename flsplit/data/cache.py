@@ -12,8 +12,11 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
+import xxhash
+
 from flsplit.data.errors import DataError
 
+_DIGEST = "digest"
 _STALE_SECONDS = 24 * 3600
 
 
@@ -29,10 +32,36 @@ def fingerprint(**content: object) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:20]
 
 
-def listing(files: list[Path], base: Path) -> list[tuple[str, int, int]]:
-    """(name relative to `base`, bytes, time of change in ns) of every file."""
+def listing(files: list[Path], base: Path) -> list[tuple[str, int, int, int, int]]:
+    """(name relative to `base`, bytes, inode, times of change of content and of inode in ns) of every file.
+
+    No other content can stand behind the same of these: whoever puts a file in another's place, or writes into it,
+    changes the time of its inode, which cannot be set, even where its size and the time of its content are kept, as
+    unpacking an archive does.
+    """
     stats = [file.stat() for file in files]
-    return [(file.relative_to(base).as_posix(), stat.st_size, stat.st_mtime_ns) for file, stat in zip(files, stats)]
+    return [
+        (file.relative_to(base).as_posix(), stat.st_size, stat.st_ino, stat.st_mtime_ns, stat.st_ctime_ns)
+        for file, stat in zip(files, stats)
+    ]
+
+
+def digest_of(folder: Path) -> str:
+    """A digest of the content of a folder's files and of their names, worked out once and kept in it."""
+    kept = folder / _DIGEST
+    if kept.is_file():
+        return kept.read_text()
+    state = xxhash.xxh3_128()
+    for file in sorted(path for path in folder.iterdir() if not path.name.startswith(_DIGEST)):
+        state.update(f"{file.name}:{file.stat().st_size}:".encode())
+        with file.open("rb") as content:
+            while block := content.read(1 << 20):
+                state.update(block)
+    with contextlib.suppress(OSError):  # a cache that may only be read
+        part = folder / f"{_DIGEST}.{uuid.uuid4().hex}"
+        part.write_text(state.hexdigest())
+        part.replace(kept)
+    return state.hexdigest()
 
 
 def build_once(final: Path, write: Callable[[Path], None]) -> None:

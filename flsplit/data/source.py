@@ -39,6 +39,11 @@ class Dataset:
     classes: tuple[str, ...]
     path: Path
 
+    @property
+    def fingerprint(self) -> str:
+        """A digest of rows, labels, pixels and classes; worked out once and kept beside them."""
+        return cache.digest_of(self.path)
+
     @classmethod
     def open(cls, path: Path | str) -> Dataset:
         """Maps the data set in `path`, which `load` has built."""

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import os
+import socket
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from flsplit.errors import UserError
+
+LOCK, OWNER = ".lock", ".owner"  # of a run that is going on
 
 
 def folder_for(out: str | None, *, resumed: bool) -> Path:
@@ -21,7 +28,7 @@ def folder_for(out: str | None, *, resumed: bool) -> Path:
     """
     folder = _unused() if out is None else Path(out)
     try:
-        if not resumed and (folder.is_file() or (folder.is_dir() and any(folder.iterdir()))):
+        if not resumed and (folder.is_file() or _filled(folder)):
             raise UserError(f"out={folder} {_holds(folder)}")
         place = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     except OSError as error:
@@ -31,6 +38,42 @@ def folder_for(out: str | None, *, resumed: bool) -> Path:
     if not os.access(place, os.W_OK | os.X_OK):
         raise UserError(f"out={folder} cannot be made: {place} is not writable; choose another place")
     return folder
+
+
+@contextmanager
+def alone_in(folder: Path, *, resumed: bool) -> Iterator[None]:
+    """Keep every other run out of a folder, which is made if need be, as long as this process is there.
+
+    Raises:
+        UserError: if another process runs in it, or has laid a run out in it meanwhile, or it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / LOCK)
+        lock.acquire(blocking=False)
+    except Timeout as error:
+        raise UserError(f"out={folder} is in use by {_owner(folder)}; choose another folder, or wait for it") from error
+    except OSError as error:
+        raise UserError(f"out={folder} cannot be made: {error.strerror}") from error
+    try:
+        if not resumed and (folder / "config.yaml").exists():
+            raise UserError(f"out={folder} {_holds(folder)}")
+        (folder / OWNER).write_text(f"process {os.getpid()} on {socket.gethostname()}")
+        yield
+    finally:
+        (folder / OWNER).unlink(missing_ok=True)
+        lock.release()  # its file stays: another process may wait at it
+
+
+def _filled(folder: Path) -> bool:
+    return folder.is_dir() and any(path.name not in (LOCK, OWNER) for path in folder.iterdir())
+
+
+def _owner(folder: Path) -> str:
+    try:
+        return (folder / OWNER).read_text()
+    except OSError:
+        return "another process"
 
 
 def _unused() -> Path:

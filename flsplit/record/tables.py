@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from flsplit.record import atomic
 from flsplit.record.loggers import Logger
 
 _INT, _FLOAT = pa.int64(), pa.float64()
@@ -33,6 +35,8 @@ CLIENTS = pa.schema(
 )  # fmt: skip
 PARTITION = pa.schema([("client", _INT), ("label", _INT), ("count", _INT)])
 
+NAMES = ("rounds.parquet", "clients.parquet")
+
 Row = dict[str, Any]
 
 
@@ -43,9 +47,21 @@ def test_column(metric: str) -> str:
 
 def write(path: Path, table: pa.Table) -> None:
     """Write a table so that a reader sees the old file or the new one, never half of it."""
-    part = path.with_suffix(".part")
-    pq.write_table(table, part)
-    part.replace(path)
+    buffer = pa.BufferOutputStream()
+    pq.write_table(table, buffer)
+    atomic.write(path, buffer.getvalue().to_pybytes())
+
+
+def content(table: pa.Table) -> str:
+    """A digest of what is in a table, however it is stored."""
+    parts = [str(table.schema.names)]
+    for column in table.combine_chunks().itercolumns():
+        if pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
+            data = np.ascontiguousarray(column.to_numpy()).tobytes()
+        else:
+            data = repr(column.to_pylist()).encode()
+        parts += [str(column.null_count), atomic.digest(data)]
+    return atomic.digest(repr(parts).encode())
 
 
 class Recorder:
@@ -72,11 +88,24 @@ class Recorder:
         """The rows of all rounds."""
         return [*self._rounds.to_pylist(), *self._new_rounds]
 
-    def restore(self, last_round: int) -> None:
-        """Take up the rows of a run that was cut off, up to its last checkpoint."""
-        before = pc.field("round") <= last_round
-        self._rounds = pq.read_table(self.folder / "rounds.parquet").filter(before)
-        self._clients = pq.read_table(self.folder / "clients.parquet").filter(before)
+    @property
+    def contents(self) -> dict[str, str]:
+        """Digest of what each file holds, by its name; as last saved."""
+        return {name: content(table) for name, table in zip(NAMES, (self._rounds, self._clients))}
+
+    def restore(self, last_round: int, contents: Mapping[str, str] | None = None) -> None:
+        """Take up the rows of a run that was cut off, up to its last checkpoint.
+
+        Args:
+            last_round: of that checkpoint.
+            contents: what `contents` was then; None where nobody knows.
+
+        Raises:
+            ValueError: if no file holds that: neither the last one nor the one that was there before it.
+        """
+        self._rounds, self._clients = (
+            _restored(self.folder / name, last_round, None if contents is None else contents[name]) for name in NAMES
+        )  # fmt: skip
 
     def add(self, round_row: Row, client_rows: Sequence[Row]) -> None:
         """One more round, which the files lack until they are saved."""
@@ -88,10 +117,33 @@ class Recorder:
         new, self._rounds = len(self._new_rounds), _longer(self._rounds, self._new_rounds)
         self._clients = _longer(self._clients, self._new_clients)
         self._new_rounds, self._new_clients = [], []
-        write(self.folder / "rounds.parquet", self._rounds)
-        write(self.folder / "clients.parquet", self._clients)
+        for name, table in zip(NAMES, (self._rounds, self._clients)):
+            _keep(self.folder / name)
+            write(self.folder / name, table)
         if new:
             self.logger.log(self._rounds, new)
+
+
+def before(path: Path) -> Path:
+    """Where the file that was at `path` before the present one is kept, for the checkpoint before the last."""
+    return path.parent / "checkpoint" / f"{path.stem}-before{path.suffix}"
+
+
+def _keep(path: Path) -> None:
+    if path.exists() and before(path).parent.is_dir():
+        before(path).unlink(missing_ok=True)
+        os.link(path, before(path))
+
+
+def _restored(path: Path, last_round: int, wanted: str | None) -> pa.Table:
+    for file in (path, before(path)):
+        try:
+            table = pq.read_table(file).filter(pc.field("round") <= last_round)
+        except (OSError, ValueError, KeyError):
+            continue
+        if wanted is None or content(table) == wanted:
+            return table
+    raise ValueError(f"{path.name} is missing or damaged")
 
 
 def _longer(table: pa.Table, rows: Sequence[Row]) -> pa.Table:

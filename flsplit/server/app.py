@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 from flwr.serverapp import Grid
@@ -29,7 +30,8 @@ from flsplit.transport.task import Report
 
 ATTEMPTS = 2  # at a round
 SHOW_EVERY = 0.25  # seconds
-SAVE_EVERY = 1.0  # seconds, so that rounds of milliseconds do not wait for files; a kill costs as much at most
+SAVE_EVERY = 1.0  # seconds, so that rounds of milliseconds do not wait for files; a kill costs as much at most,
+SAVE_SHARE = 20  # or so many times what saving takes, if that is more
 
 
 @dataclass
@@ -53,6 +55,8 @@ class Server:
         checkpoints: of the run.
         progress: the live display.
         workers: client processes to warm up.
+        origin: what the numbers depend on, for checkpoints.
+        notes: what is to be known about how the run came here.
 
     Attributes:
         totals: what has been counted so far.
@@ -61,12 +65,14 @@ class Server:
     """
 
     def __init__(
-        self, plan: str, recorder: Recorder, checkpoints: Checkpoints, progress: Progress, *, workers: int
-    ) -> None:
+        self, plan: str, recorder: Recorder, checkpoints: Checkpoints, progress: Progress, *, workers: int,
+        origin: Mapping[str, Any] | None = None, notes: Sequence[str] = (),
+    ) -> None:  # fmt: skip
         self._plan, self._recorder, self._checkpoints, self._progress = plan, recorder, checkpoints, progress
+        self._origin, self.notes = dict(origin or {}), list(notes)
         self._workers = workers
         self._shown, self._round, self._steps = 0.0, 0, 0
-        self._saved = float("-inf")  # when
+        self._saved, self._took = float("-inf"), 0.0  # when, and how long it took
         self._unsaved: State | None = None
         self.out_of_budget = False
         self.own: dict[int, Score] = {}
@@ -173,10 +179,11 @@ class Server:
         if state is None:
             client_model, server_model = self._assembly.initial()
             return State(round=0, client_model=client_model, server_model=server_model)
+        self.notes = list(dict.fromkeys([*state.notes, *self.notes]))
         values = dict(state.totals)
         charged = {int(client): bits for client, bits in values.pop("charged").items()}
         self.totals = Totals(Tally(**values.pop("tally")), charged=charged, **values)
-        self._recorder.restore(state.round)
+        self._recorder.restore(state.round, state.tables)
         return state
 
     def _able(self) -> list[int]:
@@ -267,7 +274,7 @@ class Server:
                 "acquainted": sorted(fed.acquainted),
             },
         )  # fmt: skip
-        if time.monotonic() - self._saved >= SAVE_EVERY:
+        if time.monotonic() - self._saved >= SAVE_EVERY * max(1.0, SAVE_SHARE * self._took):
             self._save()
         else:
             self._checkpoints.hold(self._unsaved)
@@ -277,9 +284,13 @@ class Server:
         """Bring tables and checkpoint up to the last round that was finished."""
         if self._unsaved is None:
             return
+        began = time.monotonic()
         self._recorder.save()
-        self._checkpoints.save(self._unsaved)
+        self._checkpoints.save(
+            replace(self._unsaved, tables=self._recorder.contents, origin=self._origin, notes=self.notes)
+        )
         self._unsaved, self._saved = None, time.monotonic()
+        self._took = self._saved - began
 
     def _client_row(self, number: int, report: Report, own: dict[int, Score]) -> Row:
         failed, fed, config = report.error is not None, self._fed, self._assembly.config

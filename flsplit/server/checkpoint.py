@@ -1,7 +1,9 @@
 """Enough to continue a run after a kill at any moment: what the next round starts from.
 
-`checkpoint/state.json` is replaced in one move and names all other files it needs. Models go into two files in turn,
-and clients' files of an earlier state get a new name and are written over, which is faster than making files.
+`checkpoint/state.json` names all other files it needs, with their digests. So does `before.json`, the state that was
+saved before it: where anything of the last one is damaged, a run goes on from there. Everything is on the disk before
+`state.json` is replaced, in one move. Models go into three files in turn, and clients' files that neither state needs
+get a new name and are written over, which is faster than making files.
 """
 
 from __future__ import annotations
@@ -14,13 +16,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save
 
 from flsplit.errors import RunFailed
+from flsplit.record import atomic
+from flsplit.record.tables import Recorder
 from flsplit.split.side import SideState
+from flsplit.transport import vectors
 from flsplit.transport.task import Kept
 
-_MODELS = ("models-0.safetensors", "models-1.safetensors")
+_MODELS = ("models-0.safetensors", "models-1.safetensors", "models-2.safetensors")
+_STATES = ("state.json", "before.json")  # the last one, and the one before it
+
+
+class Damaged(RuntimeError):
+    """No checkpoint is whole; why the last one is not."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +46,9 @@ class State:
         aggregator: what the aggregator carries from round to round.
         strategy: what the strategy carries from round to round, see `Strategy.state_dict`.
         totals: plain values to go on counting from.
+        tables: digests of what the tables hold up to this round, see `Recorder.contents`.
+        origin: what the numbers depend on, see `flsplit.server.origin`.
+        notes: what is to be known about how the run came here, such as that it was resumed in spite of a difference.
     """
 
     round: int
@@ -46,6 +59,9 @@ class State:
     aggregator: dict[str, torch.Tensor] = field(default_factory=dict)
     strategy: dict[str, Any] = field(default_factory=dict)
     totals: dict[str, Any] = field(default_factory=dict)
+    tables: dict[str, str] | None = None
+    origin: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
 
 class ClientFiles:
@@ -67,13 +83,19 @@ class ClientFiles:
 
 
 class Checkpoints:
-    """The checkpoint folder of a run."""
+    """The checkpoint folder of a run.
+
+    Attributes:
+        passed_over: why `load` had to pass over the last checkpoint; None if it had not.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.clients = ClientFiles(folder / "clients")
-        self._models = ""  # the file of models that the last checkpoint names
-        self._needed: set[str] = set()  # and its files of clients
+        self.passed_over: str | None = None
+        self._models: list[str] = []  # files of models that the saved states name, the last one's first
+        self._needed: list[set[str]] = []  # and their files of clients
+        self._settled: set[str] = set()  # files of clients that are on the disk
 
     def create(self) -> None:
         """Make the folders, without what a killed process was about to make (see `flsplit.transport.vectors`)."""
@@ -82,41 +104,75 @@ class Checkpoints:
             room.unlink()
 
     def save(self, state: State) -> None:
-        """Replace the last checkpoint by `state`."""
-        tensors = {f"aggregator.{key}": value for key, value in state.aggregator.items()}
-        if state.strategy:
-            tensors["strategy"] = _packed(state.strategy)
-        for name, side in (("client", state.client_model), ("server", state.server_model)):
-            tensors[f"{name}.weights"] = side.weights
-            if side.moments is not None:
-                tensors[f"{name}.moments"] = side.moments
-        models = next(name for name in _MODELS if name != self._models)
-        # Cloned, since safetensors refuses tensors that share memory.
-        save_file({name: tensor.clone() for name, tensor in tensors.items()}, self.folder / models)
+        """Make `state` the last checkpoint, and what was the last the one before it."""
+        needed = _client_files(state)
+        for path in sorted(needed - self._settled):
+            atomic.settle(Path(path))
+        self._settled = needed
+        atomic.settle(self.clients.folder)
+        models = next(name for name in _MODELS if name not in self._models)
+        data = _models(state)
+        atomic.write(self.folder / models, data)
         kept = {
             str(client): {field: Path(path).name for field, path in files.items()}
             for client, files in state.kept.items()
         }
         values = {
-            "round": state.round, "file": models, "kept": kept, "now": state.now, "totals": state.totals,
+            "round": state.round, "file": models, "models": atomic.digest(data), "kept": kept, "now": state.now,
+            "totals": state.totals, "tables": state.tables, "origin": state.origin, "notes": state.notes,
         }  # fmt: skip
         part = self.folder / "state.part"
-        part.write_text(json.dumps(values))
-        part.replace(self.folder / "state.json")
-        self._models, self._needed = models, _client_files(state)
-        self.clients.keep(self._needed)
+        atomic.write(part, json.dumps({**values, "digest": _seal(values)}).encode())
+        last, before = (self.folder / name for name in _STATES)
+        if last.exists() and self._models:
+            last.replace(before)
+        part.replace(last)
+        atomic.settle(self.folder)
+        self._models, self._needed = [models, *self._models[:1]], [needed, *self._needed[:1]]
+        self.clients.keep(set().union(*self._needed))
 
     def hold(self, state: State) -> None:
-        """Keep clients' files as `state`, which may be saved later, and the last checkpoint need them."""
-        self.clients.keep(self._needed | _client_files(state))
+        """Keep clients' files as `state`, which may be saved later, and the saved states need them."""
+        self.clients.keep(_client_files(state).union(*self._needed))
 
     def load(self) -> State | None:
-        """The last checkpoint, or None if no round was finished."""
-        path = self.folder / "state.json"
-        if not path.exists():
-            return None
+        """The last checkpoint that is whole, or None if there has been none.
+
+        Raises:
+            Damaged: if there was one and none is whole.
+        """
+        self._models, self._needed, self.passed_over = [], [], None
+        found: State | None = None
+        for name in _STATES:
+            path = self.folder / name
+            if not path.exists():
+                continue
+            try:
+                state = self._read(path)
+            except Exception as error:  # a damaged file can fail in any way
+                self.passed_over = self.passed_over or f"{_said(error, path)}"
+                continue
+            self._needed.append(_client_files(state))
+            found = found or state
+        if found is None and self.passed_over is not None:
+            raise Damaged(self.passed_over)
+        if found is not None and self.passed_over is None and not (self.folder / _STATES[0]).exists():
+            self.passed_over = f"{self.folder / _STATES[0]} is missing"
+        return found
+
+    def _read(self, path: Path) -> State:
+        """A state, with all that it names.
+
+        Raises:
+            ValueError: if a digest is not right; or whatever a damaged file leads to.
+        """
         values = json.loads(path.read_text())
-        tensors: dict[str, torch.Tensor] = load_file(self.folder / values["file"])
+        if values.pop("digest") != _seal(values):
+            raise ValueError(f"{path} is damaged")
+        data = (self.folder / values["file"]).read_bytes()
+        if atomic.digest(data) != values["models"]:
+            raise ValueError(f"{self.folder / values['file']} is damaged")
+        tensors: dict[str, torch.Tensor] = load(data)
         state = State(
             round=values["round"],
             client_model=SideState(tensors["client.weights"], tensors.get("client.moments")),
@@ -129,9 +185,45 @@ class Checkpoints:
             aggregator=_below("aggregator.", tensors),
             strategy=_unpacked(tensors["strategy"]) if "strategy" in tensors else {},
             totals=values["totals"],
+            tables=values["tables"],
+            origin=values["origin"],
+            notes=values["notes"],
         )
-        self._models, self._needed = values["file"], _client_files(state)
+        for file in _client_files(state):
+            vectors.check(file)
+        recorder = Recorder(self.folder.parent)
+        recorder.restore(state.round, state.tables)
+        if state.round and len(recorder.rounds) != state.round:
+            raise ValueError(f"{path} and rounds.parquet do not go together")
+        self._models.append(values["file"])
         return state
+
+
+def _seal(values: dict[str, Any]) -> str:
+    """The digest of a state's values."""
+    return atomic.digest(json.dumps(values, sort_keys=True).encode())
+
+
+def _said(error: Exception, path: Path) -> str:
+    """What is wrong with a checkpoint, in a few words."""
+    if isinstance(error, ValueError) and "damaged" in str(error):
+        return str(error)
+    if isinstance(error, FileNotFoundError) and error.filename:
+        return f"{error.filename} is missing"
+    return f"{path} is damaged ({type(error).__name__})"
+
+
+def _models(state: State) -> bytes:
+    """Models, and what aggregator and strategy carry, as the bytes of a file."""
+    tensors = {f"aggregator.{key}": value for key, value in state.aggregator.items()}
+    if state.strategy:
+        tensors["strategy"] = _packed(state.strategy)
+    for name, side in (("client", state.client_model), ("server", state.server_model)):
+        tensors[f"{name}.weights"] = side.weights
+        if side.moments is not None:
+            tensors[f"{name}.moments"] = side.moments
+    # Cloned, since safetensors refuses tensors that share memory.
+    return save({name: tensor.clone() for name, tensor in tensors.items()})
 
 
 def _packed(values: dict[str, Any]) -> torch.Tensor:

@@ -7,7 +7,6 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import yaml  # type: ignore[import-untyped]
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -15,7 +14,8 @@ from omegaconf.errors import OmegaConfBaseException
 from flsplit.config.schema import Config
 from flsplit.errors import UserError
 from flsplit.record.tables import Recorder
-from flsplit.server.checkpoint import Checkpoints
+from flsplit.server.checkpoint import Checkpoints, Damaged
+from flsplit.server.origin import differences
 from flsplit.typed import read, shown
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def resumed(values: dict[str, Any], typed: Collection[str]) -> dict[str, Any]:
     folder = Path(resume).expanduser()
     saved = _saved(folder, resume)
     for key in typed:
-        if key == "resume" or key in _FREE:
+        if key in ("resume", "resume_force") or key in _FREE:
             continue
         if key == "experiment":
             raise UserError("experiment: a resumed run has its settings already; leave it out")
@@ -55,6 +55,8 @@ def resumed(values: dict[str, Any], typed: Collection[str]) -> dict[str, Any]:
             new, old = (value if isinstance(value, str) else shown(value) for value in (new, old))
             raise UserError(f"{key}={new} differs from the run to resume, which has {old}; leave it out")
     changed = {"out": str(folder), "resume": str(folder), "engine": _engine(values["engine"], saved["engine"], typed)}
+    if values.get("resume_force"):
+        changed["resume_force"] = values["resume_force"]
     if "rounds" in typed:
         changed["rounds"] = values["rounds"]
     return {**saved, **changed}
@@ -84,45 +86,60 @@ def _saved(folder: Path, resume: str) -> dict[str, Any]:
     return values
 
 
-def check_checkpoint(folder: Path, rounds: int | None, assembly: Assembly) -> None:
-    """Refuse a run whose files do not let it go on.
+def check_checkpoint(folder: Path, config: Config, assembly: Assembly, origin: dict[str, Any]) -> list[str]:
+    """Refuse a run whose files do not let it go on, or whose numbers would be those of another.
 
     Args:
         folder: of the run.
-        rounds: how many are asked for; None if a budget ends the run.
+        config: of the run, as it goes on.
         assembly: of its configuration.
+        origin: what its numbers depend on now; see `flsplit.server.origin`.
+
+    Returns:
+        what the user should know, a line each.
 
     Raises:
-        UserError: naming the file.
+        UserError: naming the file, or what differs.
     """
-    checkpoints, recorder = Checkpoints(folder / "checkpoint"), Recorder(folder)
+    checkpoints = Checkpoints(folder / "checkpoint")
     try:
         state = checkpoints.load()
-    except Exception as error:  # a damaged file can fail in any way
-        raise _damaged(folder, f"checkpoint/ is damaged ({type(error).__name__})") from error
-    finished = 0 if state is None else state.round
-    try:
-        if (
-            state is not None or (folder / "rounds.parquet").exists()
-        ):  # killed before the first round, a run may lack the tables
-            recorder.restore(finished or sys.maxsize)
-    except (OSError, ValueError, KeyError) as error:
-        raise _damaged(folder, "rounds.parquet or clients.parquet is missing or damaged") from error
-    ahead = len(recorder.rounds) - finished  # tables are written first: killed in between, the first round is ahead
-    if not checkpoints.folder.is_dir() or ahead not in ((0, 1) if state is None else (0,)):
-        raise _damaged(folder, "checkpoint/ and rounds.parquet do not go together")
+    except Damaged as error:
+        raise _damaged(folder, str(error)) from error
     if state is None:
-        return
+        return _anew(folder)
+    notes = []
+    if checkpoints.passed_over is not None:
+        notes.append(
+            f"{checkpoints.passed_over}; the run goes on from the checkpoint before it, of round {state.round}"
+        )
+    refused, warned = differences(state.origin, origin)
+    if refused and not config.resume_force:
+        raise UserError(
+            f"resume={folder}: {'; '.join(refused)}; start anew, or go on all the same with resume.force=true"
+        )
+    notes += [f"resumed from round {state.round} by force: {line}" for line in refused]
+    notes += [f"resumed from round {state.round}: {line}" for line in warned]
     own, saved = assembly.initial(), (state.client_model, state.server_model)
     if any(a.weights.numel() != b.weights.numel() for a, b in zip(own, saved)):
         raise _damaged(folder, "the models in checkpoint/ are not those of config.yaml")
-    for path in (path for files in state.kept.values() for path in files.values()):
-        try:
-            np.load(path, mmap_mode="r")
-        except (OSError, ValueError, EOFError) as error:
-            raise _damaged(folder, f"{path} is missing or damaged") from error
-    if rounds is not None and state.round > rounds:
-        raise UserError(f"rounds={rounds}: the run to resume has finished {state.round} already; ask for more")
+    if config.rounds is not None and state.round > config.rounds:
+        asked = f"rounds={config.rounds}: the run to resume has finished {state.round} already"
+        raise UserError(f"{asked}; ask for more")
+    return notes
+
+
+def _anew(folder: Path) -> list[str]:
+    """A run that has no checkpoint: it was killed before there was one, or somebody has taken it away."""
+    try:
+        recorder = Recorder(folder)
+        recorder.restore(sys.maxsize)
+        rounds = len(recorder.rounds)
+    except (OSError, ValueError, KeyError):
+        rounds = 0
+    if rounds > 1:  # tables are written first: killed in between, the first round is in them
+        raise _damaged(folder, f"checkpoint/ is missing, and rounds.parquet has {rounds} rounds")
+    return ["the run was killed before its first checkpoint; it starts over"]
 
 
 def _damaged(folder: Path, what: str) -> UserError:

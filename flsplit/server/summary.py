@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from flsplit.assembly import Plan
+from flsplit.record import atomic
 from flsplit.record.tables import Recorder, Row, test_column
 from flsplit.server.app import Server
 from flsplit.server.strategy import build
@@ -60,10 +61,9 @@ def finish(plan: Plan, metrics: Mapping[str, bool], out: Path, server: Server, r
         "seed": plan.config.seed,
         "repeatable": build(**plan.config.strategy).repeatable,
         "versions": _versions(),
+        **({"notes": server.notes} if server.notes else {}),
     }
-    part = out / "summary.part"
-    part.write_text(json.dumps(summary, indent=2) + "\n")
-    part.replace(out / "summary.json")
+    atomic.write(out / "summary.json", (json.dumps(summary, indent=2) + "\n").encode())
     return summary
 
 

@@ -1,4 +1,4 @@
-"""Vectors that clients leave from round to round, as .npy files.
+"""Vectors that clients leave from round to round, as .npy files that carry the digest of their content in their name.
 
 A file is written over without being cut to nothing first, which keeps its memory: a new file costs several times as
 much. Where a new one is needed, it can be made while its client trains.
@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import xxhash
 
 _HEADER = 128  # bytes of an .npy file before its numbers
 _ZEROS = memoryview(bytes(1 << 20))
@@ -24,13 +25,43 @@ def read(path: str) -> torch.Tensor:
     return torch.from_numpy(np.load(path, mmap_mode="c"))
 
 
-def write(path: str, values: torch.Tensor) -> None:
-    """Write a vector into a file, over what that holds, in one piece."""
+def write(path: str, values: torch.Tensor) -> str:
+    """Write a vector into a file, over what that holds, in one piece; then give it its name.
+
+    Args:
+        path: `NAME.npy`, where there may be memory for it.
+        values: the vector.
+
+    Returns:
+        `NAME.DIGEST.npy`, where it is now.
+    """
     array = values.numpy()
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT, 0o666), "wb") as file:
         np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
         file.write(array.data)
         file.truncate()
+    place = Path(path)
+    final = place.with_name(f"{place.stem}.{_digest(array.data)}.npy")
+    place.replace(final)
+    return str(final)
+
+
+def check(path: str) -> None:
+    """Whether a file is what its writer left.
+
+    Raises:
+        ValueError: if it is not.
+        OSError: if it is not there.
+    """
+    data = memoryview(Path(path).read_bytes())
+    if Path(path).name.split(".")[-2] != _digest(data[_HEADER:]):
+        raise ValueError(f"{path} is damaged")
+    if np.load(path, mmap_mode="r", allow_pickle=False).nbytes != len(data) - _HEADER:
+        raise ValueError(f"{path} is damaged")
+
+
+def _digest(data: memoryview) -> str:
+    return xxhash.xxh3_64_hexdigest(data)
 
 
 def make_room(path: str, floats: int) -> None:

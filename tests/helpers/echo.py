@@ -14,7 +14,7 @@ app = ClientApp()
 
 @app.train()
 def train(message: Message, context: Context) -> Message:
-    """`die`, `raise`, `leave`, `interrupt`, `sleep SECONDS` or nothing; answers process, client, how often it was asked."""
+    """`die`, `raise`, `leave`, `interrupt`, `sleep SECONDS` or nothing; answers who, and how often it was asked."""
     order = str(message.content["flsplit"]["order"])
     if order == "die":
         os.kill(os.getpid(), signal.SIGKILL)

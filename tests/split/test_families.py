@@ -65,7 +65,7 @@ def test_average_statistics_travel_and_are_averaged(tmp_path: Path) -> None:
     assert len(found["client.weights"]) == trained + buffers
     assert len(found["server.weights"]) == sum(numbers(server))
     assert set(run.clients.sync_bits) == {2 * 32 * (trained + buffers)}
-    assert not list((tmp_path / "run").rglob("*.own.npy"))
+    assert not list((tmp_path / "run").rglob("*.own.*.npy"))
 
 
 @pytest.mark.slow
@@ -76,7 +76,7 @@ def test_personal_statistics_stay_with_their_client(tmp_path: Path) -> None:
     found = models(run)
     assert len(found["client.weights"]) == trained
     assert len(found["server.weights"]) == sum(numbers(server))
-    own = [vectors.read(str(path)) for path in sorted((tmp_path / "run").rglob("*.own.npy"))]
+    own = [vectors.read(str(path)) for path in sorted((tmp_path / "run").rglob("*.own.*.npy"))]
     assert [len(values) for values in own] == [buffers, buffers]
     assert not torch.equal(*own)
     assert set(run.clients.sync_bits) == {32 * (2 * trained + buffers)}  # a client's own come once
