@@ -80,7 +80,7 @@ class _Command:
         if isinstance(error, UserError):
             self.fail(f"{where}{error}", 2)
         elif isinstance(error, RunFailed):
-            self.fail(f"{where}{error}", 1)
+            self.fail(f"{where}{error}{self.goes_on}", 1)
         else:
             self.fail(f"{where}{explained(error, self.begun)}{self.goes_on}", 1)
 
@@ -118,7 +118,7 @@ class _Command:
             raise UserError(str(error)) from error
 
     def _start(self, overrides: list[str], *, sweep: bool) -> None:
-        from flsplit.compose import request
+        from flsplit.compose import is_done, request
         from flsplit.config.overrides import in_one_line
 
         if (here := str(Path.cwd())) not in sys.path:
@@ -130,10 +130,15 @@ class _Command:
             engine.begin(asked.jobs[0])  # Ray starts while data and models are prepared
         from flsplit.experiment import execute, prepare
 
-        waiting = {number: prepare(config) for number, config in enumerate(asked.jobs)}
+        done = {number for number, config in enumerate(asked.jobs) if sweep and is_done(config)}
+        waiting = {number: prepare(config) for number, config in enumerate(asked.jobs) if number not in done}
 
         def job(cfg: DictConfig) -> None:
-            ready = waiting.pop(HydraConfig.get().job.num if sweep else 0)  # composed and prepared: `cfg` is the same
+            number = HydraConfig.get().job.num if sweep else 0
+            if number in done:
+                print(f"flsplit: {asked.jobs[number].out} is done already", file=sys.stderr)
+                return
+            ready = waiting.pop(number)  # composed and prepared: `cfg` is the same
             self.folder = ready.out
             try:
                 execute(ready.plan.config, prepared=ready)

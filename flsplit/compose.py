@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -84,7 +85,27 @@ def _sweep_job(overrides: list[str], number: int, master: DictConfig) -> Config:
         if job.resume is not None:
             return job
         sweep = composed.hydra.sweep
-        return replace(job, out=str(Path(job.out or sweep.dir) / str(sweep.subdir)))
+        return _taken_up(replace(job, out=str(Path(job.out or sweep.dir) / str(sweep.subdir))))
+
+
+def _taken_up(job: Config) -> Config:
+    """A job of a sweep that is started again: what was cut off goes on where it was; see `is_done` for the others."""
+    assert job.out is not None
+    saved = Path(job.out) / "config.yaml"
+    same = saved.is_file() and saved.read_text() == job.to_yaml(Path(job.out))
+    return replace(job, resume=job.out) if same else job
+
+
+def is_done(job: Config) -> bool:
+    """Whether a job of a sweep goes on with a run that has come to its end."""
+    if job.resume is None or job.resume != job.out:
+        return False
+    try:
+        summary = json.loads((Path(job.resume) / "summary.json").read_text())
+    except (OSError, ValueError):
+        return False
+    rounds = job.rounds is None or summary["rounds"] >= job.rounds
+    return summary["status"] == "budget" or (summary["status"] == "completed" and rounds)
 
 
 def resolve(config: DictConfig, overrides: Sequence[str]) -> Config:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 LOG = "error.log"
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
 class UserError(ValueError):
@@ -35,6 +37,24 @@ def options_of_the_user() -> Iterator[None]:
         raise UserError(str(error)) from error
 
 
+def foreseen(error: BaseException) -> str | None:
+    """One line about an error whose cause lies outside the program, and what to do; None for any other."""
+    if isinstance(error, OSError) and error.errno in _FULL:
+        where = f" at {error.filename}" if error.filename else ""
+        return f"the disk takes no more ({error.strerror}{where}); make room, or choose out= elsewhere"
+    if type(error).__name__ == "OutOfMemoryError":  # PyTorch's, which is slow to import
+        return (
+            "out of GPU memory; lower batch_size, let fewer clients share a GPU (a larger engine.gpus_per_client), or "
+            "choose precision=bf16"
+        )
+    return None
+
+
+def is_fatal(error: BaseException) -> bool:
+    """Whether no client can go on after an error."""
+    return isinstance(error, RunFailed) or (isinstance(error, OSError) and error.errno in _FULL)
+
+
 def explained(error: BaseException, folder: Path | None) -> str:
     """Keep the traceback of an error that nobody has foreseen.
 
@@ -44,8 +64,12 @@ def explained(error: BaseException, folder: Path | None) -> str:
             traceback goes to a new file in the folder for temporary files.
 
     Returns:
-        one line: what it was, and the file.
+        one line: what it was, and the file; nothing is kept of what is `foreseen`.
     """
+    if (line := foreseen(error)) is not None:
+        return line
+    if isinstance(error, RunFailed):
+        return str(error)
     import tempfile
     import time
     import traceback

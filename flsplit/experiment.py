@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -13,7 +14,6 @@ from typing import Any, TextIO
 import numpy as np
 import pandas as pd
 import torch
-from omegaconf import OmegaConf
 
 from flsplit import data, engine
 from flsplit.assembly import Assembly, Plan, assembly_for
@@ -36,7 +36,6 @@ from flsplit.server.strategy import Strategy, build
 from flsplit.server.summary import finish
 
 PROFILE = "client_profile.csv"
-_OF_A_START = ("resume", "resume_force", "experiment")  # keys that are of one start of a run, not of the run
 Start = Callable[[engine.ServerMain], None]
 
 
@@ -143,7 +142,8 @@ def _execute(prepared: Prepared, *, quiet: bool, stream: TextIO | None, start: S
         except UserError:
             raise
         except Exception:
-            finish(*about, recorder, "failed")
+            with suppress(OSError):  # a disk that is full, say, is what has stopped it
+                finish(*about, recorder, "failed")
             raise
         finally:
             recorder.logger.close()
@@ -206,11 +206,11 @@ def lay_out(prepared: Prepared) -> tuple[Recorder, Checkpoints]:
     out, config = prepared.out, prepared.plan.config
     checkpoints = Checkpoints(out / "checkpoint")
     recorder = Recorder(out, logger_for(config.logger, out), config.metric_columns(prepared.dataset.classes))
-    values = {key: value for key, value in config.as_dict().items() if key not in _OF_A_START}
-    text = OmegaConf.to_yaml(OmegaConf.create({**values, "out": str(out)}))
     try:
         out.mkdir(parents=True, exist_ok=True)
-        atomic.write(out / "config.yaml", text.encode())  # first of all, so that `resume` knows what this is
+        atomic.write(
+            out / "config.yaml", config.to_yaml(out).encode()
+        )  # first of all, so that `resume` knows what this is
         checkpoints.create()
     except OSError as error:
         raise UserError(f"out={out} cannot be made: {error.strerror}") from error

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from flsplit.assembly import Assembly
 from flsplit.client.faults import ClientFailed, Faults, drawn
-from flsplit.errors import explained
+from flsplit.errors import explained, is_fatal
 from flsplit.ledger.prices import Tally
 from flsplit.split.messages import Downlink, Uplink
 from flsplit.split.side import Side, SideState, is_finite
@@ -88,6 +88,7 @@ class LocalRun:
         self.client, self.side, self.tally = client, side, Tally()
         self.uplink: Uplink | None = None
         self.error: str | None = None
+        self._fatal = False
         self._of, self._task, self._loop = of, of.task, loop
         self._faults = of.faults(client)
         self._attempt(partial(self._begin, model))
@@ -106,12 +107,12 @@ class LocalRun:
 
     def fail(self, error: BaseException) -> None:
         """Drop out of the round."""
-        self.uplink, self.error = None, self._of.reason(error)
+        self.uplink, self.error, self._fatal = None, self._of.reason(error), is_fatal(error)
 
     def finish(self) -> Report:
         """Hand in what the round left."""
         if self.error is not None:
-            return Report(client=self.client, tally=self.tally, error=self.error)
+            return Report(client=self.client, tally=self.tally, error=self.error, fatal=self._fatal)
         closed = self._of.link.close(self.client, moments=self._task.keep_moments)
         if not math.isfinite(closed.loss):
             return self._spoilt("the loss")

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from flsplit.client.local_run import LocalRun, Round, SharedRun
 from flsplit.client.worker import Worker
+from flsplit.errors import is_fatal
 from flsplit.ledger.prices import Tally
 from flsplit.split.host import ServerHost
 from flsplit.split.messages import Uplink
@@ -41,7 +42,8 @@ class Turns(ABC):
             return self._together(of, worker, clients, model, runs)
         except (Exception, SystemExit) as error:
             spent, why = {run.client: run.tally for run in runs}, of.reason(error)
-            return [Report(client=c, tally=spent.get(c, Tally()), error=why) for c in clients]
+            fatal = is_fatal(error)
+            return [Report(client=c, tally=spent.get(c, Tally()), error=why, fatal=fatal) for c in clients]
 
     @abstractmethod
     def _together(

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from omegaconf import OmegaConf
 
 import compressors
 from flsplit import data, metrics
@@ -150,6 +151,12 @@ class Config:
         """Columns of the metrics, and whether higher is better in each."""
         found = self.metric_instances(classes)
         return {name: metric.higher_is_better for metric in found for name in metric.columns}
+
+    def to_yaml(self, out: Path) -> str:
+        """The text of `config.yaml` in the run's folder; it says nothing of how this start of the run was asked for."""
+        of_a_start = ("resume", "resume_force", "experiment")
+        values = {key: value for key, value in self.as_dict().items() if key not in of_a_start}
+        return OmegaConf.to_yaml(OmegaConf.create({**values, "out": str(out)}))
 
     def as_dict(self) -> dict[str, Any]:
         """Plain nested values; `read_config` brings them back."""

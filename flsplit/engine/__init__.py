@@ -7,6 +7,7 @@ for every client, and with the hub that goes with it; `workers(config, cuda)` is
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Callable
 from importlib import import_module
@@ -23,12 +24,15 @@ if TYPE_CHECKING:
 
 ServerMain = Callable[["Grid", "ServerHub"], None]
 
+_LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+
 __all__ = ["ServerMain", "begin", "leave", "quiet", "run", "workers"]
 
 
 def begin(config: Config) -> None:
     """Have Ray start, where the engine needs it, beside what comes before the run; `leave` ends it again."""
     if config.engine.name != "inline":
+        _on_this_machine(config)
         from flsplit.engine.session import begin_ray
 
         quiet()
@@ -77,5 +81,21 @@ def quiet() -> None:
     logging.getLogger("ray._private").setLevel(logging.CRITICAL)  # Ray resets its own level, but not this one
 
 
+def _on_this_machine(config: Config) -> None:
+    """Have a Ray that joins no cluster listen at the loopback alone, unless it is imported already.
+
+    Ray has this switch for Windows and macOS, where listening elsewhere makes firewalls ask; it looks at it on import.
+    """
+    if config.engine.name == "inline" or config.engine.address is not None or "ray" in sys.modules:
+        return
+    asked = _LOOPBACK in os.environ
+    os.environ.setdefault(_LOOPBACK, "0")
+    import ray  # noqa: F401
+
+    if not asked:
+        del os.environ[_LOOPBACK]
+
+
 def _engine(config: Config) -> Any:
+    _on_this_machine(config)
     return import_module(f"{__name__}.{config.engine.name}")

@@ -16,7 +16,7 @@ from flsplit.assembly import assembly_for, host_from_json
 from flsplit.config.faults import injected
 from flsplit.data.clients import held_out_rows
 from flsplit.display.console import Progress
-from flsplit.errors import RunFailed
+from flsplit.errors import RunFailed, foreseen
 from flsplit.ledger.prices import Tally
 from flsplit.record.tables import Recorder, Row, test_column
 from flsplit.server.checkpoint import Checkpoints, State
@@ -285,10 +285,18 @@ class Server:
         if self._unsaved is None:
             return
         began = time.monotonic()
-        self._recorder.save()
-        self._checkpoints.save(
-            replace(self._unsaved, tables=self._recorder.contents, origin=self._origin, notes=self.notes)
-        )
+        try:
+            self._recorder.save()
+            self._checkpoints.save(
+                replace(self._unsaved, tables=self._recorder.contents, origin=self._origin, notes=self.notes)
+            )
+        except OSError as error:
+            self._unsaved = None
+            if (why := foreseen(error)) is None:
+                raise
+            raise RunFailed(
+                f"round {self._round} cannot be saved: {why}; resume goes on from the last checkpoint"
+            ) from error
         self._unsaved, self._saved = None, time.monotonic()
         self._took = self._saved - began
 

@@ -315,6 +315,8 @@ class Federation:
         for task, outcome in zip(tasks, self._messenger.run(tasks)):
             reports = outcome if isinstance(outcome, list) else _failed(task, outcome)
             for report in map(self._fetch, reports):
+                if report.fatal:
+                    raise RunFailed(str(report.error))
                 if self._bound.max_update_norm is not None:
                     report = self._held(report, starts.get(report.client, (self.client_model, self.server_model)))
                 self._count(report)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Protocol, TypeVar
 
+from flsplit.errors import RunFailed
 from flsplit.split.host import Closed
 from flsplit.split.messages import Downlink, Uplink
 from flsplit.split.side import SideState
@@ -42,13 +43,25 @@ class Link(Host, Protocol):
         """Send several clients' uplinks for one step together, wait for their downlinks."""
 
 
+class HostLost(RunFailed):
+    """The process of the central host is gone, and the shared server-side model with it."""
+
+
 class ActorLink:
     """A link to a `ServerHost` that lives in a Ray actor; tensors travel through Ray's object store."""
 
     def __init__(self, actor: Any) -> None:
         import ray
 
-        self._actor, self._get = actor, ray.get
+        self._actor = actor
+
+        def get(call: Any) -> Any:
+            try:
+                return ray.get(call)
+            except ray.exceptions.RayActorError as error:
+                raise HostLost("the central host, a process of its own, has died") from error
+
+        self._get = get
 
     def begin(self, state: SideState, *, shared: bool) -> None:
         """See `Link`."""

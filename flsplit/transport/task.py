@@ -80,6 +80,7 @@ class Report:
         server_model: key of its replica of the server-side model, if it has one.
         kept: files with what it keeps.
         error: why it failed, in one line; None if it did not.
+        fatal: whether nobody else could go on after that either.
     """
 
     client: int
@@ -88,3 +89,4 @@ class Report:
     server_model: str | None = None
     kept: Kept = field(default_factory=dict)
     error: str | None = None
+    fatal: bool = False
