@@ -19,7 +19,6 @@ from compressors.interface import (
     Integers,
     Layout,
     Payload,
-    bits_for,
     draw_device,
     labels_of,
     outside_autocast,
@@ -142,7 +141,7 @@ class ADC(Compressor):
         """T k D 32 + B (ceil(log2 L) + ceil(log2 T)) bits up, T k D 32 down."""
         clusters = self.clusters(shape.batch)
         merged = (clusters, self.kept_tokens(shape.tokens), shape.width)
-        return Layout((Floats(merged),), (Integers((shape.batch,), bits_for(clusters)),), labels_of(shape))
+        return Layout((Floats(merged),), (Integers.one_of(clusters, (shape.batch,)),), labels_of(shape))
 
     def nominal_ratios(self, shape: BatchShape) -> tuple[float, float]:
         """T/B k/n both ways, as requested."""

@@ -65,14 +65,21 @@ class Integers:
     Attributes:
         shape: of the tensor.
         bits: of each value, 0 to 63; every value is below 2^bits.
+        below: what every value is below where that is less than 2^bits; None where all values of these bits can be.
     """
 
     shape: tuple[int, ...]
     bits: int
+    below: int | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.bits <= 63:
             raise ValueError(f"integers have 0 to 63 bits, got {self}")
+
+    @classmethod
+    def one_of(cls, n: int, shape: tuple[int, ...]) -> Self:
+        """A field that tells `n` values apart, 0 to n - 1, at ceil(log2 n) bits each."""
+        return cls(shape, bits_for(n), n)
 
     @property
     def size(self) -> int:
@@ -138,7 +145,7 @@ class Layout:
 
 def labels_of(shape: BatchShape) -> Integers:
     """The labels of a batch as a field: ceil(log2 L) bits each."""
-    return Integers((shape.batch,), bits_for(shape.classes))
+    return Integers.one_of(shape.classes, (shape.batch,))
 
 
 def hard_labels(payload: Payload) -> Tensor:

@@ -74,7 +74,7 @@ class TopK(Compressor):
         kept = self.kept_values(features)
         span = features * shape.batch if self.index_bits == "per_batch" else features
         sent = (shape.batch, kept)
-        return Layout((Floats(sent),), (Integers(sent, bits_for(span)),), labels_of(shape))
+        return Layout((Floats(sent),), (Integers(sent, bits_for(span), below=features),), labels_of(shape))
 
     def nominal_ratios(self, shape: BatchShape) -> tuple[float, float]:
         """k/D (1 + ceil(log2 D)/32) up and k/D down, with the paper's D = N * D."""

@@ -50,7 +50,7 @@ def test_layout_is_what_is_sent(
     payload, layout = compressor.compress(z, y, s), compressor.layout(shape)
 
     layout.check(payload)
-    assert layout.labels == Integers((batch,), bits_for(classes))
+    assert layout.labels == Integers((batch,), bits_for(classes), below=classes)
     assert all(sent.dtype == torch.float32 for sent in payload.floats)
     assert all(sent.dtype == torch.int64 for sent in payload.integers)
     for sent, field in zip(payload.integers, layout.integers):
