@@ -1,0 +1,125 @@
+"""The same configuration gives the same numbers: whatever the engine and the placement, and after a kill at any moment.
+
+Configurations and moments are drawn; `FLSPLIT_SEED=N` draws others.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import random
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from flwr.serverapp import Grid
+
+import flsplit
+from flsplit import engine
+from flsplit.client.app import app as client_app
+from flsplit.compose import compose
+from flsplit.experiment import execute, prepare, read_run
+from flsplit.transport.hub import ServerHub
+
+SEED = int(os.environ.get("FLSPLIT_SEED", "0"))
+COUNT = 20
+MOST_CLIENTS = 7
+PARTITIONS = (
+    ["partition=iid"],
+    ["partition=dirichlet", "partition.alpha=0.3"],
+    ["partition=dirichlet", "partition.alpha=1", "partition.holdout=0.2"],
+)
+COMPRESSORS = (
+    ["compressor=base"], ["compressor=topk"], ["compressor=randtopk"], ["compressor=adc", "compressor.ratio=0.3"],
+    ["compressor=c3sl"], ["compressor=bottlenet", "compressor.ratio=0.3"],
+)  # fmt: skip
+STRATEGIES = (
+    ["strategy=splitfed_v1"], ["strategy=splitfed_v2"], ["strategy=splitfed_v2", "strategy.turn=step"],
+    ["strategy=splitfed_v3"], ["strategy=sequential"], ["strategy=parallel"],
+    ["strategy=parallel", "strategy.sync=round"], ["strategy=splitfed_v1", "strategy.aggregator=fedadam"],
+    ["strategy=splitfed_v1", "strategy.max_update_norm=0.5"], ["strategy=fedavg"],
+)  # fmt: skip
+BOTH_PLACEMENTS = ("strategy=splitfed_v1", "strategy=splitfed_v3")
+FAULTS = ([], [], ["faults.nan=0.2"], ["faults.dropout=0.2", "faults.flip=0.3"], ["faults.crash=0.2"])
+
+
+def drawn(number: int) -> tuple[list[str], list[str]]:
+    """A configuration, and keys that change none of its numbers."""
+    draw = random.Random(f"{SEED}-{number}")
+    clients = draw.randint(3, MOST_CLIENTS)
+    strategy = draw.choice(STRATEGIES)
+    keys = [
+        f"clients={clients}", f"clients_per_round={draw.randint(3, clients)}", f"rounds={draw.randint(2, 4)}",
+        "dataset.train_limit=150", "dataset.test_limit=20", f"batch_size={draw.choice([4, 8])}",
+        f"optimizer_state={draw.choice(['persist', 'reset'])}", f"augment={draw.choice(['none', 'paper'])}",
+        f"eval_every={draw.choice([1, 2])}", f"seed={draw.randint(0, 99)}", *draw.choice(PARTITIONS), *strategy,
+        *(draw.choice(COMPRESSORS) if strategy != ["strategy=fedavg"] else []), *draw.choice(FAULTS),
+        *draw.choice(([], ["local_steps=2"])),
+    ]  # fmt: skip
+    other = [f"strategy.placement={draw.choice(['central', 'replica'])}"] if strategy[0] in BOTH_PLACEMENTS else []
+    return keys, other
+
+
+def same_numbers(a: flsplit.Run, b: flsplit.Run) -> None:
+    for name in ("rounds", "clients"):
+        x, y = (getattr(run, name).drop(columns="seconds", errors="ignore") for run in (a, b))
+        pd.testing.assert_frame_equal(x, y, check_exact=True)
+
+
+@pytest.fixture(scope="module")
+def on_ray(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All configurations on Ray, in one simulation."""
+    folder = tmp_path_factory.mktemp("ray")
+
+    def main(grid: Grid, hub: ServerHub) -> None:
+        for number in range(COUNT):
+            keys, other = drawn(number)
+            config = compose([*keys, *other, "engine=ray", f"out={folder / str(number)}"])
+            execute(config, quiet=True, start=lambda rounds: rounds(grid, hub))
+
+    plan = prepare(compose([f"clients={MOST_CLIENTS}", "engine=ray", f"out={folder / 'none'}"])).plan
+    engine.run(plan, client_app, 2, main)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("ray")
+@pytest.mark.parametrize("number", range(COUNT), ids=lambda number: f"{SEED}-{number}")
+def test_engines_and_placements_give_the_same_numbers(number: int, on_ray: Path, tmp_path: Path) -> None:
+    keys, _ = drawn(number)
+    same_numbers(flsplit.run([*keys, "engine=inline", f"out={tmp_path / 'run'}"]), read_run(on_ray / str(number)))
+
+
+def train(keys: list[str]) -> None:
+    flsplit.run(keys)
+
+
+@pytest.fixture(scope="module")
+def processes() -> multiprocessing.context.ForkServerContext:
+    """Processes that have imported everything when they start."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["flsplit.experiment", "strategies", "compressors", "test_repeatability"])
+    return context
+
+
+@pytest.mark.some
+@pytest.mark.parametrize("number", range(COUNT), ids=lambda number: f"{SEED}-{number}")
+def test_a_kill_at_any_moment_changes_no_number(
+    number: int, tmp_path: Path, processes: multiprocessing.context.ForkServerContext
+) -> None:
+    keys, other = drawn(number)
+    keys += [*other, "engine=inline", "rounds=9"]
+    keys.remove(next(key for key in keys if key.startswith("rounds=")))
+    out, moment = tmp_path / "killed", random.Random(f"kill {SEED}-{number}").random()
+    process = processes.Process(target=train, args=([*keys, f"out={out}"],))
+    process.start()
+    deadline = time.monotonic() + 120
+    while not (out / "config.yaml").exists():  # before that there is no run
+        assert process.is_alive() and time.monotonic() < deadline
+        time.sleep(0.001)
+    time.sleep(1.5 * moment**2)
+    process.kill()
+    process.join()
+    whole = flsplit.run([*keys, f"out={tmp_path / 'whole'}"])
+    same_numbers(whole, flsplit.run([f"resume={out}"]))
