@@ -1,0 +1,1 @@
+"""What it costs when clients are away: `python -m experiments.dropout`."""

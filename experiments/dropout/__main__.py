@@ -1,0 +1,90 @@
+"""Accuracy over `faults.dropout`, without compression and with ADC: an example of faults that are put in on purpose.
+
+Ten clients with skewed digits; the same clients are away in both. A run that is there is not run again, one that was cut
+off goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from itertools import product
+from pathlib import Path
+
+import pandas as pd
+
+import flsplit
+from experiments import command
+from flsplit.experiment import read_run
+from flsplit.report.style import Style, figure
+
+HOME = Path(__file__).parent
+METHODS = {"base": ["compressor=base"], "adc": ["compressor=adc", "compressor.ratio=0.25"]}
+DROPOUT = (0.0, 0.2, 0.4, 0.6, 0.8)
+SEEDS = (0, 1, 2)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns 0, 1 for a run that failed, 2 for a mistake of the user's, 130 when interrupted."""
+    parser = argparse.ArgumentParser(prog="python -m experiments.dropout", description=__doc__)
+    add = parser.add_argument
+    add("--seeds", type=command.seeds, default=SEEDS, metavar="A,B", help="[0,1,2]")
+    add("--set", action="append", default=[], metavar="KEY=VALUE", help="differ from the example (rounds=5)")
+    add("--runs", type=Path, default=Path("outputs/dropout"), help="folder of the runs [outputs/dropout]")
+    add("--home", type=Path, default=HOME, help="folder of results.csv and accuracy.png [beside this file]")
+    chosen = parser.parse_args(argv)
+    return command.ended("experiments.dropout", lambda: make(chosen.seeds, chosen.set, chosen.runs, chosen.home))
+
+
+def make(seeds: Sequence[int], options: Sequence[str], runs: Path, home: Path) -> pd.DataFrame:
+    """Run what is missing, write the table and draw it.
+
+    Returns:
+        a row per method, dropout and seed.
+    """
+    rows = []
+    for seed, dropout, method in product(seeds, DROPOUT, METHODS):
+        folder = runs / f"{method}-{dropout:g}-s{seed}"
+        keys = [*METHODS[method], f"faults.dropout={dropout:g}", f"seed={seed}", "engine=inline", "rounds=30", *options]
+        run = finished(folder, keys)
+        away = run.clients.injected.eq("dropout").mean()
+        rows.append({
+            "method": method, "dropout": dropout, "seed": seed, "away": away, "rounds": run.summary["rounds"],
+            "final_test_accuracy": run.summary["final_test_accuracy"], "uplink_bits": run.summary["uplink_bits"],
+        })  # fmt: skip
+        print(f"{method} dropout={dropout:g} seed={seed}: {100 * rows[-1]['final_test_accuracy']:.1f}%", flush=True)
+    table = pd.DataFrame(rows)
+    table.to_csv(home / "results.csv", index=False)
+    draw(table, home / "accuracy.png")
+    return table
+
+
+def finished(folder: Path, keys: Sequence[str]) -> flsplit.Run:
+    """The run in a folder, begun, taken up or read."""
+    summary = folder / "summary.json"
+    if summary.exists() and json.loads(summary.read_text())["status"] == "completed":
+        return read_run(folder)
+    begun = (folder / "config.yaml").exists()
+    return flsplit.run([f'resume="{folder}"'] if begun else [*keys, f'out="{folder}"'])
+
+
+def draw(table: pd.DataFrame, path: Path) -> None:
+    """Means over seeds, with the least and the most."""
+    with figure(5.2, 3.4) as drawing:
+        axes = drawing.subplots()
+        for index, (method, rows) in enumerate(table.groupby("method", sort=False)):
+            found = (100 * rows.set_index("dropout").final_test_accuracy).groupby(level=0)
+            mean, style = found.mean(), Style.of(index)
+            span = [mean - found.min(), found.max() - mean]
+            axes.errorbar(
+                mean.index, mean, yerr=span, color=style.colour, marker=style.marker, capsize=3, label=str(method)
+            )
+        axes.set(xlabel="probability that a client is away in a round", ylabel="final test accuracy, %")
+        axes.legend(frameon=False)
+        drawing.savefig(path, dpi=130)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
