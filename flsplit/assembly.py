@@ -27,7 +27,7 @@ from flsplit.errors import options_of_the_user
 from flsplit.ledger.budget import Budget
 from flsplit.ledger.moves import ModelSize, Moves
 from flsplit.ledger.prices import PriceList, Tally, base_layout
-from flsplit.split.families import ClientModel, ServerModel
+from flsplit.split.families import ClientModel, ServerModel, weights
 from flsplit.split.host import ServerHost
 from flsplit.split.model import build, cut, family_of
 from flsplit.split.precision import autocast
@@ -113,6 +113,11 @@ class Assembly:
             model.name, classes=self.classes, image_size=self.plan.image_size, pretrained=model.pretrained,
             seed=self.config.seed, family=model.family,
         )  # fmt: skip
+
+    def about_weights(self) -> list[str]:
+        """What is done with the file of `model.pretrained` beyond loading it, a line each."""
+        path = self.config.model.pretrained
+        return weights.said(self._whole, path) if isinstance(path, str) else []
 
     @cached_property
     def activations(self) -> tuple[int, int]:

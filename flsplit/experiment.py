@@ -190,7 +190,9 @@ def prepare(config: Config) -> Prepared:
     if config.engine.stack > 1:
         _check_stack(strategy, assembly)
     origin = origin_of(plan, dataset.fingerprint)
-    notes = [] if config.resume is None else check_checkpoint(out, config, assembly, origin)
+    notes = assembly.about_weights()
+    if config.resume is not None:
+        notes += check_checkpoint(out, config, assembly, origin)
     return Prepared(
         plan, out, [train for train, _ in halves], [held for _, held in halves],
         engine.workers(config, device == "cuda"), origin, notes,

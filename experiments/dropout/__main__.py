@@ -1,7 +1,7 @@
 """Accuracy over `faults.dropout`, without compression and with ADC: an example of faults that are put in on purpose.
 
-Ten clients with skewed digits; the same clients are away in both. A run that is there is not run again, one that was cut
-off goes on.
+Ten clients with skewed digits; the same clients are away in both. What is there is not run again, what was cut off goes
+on.
 """
 
 from __future__ import annotations

@@ -7,15 +7,14 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, cast
 
 import timm
 from huggingface_hub import constants
-from timm.models import load_state_dict
 from torch import nn
 
 from flsplit.errors import UserError
 from flsplit.online import reachable as hub_reachable
+from flsplit.split.families import weights
 from flsplit.typed import nearest
 
 DEIT = {"deit_tiny": "deit_tiny_patch16_224.fb_in1k", "deit_small": "deit_small_patch16_224.fb_in1k"}
@@ -42,11 +41,13 @@ def create(name: str, kind: str, *, classes: int, pretrained: bool | str, **opti
         with _offline_if_unreachable() if pretrained is True else nullcontext(), _quiet():
             model: nn.Module = timm.create_model(DEIT.get(name, name), pretrained=bool(pretrained), **options)
     except Exception as error:
+        if isinstance(pretrained, str):
+            _look_closer(name, pretrained, options)
         if (reason := _explain(name, kind, pretrained, error)) is None:
             raise
         raise UserError(reason) from error
     if isinstance(pretrained, str):
-        _check_weights(model, name, pretrained)
+        weights.check(model, name, pretrained)
     return model
 
 
@@ -58,21 +59,6 @@ def _check_name(name: str) -> None:
         raise UserError(f"model.name must be a model of timm, got {name!r}{hint}")
     if tag and f"{base}.{tag}" not in (tags := timm.list_pretrained(f"{base}.*")):
         raise UserError(f"model.name: timm has no weights {name!r}{nearest(name, tags)}")
-
-
-def _check_weights(model: nn.Module, name: str, path: str) -> None:
-    """Refuse a file that leaves a part of the model without weights, the head apart: timm loads it all the same."""
-    missing = set(model.state_dict()) - set(load_state_dict(path)) - _head(model)
-    if missing:
-        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise UserError(f"model.pretrained: {path} does not fit {name}: it lacks {min(missing)}{more}")
-
-
-def _head(model: nn.Module) -> set[str]:
-    """Names of the classifier's weights, which are new."""
-    found = cast("dict[str, Any]", model.pretrained_cfg)["classifier"]
-    classifiers = (found,) if isinstance(found, str) else found
-    return {name for name in model.state_dict() if name.partition(".")[0] in classifiers}
 
 
 def _explain(name: str, kind: str, pretrained: bool | str, error: Exception) -> str | None:
