@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import timm
 from huggingface_hub import constants
@@ -59,6 +60,22 @@ def _check_name(name: str) -> None:
         raise UserError(f"model.name must be a model of timm, got {name!r}{hint}")
     if tag and f"{base}.{tag}" not in (tags := timm.list_pretrained(f"{base}.*")):
         raise UserError(f"model.name: timm has no weights {name!r}{nearest(name, tags)}")
+
+
+def _look_closer(name: str, path: str, options: dict[str, Any]) -> None:
+    """Say what is wrong with a file that timm could not load, if it is a weights file at all.
+
+    Raises:
+        UserError: see `weights.check`.
+    """
+    bare = {key: value for key, value in options.items() if key != "pretrained_cfg_overlay"}
+    try:
+        with _quiet():
+            weights.check(timm.create_model(DEIT.get(name, name), **bare), name, path)
+    except UserError:
+        raise
+    except Exception:  # it cannot be read; `_explain` has words for that
+        return
 
 
 def _explain(name: str, kind: str, pretrained: bool | str, error: Exception) -> str | None:

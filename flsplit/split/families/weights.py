@@ -1,4 +1,4 @@
-"""A weights file against the model that is to start from it: timm takes much without a word, here nothing is dropped."""
+"""A weights file and the model that is to start from it: timm drops much without a word, here nothing is dropped."""
 
 from __future__ import annotations
 
