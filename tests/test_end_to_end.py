@@ -262,8 +262,8 @@ def test_a_run_whose_clients_all_fail_says_why(tmp_path: Path, capfd: pytest.Cap
     ])  # fmt: skip
     assert code == 1
     said, log = "RuntimeError: there is a 3", out / "error.log"
-    line = f"flsplit: every client failed in round 1; client 0: {said}; the traceback is in {log}\n"
-    assert line in capfd.readouterr().err
+    line = f"flsplit: every client failed in round 1; client 0: {said}; the traceback is in {log}; "
+    assert f"{line}resume={out} goes on from here\n" in capfd.readouterr().err
     assert 'failing.py", line' in log.read_text() and f"{said}\nand more" in log.read_text()
     assert json.loads((out / "summary.json").read_text())["status"] == "failed"
 

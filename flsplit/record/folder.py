@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 
 from flsplit.errors import UserError
 
-LOCK, OWNER = ".lock", ".owner"  # of a run that is going on
+LOCK = ".lock"  # of a run that is going on: it names its process
 
 
 def folder_for(out: str | None, *, resumed: bool) -> Path:
@@ -58,20 +58,20 @@ def alone_in(folder: Path, *, resumed: bool) -> Iterator[None]:
     try:
         if not resumed and (folder / "config.yaml").exists():
             raise UserError(f"out={folder} {_holds(folder)}")
-        (folder / OWNER).write_text(f"process {os.getpid()} on {socket.gethostname()}")
+        (folder / LOCK).write_text(f"process {os.getpid()} on {socket.gethostname()}")
         yield
     finally:
-        (folder / OWNER).unlink(missing_ok=True)
-        lock.release()  # its file stays: another process may wait at it
+        (folder / LOCK).unlink(missing_ok=True)  # before it is free: who takes a lock looks whether its file is there
+        lock.release()
 
 
 def _filled(folder: Path) -> bool:
-    return folder.is_dir() and any(path.name not in (LOCK, OWNER) for path in folder.iterdir())
+    return folder.is_dir() and any(path.name != LOCK for path in folder.iterdir())
 
 
 def _owner(folder: Path) -> str:
     try:
-        return (folder / OWNER).read_text()
+        return (folder / LOCK).read_text() or "another process"
     except OSError:
         return "another process"
 

@@ -96,7 +96,7 @@ class Family(ABC):
 
 
 _FAMILIES: Plugins[Family] = Plugins(
-    "model.family", "flsplit.split.families", Family, helpers=("interface", "from_timm"),  # type: ignore[type-abstract]
+    "model.family", "flsplit.split.families", Family, helpers=("interface", "from_timm", "weights"),  # type: ignore[type-abstract]
 )  # fmt: skip
 available = _FAMILIES.available
 
