@@ -34,6 +34,7 @@ from flsplit.server.origin import origin_of
 from flsplit.server.resume import check_checkpoint
 from flsplit.server.strategy import Strategy, build
 from flsplit.server.summary import finish
+from flsplit.split import memory
 
 PROFILE = "client_profile.csv"
 Start = Callable[[engine.ServerMain], None]
@@ -187,6 +188,7 @@ def prepare(config: Config) -> Prepared:
         size = profile.batch_size or config.batch_size
         config.check_compressor(profile.ratio, batch_size=size, tokens=tokens, width=width)
     _check_sides(strategy, assembly)
+    _check_memory(assembly, most=max(len(train) for train, _ in halves))
     if config.engine.stack > 1:
         _check_stack(strategy, assembly)
     origin = origin_of(plan, dataset.fingerprint)
@@ -271,6 +273,20 @@ def _check_sides(strategy: Strategy, assembly: Assembly) -> None:
             f"strategy={strategy.name} trains one client-side model of all clients, so no stage can keep state at each "
             "of them; quantizer and channel must be without, or the strategy another"
         )
+
+
+def _check_memory(assembly: Assembly, most: int) -> None:
+    """Refuse what cannot be in memory; `most` samples are the largest client's."""
+    config, (tokens, width), size = assembly.config, assembly.activations, assembly.plan.image_size
+    lanes = min(config.engine.stack, config.taking_part)
+    sides = sum(len(side.state().weights) for side in (assembly.client_side(), assembly.server_side()))
+    batch = max(assembly.profile(client).batch_size or config.batch_size for client in range(config.clients))
+    step = memory.of_a_step(min(batch, most), image_size=size, tokens=tokens, width=width)
+    stack = f"engine.stack={lanes} of " if lanes > 1 else ""
+    memory.check(
+        lanes * (memory.of_training(sides) + step), assembly.device,
+        f"{stack}batch_size={batch} at model.image_size={size}", "lower one of them",
+    )  # fmt: skip
 
 
 def _check_stack(strategy: Strategy, assembly: Assembly) -> None:

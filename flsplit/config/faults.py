@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass
 
 from flsplit.errors import UserError
 from flsplit.streams import numpy_stream
+
+_LONGEST = 1e6  # seconds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,9 +51,9 @@ class FaultsConfig:
         for name, value in self.probabilities.items():
             if not 0 <= value <= 1:
                 raise UserError(f"faults.{name} must be a probability between 0 and 1, got {value:g}")
-        if not (self.straggle_seconds >= 0 and math.isfinite(self.straggle_seconds)):
+        if not 0 <= self.straggle_seconds <= _LONGEST:
             raise UserError(
-                f"faults.straggle_seconds must be a number of seconds from 0, got {self.straggle_seconds:g}"
+                f"faults.straggle_seconds must be between 0 and {_LONGEST:g} seconds, got {self.straggle_seconds:g}"
             )
 
 

@@ -27,6 +27,7 @@ class Profile:
     speed: float | None = None
 
 
+_MOST = 1_000_000_000  # of anything that is counted
 _COLUMNS = {field.name: int if "int" in str(field.type) else float for field in fields(Profile)}
 
 
@@ -60,17 +61,20 @@ def read_profiles(path: Path, clients: int) -> dict[int, Profile]:
         values = {name: _number(row.get(name), kind, where, name) for name, kind in _COLUMNS.items()}
         for name, value in values.items():
             below_one = name in ("ratio", "speed")
-            if value is not None and not (0 < value <= 1 if below_one else value >= 1):
-                raise UserError(
-                    f"{where}: {name} must be {'above 0 and at most 1' if below_one else 'at least 1'}, got {value:g}"
-                )
+            if value is not None and not (0 < value <= 1 if below_one else 1 <= value <= _MOST):
+                right = "above 0 and at most 1" if below_one else f"at least 1 and at most {_MOST}"
+                raise UserError(f"{where}: {name} must be {right}, got {value:g}")
         found[int(client)] = Profile(**values)  # type: ignore[arg-type]
     return found
 
 
 def _check_header(path: Path, names: list[str]) -> None:
     known = ["client", *_COLUMNS]
+    if len(names) == 1 and (other := next((sign for sign in ";\t|" if sign in names[0]), None)):
+        raise UserError(f"client_profile: {path.name} must have its columns separated by commas, not by {other!r}")
     for name in names:
+        if names.count(name) > 1:
+            raise UserError(f"client_profile: {path.name} has the column {name!r} twice; keep one")
         if name not in known:
             raise UserError(
                 f"client_profile: {path.name} has an unknown column {name!r}{nearest(name, known)}; "

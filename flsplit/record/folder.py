@@ -30,6 +30,9 @@ def folder_for(out: str | None, *, resumed: bool) -> Path:
     try:
         if not resumed and (folder.is_file() or _filled(folder)):
             raise UserError(f"out={folder} {_holds(folder)}")
+        for above in folder.absolute().parents:
+            if not resumed and (above / "config.yaml").is_file() and (above / "checkpoint").is_dir():
+                raise UserError(f"out={folder} lies in {above}, which holds a run; choose a folder outside of it")
         place = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     except OSError as error:
         raise UserError(f"out={folder} cannot be made: {error.strerror}") from error

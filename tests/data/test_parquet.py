@@ -74,13 +74,13 @@ def test_a_limit_takes_the_right_rows(write: Any, tmp_path: Path, cache_dir: Pat
 
 
 def test_without_names_classes_are_numbers(write: Any, tmp_path: Path, cache_dir: Path) -> None:
-    write(tmp_path / "train-0.parquet", [0, 3], names=None)
+    write(tmp_path / "train-0.parquet", [0, 3, 1, 2], names=None)
     write(tmp_path / "test-0.parquet", [1], names=None)
     assert load(config(tmp_path), seed=0, cache_dir=cache_dir).classes == ("0", "1", "2", "3")
 
 
 def test_the_named_test_split_is_preferred(write: Any, tmp_path: Path, cache_dir: Path) -> None:
-    write(tmp_path / "train-0.parquet", [0])
+    write(tmp_path / "train-0.parquet", [0, 1])
     write(tmp_path / "test-0.parquet", [0])
     write(tmp_path / "validation-0.parquet", [0, 1])
     validation = config(tmp_path, test_split="validation")

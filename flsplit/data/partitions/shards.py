@@ -7,6 +7,8 @@ import numpy as np
 from flsplit.data.errors import DataError
 from flsplit.data.partitions.interface import Partition, Parts, Samples
 
+_EMPTY = 10  # times as many shards as samples, most of them empty: enough for any study, and few enough for memory
+
 
 class Shards(Partition):
     """A few runs of neighbouring labels for each client.
@@ -24,6 +26,12 @@ class Shards(Partition):
 
     def deal(self, samples: Samples, clients: int, rng: np.random.Generator) -> Parts:
         """See `Partition`. Shards are equal up to one sample."""
+        most = _EMPTY * len(samples.labels) // clients
+        if self.shards_per_client > most:
+            raise DataError(
+                f"partition.shards_per_client={self.shards_per_client}: must be at most {most}: {clients} clients "
+                f"have {len(samples.labels)} training samples"
+            )
         shards = np.array_split(np.argsort(samples.labels, kind="stable"), clients * self.shards_per_client)
         dealt = rng.permutation(len(shards)).reshape(clients, self.shards_per_client)
         return [np.concatenate([shards[shard] for shard in hand]) for hand in dealt]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import os
+import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -59,7 +60,7 @@ def source(path: Path, config: DatasetConfig, columns: Sequence[str]) -> Source:
     for folder, images in ((folders["train"], train), (folders["test"], test)):
         if not images:
             raise DataError(f"dataset.path: no images in {folder}; expected {folder.name}/CLASS/*.jpg or alike")
-    classes = sorted(folder.name for folder in _class_folders(folders["train"]))
+    classes = sorted(_name(folder) for folder in _class_folders(folders["train"]))
     empty = sorted(set(classes) - {name for _, name in train})
     if empty:
         raise DataError(f"dataset.path: no images in {folders['train'] / empty[0]}; fill or remove that class")
@@ -103,23 +104,60 @@ def _numbers(values: list[str]) -> list[str] | list[int]:
 
 
 def _class_folders(folder: Path) -> list[Path]:
-    return sorted(item for item in folder.iterdir() if item.is_dir() and not item.name.startswith("."))
-
-
-def _images(folder: Path) -> list[tuple[Path, str]]:
-    """(file, class) of every image below the class folders, sorted; hidden ones are ignored."""
-    found = []
-    for class_folder in _class_folders(folder):
-        below = []
-        for root, folders, names in os.walk(class_folder):
-            folders[:] = [name for name in folders if not name.startswith(".")]
-            below += [Path(root, name) for name in names if _is_image(name)]
-        found += [(image, class_folder.name) for image in sorted(below)]
+    found = sorted(item for item in folder.iterdir() if item.is_dir() and not item.name.startswith("."))
+    of: dict[str, Path] = {}
+    for item in found:
+        if (other := of.setdefault(_name(item), item)) != item:
+            raise DataError(
+                f"dataset.path: {folder} has two folders for the class {_name(item)!r}, whose names are the same text "
+                f"in two Unicode forms ({other.name!a} and {item.name!a}); make them one"
+            )
     return found
 
 
+def _name(folder: Path) -> str:
+    """The class of a folder: its name in Unicode's composed form, since some file systems keep the decomposed one.
+
+    Raises:
+        DataError: It is no text.
+    """
+    try:
+        folder.name.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(f"dataset.path: the folder {folder.name!a} has a name that is no Unicode text") from error
+    return unicodedata.normalize("NFC", folder.name)
+
+
+def _images(folder: Path) -> list[tuple[Path, str]]:
+    """(file, class) of every image below the class folders, sorted; hidden ones are ignored, links followed."""
+    real, found = folder.resolve(), []
+    for class_folder in _class_folders(folder):
+        images = sorted(_below(class_folder, {real, *real.parents}))
+        found += [(image, _name(class_folder)) for image in images]
+    return found
+
+
+def _below(folder: Path, above: set[Path]) -> Iterator[Path]:
+    """Images in `folder` and in the folders in it; `above` are those that it lies in.
+
+    Raises:
+        DataError: A link leads back to one of these.
+    """
+    real = folder.resolve()
+    if real in above:
+        raise DataError(f"dataset.path: the link {folder} leads back to {real}, in which it lies; remove it")
+    with os.scandir(folder) as items:
+        for item in items:
+            if item.name.startswith("."):
+                continue
+            if item.is_dir():
+                yield from _below(Path(item.path), {*above, real})
+            elif _is_image(item.name):
+                yield Path(item.path)
+
+
 def _is_image(name: str) -> bool:
-    return not name.startswith(".") and Path(name).suffix.lower() in EXTENSIONS
+    return Path(name).suffix.lower() in EXTENSIONS
 
 
 def _split(images: list[tuple[Path, str]], number: dict[str, int], columns: dict[str, np.ndarray]) -> Split:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -77,26 +78,52 @@ def _named(folder: Path, split: str) -> list[Path]:
 
 
 def _open(file: Path) -> Any:
-    import pyarrow
     import pyarrow.parquet
 
-    try:
+    with _readable(file):
         return pyarrow.parquet.ParquetFile(file)
+
+
+@contextmanager
+def _readable(file: Path) -> Iterator[None]:
+    """Around whatever reads a file, a cut or a damaged one perhaps."""
+    import pyarrow
+
+    try:
+        yield
     except (pyarrow.ArrowException, OSError) as error:
-        raise DataError(f"dataset.path: {file} is not a readable Parquet file") from error
+        raise DataError(f"dataset.path: {file} is not a readable Parquet file, or is damaged") from error
+
+
+def _column(file: Path, name: str) -> Any:
+    with _readable(file):
+        return _open(file).read(columns=[name]).column(0)
+
+
+def _batches(file: Path, column: str) -> Iterator[Any]:
+    with _readable(file):
+        yield from _open(file).iter_batches(_ROWS_AT_ONCE, columns=[column])
 
 
 def _split(files: list[Path], config: DatasetConfig, columns: Sequence[str]) -> Split:
-    parts = [_open(file).read(columns=[config.label_column]).column(0) for file in files]
+    import pyarrow
+
+    parts = [_column(file, config.label_column) for file in files]
     if any(part.null_count for part in parts):
         raise DataError(f"dataset.path: {files[0].name} has rows without a label in {config.label_column!r}")
+    for file, part in zip(files, parts):
+        if len(part) and not pyarrow.types.is_integer(part.type):
+            raise DataError(
+                f"dataset.path: {file.name} has labels of type {part.type} in {config.label_column!r}; they must be "
+                "integers from 0 without gaps; another column can be named with dataset.label_column"
+            )
     labels = np.concatenate([part.to_numpy() for part in parts])
     further = {name: checked_column(name, _values(files, name), files[0].name) for name in columns}
 
     def read(rows: np.ndarray) -> Iterator[bytes | np.ndarray]:
         start = 0
         for file in files:
-            for batch in _open(file).iter_batches(_ROWS_AT_ONCE, columns=[config.image_column]):
+            for batch in _batches(file, config.image_column):
                 low, high = np.searchsorted(rows, (start, start + batch.num_rows))
                 for row in rows[low:high]:
                     yield _bytes(batch.column(0)[row - start].as_py(), file, config)
@@ -107,7 +134,7 @@ def _split(files: list[Path], config: DatasetConfig, columns: Sequence[str]) -> 
 
 
 def _values(files: list[Path], column: str) -> list[Any]:
-    return [value for file in files for value in _open(file).read(columns=[column]).column(0).to_pylist()]
+    return [value for file in files for value in _column(file, column).to_pylist()]
 
 
 def _bytes(image: Any, file: Path, config: DatasetConfig) -> bytes:
@@ -125,5 +152,9 @@ def _names(file: Path, label_column: str) -> list[str] | None:
     metadata = (_open(file).schema_arrow.metadata or {}).get(b"huggingface")
     if metadata is None:
         return None
-    feature = json.loads(metadata).get("info", {}).get("features", {}).get(label_column, {})
-    return feature.get("names")
+    try:
+        names = json.loads(metadata)["info"]["features"][label_column].get("names")
+    except (ValueError, LookupError, TypeError, AttributeError):  # not as the Hub writes it
+        return None
+    known = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    return names if known and len(set(names)) == len(names) else None

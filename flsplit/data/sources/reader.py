@@ -10,6 +10,8 @@ import numpy as np
 
 from flsplit.data.errors import DataError
 
+_MOST = 2**31 - 1  # as a label
+
 
 @dataclass(frozen=True)
 class Split:
@@ -50,6 +52,8 @@ def checked_labels(labels: np.ndarray, where: str) -> np.ndarray:
         raise DataError(f"{where} has labels of type {labels.dtype}; they must be integers without gaps")
     if labels.min() < 0:
         raise DataError(f"{where} has the label {labels.min()}; labels must be 0 or more")
+    if labels.max() > _MOST:  # before it is turned into a signed number
+        raise DataError(f"{where} has the label {labels.max()}; labels must be 0 or more, without gaps")
     return labels.astype(np.int64)
 
 
@@ -81,11 +85,17 @@ def class_names(names: list[str] | None, train: np.ndarray, test: np.ndarray, wh
     """Names of the classes: `names` where known, otherwise the numbers that occur in the training labels.
 
     Raises:
-        DataError: A label has no class.
+        DataError: A label has no class, or no training sample.
     """
-    if names is None:
-        names = [str(label) for label in range(int(train.max()) + 1)]
-    highest = int(max(train.max(), test.max()))
+    there, highest = np.unique(train), int(max(train.max(), test.max()))
+    if names is None and len(there) <= train.max():
+        gap = int(np.flatnonzero(there != np.arange(len(there)))[0])
+        raise DataError(
+            f"{where} has the label {train.max()}, but no training sample of {gap}; labels must have no gaps"
+        )
+    names = [str(label) for label in there] if names is None else names
     if highest >= len(names):
         raise DataError(f"{where} has the label {highest}, but only {len(names)} classes")
+    if len(lacking := np.setdiff1d(test, there)):
+        raise DataError(f"{where} has test samples of {names[lacking[0]]!r}, but no training samples of it")
     return tuple(names)

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import timm
+import torch
 from huggingface_hub import constants
 from torch import nn
 
 from flsplit.errors import UserError
 from flsplit.online import reachable as hub_reachable
+from flsplit.split import memory
 from flsplit.split.families import weights
 from flsplit.typed import nearest
 
@@ -36,6 +38,7 @@ def create(name: str, kind: str, *, classes: int, pretrained: bool | str, **opti
     """
     _check_name(name)
     options["num_classes"] = classes
+    _check_memory(name, options)
     if isinstance(pretrained, str):
         options["pretrained_cfg_overlay"] = {"file": str(Path(pretrained))}
     try:
@@ -60,6 +63,20 @@ def _check_name(name: str) -> None:
         raise UserError(f"model.name must be a model of timm, got {name!r}{hint}")
     if tag and f"{base}.{tag}" not in (tags := timm.list_pretrained(f"{base}.*")):
         raise UserError(f"model.name: timm has no weights {name!r}{nearest(name, tags)}")
+
+
+def _check_memory(name: str, options: dict[str, Any]) -> None:
+    """Refuse a model that is too large for this machine, before it is made."""
+    try:
+        with torch.device("meta"), _quiet():
+            model = timm.create_model(DEIT.get(name, name).partition(".")[0], pretrained=False, **options)
+    except Exception:  # what is wrong with it is said when it is made in earnest
+        return
+    size = sum(parameter.numel() for parameter in model.parameters())
+    twice = 2 * memory.FLOAT * size  # whole, and cut
+    memory.check(
+        twice, torch.device("cpu"), f"model.name={name} with {size / 1e6:,.0f}M parameters", "take a smaller one"
+    )
 
 
 def _look_closer(name: str, path: str, options: dict[str, Any]) -> None:
