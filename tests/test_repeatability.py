@@ -5,9 +5,13 @@ Configurations and moments are drawn; `FLSPLIT_SEED=N` draws others.
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import random
+import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -24,6 +28,7 @@ from flsplit.transport.hub import ServerHub
 
 SEED = int(os.environ.get("FLSPLIT_SEED", "0"))
 COUNT = 20
+CHAINS, KILLS = 2, 5  # runs on Ray, and how often each is killed
 MOST_CLIENTS = 7
 PARTITIONS = (
     ["partition=iid"],
@@ -122,4 +127,36 @@ def test_a_kill_at_any_moment_changes_no_number(
     process.kill()
     process.join()
     whole = flsplit.run([*keys, f"out={tmp_path / 'whole'}"])
+    same_numbers(whole, flsplit.run([f"resume={out}"]))
+
+
+def said_in(path: Path) -> str:
+    """The text of a file, if it is there."""
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("ray")
+@pytest.mark.parametrize("number", range(CHAINS), ids=lambda number: f"{SEED}-{number}")
+def test_a_run_on_ray_that_is_killed_over_and_over_changes_no_number(number: int, tmp_path: Path) -> None:
+    keys, other = drawn(number)
+    keys = [key for key in keys if not key.startswith("rounds=")] + [*other, "rounds=40"]
+    out, draw = tmp_path / "killed", random.Random(f"kill on Ray {SEED}-{number}")
+    for _ in range(KILLS):
+        typed = [f"resume={out}"] if (out / "config.yaml").exists() else [*keys, "engine=ray", f"out={out}"]
+        process = subprocess.Popen(
+            [sys.executable, "-m", "flsplit.cli", *typed], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+        )  # fmt: skip
+        while process.poll() is None and f"process {process.pid} " not in said_in(out / ".lock"):
+            time.sleep(0.01)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(draw.uniform(0, 6))
+        process.kill()
+        _, said = process.communicate()
+        assert process.returncode in (0, -signal.SIGKILL), said
+    whole = flsplit.run([*keys, "engine=inline", f"out={tmp_path / 'whole'}"])
     same_numbers(whole, flsplit.run([f"resume={out}"]))

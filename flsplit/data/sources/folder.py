@@ -1,5 +1,8 @@
 """Class folders of images: `train/CLASS/*` and `test/CLASS/*`.
 
+The class of an image is the folder next below `train` or `test`, however deep in it the image lies; links are followed,
+hidden files and folders are not there.
+
 Further columns of the training images come from `train/metadata.csv`, as the Hub's image folders have it: `file_name`
 (CLASS/IMAGE) and any others.
 """
