@@ -13,6 +13,7 @@ from experiments.results import Results
 from experiments.runner import Place
 from flsplit.errors import RunFailed, UserError, explained
 
+_MACHINE = ("device", "engine", "compile", "client_timeout", "logger")
 Value = TypeVar("Value", str, int, float)
 
 
@@ -30,7 +31,18 @@ def add_place(parser: argparse.ArgumentParser, *, runs: str, home: Path) -> None
 
 
 def place(arguments: argparse.Namespace) -> Place:
-    """What `add_place` has read."""
+    """What `add_place` has read.
+
+    Raises:
+        UserError: if `--machine` names a key that is not about the machine.
+    """
+    for override in arguments.machine:
+        key = override.partition("=")[0]
+        if key.partition(".")[0] not in _MACHINE:
+            raise UserError(
+                f"--machine {override}: {key} may change the numbers, so it is part of the row: give it with --set "
+                f"(of the machine are {', '.join(_MACHINE)})"
+            )
     return Place(
         runs=arguments.runs, data=arguments.data, weights=arguments.weights, overrides=tuple(arguments.machine)
     )

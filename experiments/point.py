@@ -46,7 +46,8 @@ class Scale:
 
 SCALES = {
     "full": Scale(),  # the paper's protocol
-    "reduced": Scale(size=96, images=2500, evaluations=10),  # the paper on two CPU cores
+    "medium": Scale(size=96, images=10_000, evaluations=10),  # the paper on two CPU cores, an hour or two each
+    "reduced": Scale(size=96, images=2500, evaluations=10),  # and half an hour each
     "study": Scale(batch=64, count_models=True, evaluations=20),  # many clients, all of CIFAR-100
     "study-cpu": Scale(
         size=96,
@@ -100,13 +101,19 @@ class Point:
         return {
             "scale": self.scale, "dataset": self.dataset, "model": self.model, "method": self.method,
             "parameter": self.parameter, "rule": self.rule, "clients": self.clients, "strategy": self.strategy,
-            "partition": self.partition, "alpha": self.alpha, "seed": self.seed,
+            "partition": self.partition, "alpha": self.alpha, "seed": self.seed, "precision": self.precision,
         }  # fmt: skip
+
+    @property
+    def precision(self) -> str:
+        """`fp32` or `bf16`; a column of its own."""
+        return dict(option.split("=", 1) for option in self.options).get("precision", SCALES[self.scale].precision)
 
     @property
     def parameter(self) -> str:
         """The column `parameter` of results.csv: the value, and whatever else differs from the protocol."""
-        return " ".join([*([] if self.value is None else [f"{self.value:g}"]), *self.options])
+        others = [option for option in self.options if not option.startswith("precision=")]
+        return " ".join([*([] if self.value is None else [f"{self.value:g}"]), *others])
 
     @property
     def slug(self) -> str:
@@ -115,7 +122,7 @@ class Point:
         if self.clients > 1:
             words += [f"n{self.clients}", self.strategy, self.partition]
             words += [None if self.alpha is None else f"{self.alpha:g}"]
-        words.append(f"s{self.seed}")
+        words += [None if self.precision == SCALES[self.scale].precision else self.precision, f"s{self.seed}"]
         text = "-".join(word for word in words if word)
         return "".join(c if c.isalnum() or c in "-._" else "_" for c in text)
 

@@ -8,13 +8,22 @@ from pathlib import Path
 import pandas as pd
 
 from experiments.point import Point
+from flsplit.errors import UserError
 from flsplit.experiment import Run
 
 HOME = Path(__file__).parent
+_WORDS = (
+    "experiment", "scale", "dataset", "model", "method", "parameter", "rule", "strategy", "partition", "precision",
+    "device", "commit",
+)  # fmt: skip
+_KEY = [
+    "scale", "dataset", "model", "method", "parameter", "rule", "clients", "strategy", "partition", "alpha", "seed",
+    "precision",
+]  # fmt: skip
 COLUMNS = [
     "experiment", "scale", "dataset", "model", "method", "parameter", "rule", "clients", "strategy", "partition",
-    "alpha", "seed", "xi_nominal", "xi_actual", "samples", "final_test_accuracy", "best_test_accuracy", "uplink_bits",
-    "downlink_bits", "sync_bits", "seconds", "device", "commit",
+    "alpha", "seed", "precision", "xi_nominal", "xi_actual", "samples", "final_test_accuracy", "best_test_accuracy",
+    "uplink_bits", "downlink_bits", "sync_bits", "seconds", "device", "commit",
 ]  # fmt: skip
 
 
@@ -32,8 +41,12 @@ class Results:
         """All rows, of all commits."""
         if not self.path.exists():
             return pd.DataFrame(columns=COLUMNS)
-        rows = pd.read_csv(self.path, dtype={"parameter": str, "rule": str, "alpha": float})
-        return rows.fillna({"parameter": "", "rule": ""})
+        try:
+            rows = pd.read_csv(self.path, dtype=dict.fromkeys(_WORDS, str)).fillna(dict.fromkeys(_WORDS, ""))
+        except ValueError as error:  # no table, or not in UTF-8
+            raise UserError(f"{self.path} is not a table of results: {' '.join(str(error).split())}") from None
+        self._check(rows)
+        return rows
 
     def row(self, point: Point) -> pd.Series | None:
         """The row of a point; None if it has not been run."""
@@ -49,6 +62,27 @@ class Results:
         """`round, samples, uplink_bits, downlink_bits, sync_bits, xi, train_loss, test_accuracy` of a point."""
         path = self._curves / f"{point.slug}.csv"
         return pd.read_csv(path) if path.exists() else None
+
+    def _check(self, rows: pd.DataFrame) -> None:
+        """Raises UserError for what somebody has changed by hand so that it cannot be true."""
+        missing = [column for column in COLUMNS if column not in rows]
+        if missing:
+            raise UserError(f"{self.path}: the column {missing[0]} is missing; the columns are {', '.join(COLUMNS)}")
+        for column in set(COLUMNS) - set(_WORDS):
+            # Only alpha may be empty: where there is no Dirichlet partition.
+            numbers = pd.to_numeric(rows[column], errors="coerce")
+            wrong = numbers.isna() & ~((column == "alpha") & rows[column].isna())
+            if "accuracy" in column:
+                wrong |= ~numbers.between(0, 1)
+            if wrong.any():
+                at = wrong.idxmax()
+                wanted = "a fraction between 0 and 1" if "accuracy" in column else "a number"
+                raise UserError(f"{self.path}, line {at + 2}: {column} must be {wanted}, got {rows[column][at]}")
+        twice = rows[rows.duplicated(_KEY, keep=False)]
+        if not twice.empty:
+            first = twice[(twice[_KEY] == twice[_KEY].iloc[0]).where(twice[_KEY].notna(), True).all(axis=1)]
+            lines = " and ".join(str(at + 2) for at in first.index[:2])
+            raise UserError(f"{self.path}: lines {lines} are of the same run; remove one of them")
 
     def add(self, experiment: str, point: Point, run: Run) -> None:
         """Append a finished run.

@@ -8,13 +8,14 @@ from collections.abc import Sequence
 
 from experiments import command
 from experiments.paper import figures, tables
+from experiments.paper.compare import compare
 from experiments.paper.protocol import DATASETS, METHODS, MODELS, RULES, SCALES, SEEDS, Choice, points
 from experiments.paper.reported import HOME
 from experiments.results import Results
 from experiments.runner import run_missing
 from flsplit.errors import UserError
 
-NAMES = ("fig1", "fig3", "fig4", "fig5", "fig6", "fig7", "fig8", "table1", "table2", "compare")
+NAMES = ("rows", "fig1", "fig3", "fig4", "fig5", "fig6", "fig7", "fig8", "table1", "table2", "compare")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,7 +34,7 @@ def _make(arguments: argparse.Namespace) -> None:
     if name == "compare":
         rows = results.table()
         there = [s for s in SCALES if (rows.scale == s).any()] or SCALES[:1]
-        print("\n\n".join(tables.compare(rows, s) for s in ([arguments.scale] if arguments.scale else there)))
+        print("\n\n".join(compare(rows, s) for s in ([arguments.scale] if arguments.scale else there)))
         return
     choice = Choice(
         scale=scale, datasets=arguments.dataset, models=arguments.model, methods=arguments.methods,
@@ -57,18 +58,22 @@ def _make(arguments: argparse.Namespace) -> None:
         return
     for path in figures.draw(name, wanted, results, arguments.figures, place):
         print("drew", path)
-    print(tables.compare(results.table(), scale, wanted))
+    print(compare(results.table(), scale, wanted))
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m experiments.paper", description=__doc__)
     add = parser.add_argument
     add("name", choices=NAMES, metavar="NAME", help=", ".join(NAMES))
-    add("--scale", choices=SCALES, help="the paper's protocol, or one for two CPU cores [full; compare: all with rows]")
+    add(
+        "--scale",
+        choices=SCALES,
+        help="the paper's protocol, or 96 px for two CPU cores [full; compare: all there are]",
+    )
     add("--methods", type=command.some(METHODS), default=(), metavar="A,B", help=f"of {', '.join(METHODS)} [all]")
     add("--ratios", type=_ratios, default=(), metavar="X,Y", help="xi, k/D, or nearly 1/R [the figure's]")
     add("--rules", type=command.some(RULES), default=("sqrt",), metavar="A,B", help=f"ADC's: {', '.join(RULES)} [sqrt]")
-    add("--seeds", type=command.seeds, default=(), metavar="A,B", help=f"[full: {SEEDS}, reduced: {SEEDS[0]}]")
+    add("--seeds", type=command.seeds, default=(), metavar="A,B", help=f"[full: {SEEDS}, else {SEEDS[0]}]")
     add("--dataset", type=command.some(DATASETS), default=(), metavar="A,B", help="[the figure's]")
     add("--model", type=command.some(MODELS), default=(), metavar="A,B", help="[the figure's]")
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="differ from the protocol; part of the row")

@@ -45,7 +45,7 @@ def draw(name: str, points: Sequence[Point], results: Results, folder: Path, pla
     rows = gather(points, results)
     drawn = []
     for (scale, dataset, model), of_panel in rows.groupby(["scale", "dataset", "model"]):
-        path = folder / f"{name}-{dataset}-{model}-{scale}.png"
+        path = folder / f"{'fig4' if name == 'rows' else name}-{dataset}-{model}-{scale}.png"
         if name == "fig8":
             fig8(list(of_panel.point), place, path)
         else:
@@ -213,6 +213,7 @@ def _save(drawing: Figure, path: Path) -> None:
 
 
 _FIGURES: dict[str, Callable[[pd.DataFrame, Results, Path], None]] = {
+    "rows": _accuracy_over_xi,
     "fig1": _accuracy_over_xi,
     "fig3": _fig3,
     "fig4": _accuracy_over_xi,

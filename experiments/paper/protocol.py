@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from math import log
 
@@ -12,7 +12,7 @@ from experiments.point import PARAMETERS, Point
 METHODS = ("base", "adc", "topk", "randtopk", "c3sl", "bottlenet")
 RULES = ("sqrt", "pow_1_5_4_5", "release2026")
 DATASETS, MODELS = ("cifar100", "food101"), ("deit_tiny", "deit_small")
-SCALES = ("full", "reduced")
+SCALES = ("full", "medium", "reduced")
 SEEDS = (43422, 51, 114)
 RATIOS = (0.1, 0.2, 0.5, 0.05, 0.3, 0.4, 0.01)  # the most telling first
 GROUPS = (8, 4, 2, 16, 32)
@@ -20,6 +20,18 @@ GRID = tuple(n / 10 for n in range(1, 11))
 BATCHES = (16, 32, 64, 256)  # 128 is Figure 4's
 SPLITS = (2, 5, 6, 10)  # 3 is Figure 4's
 VECTORS = ("cls_token", "avg_token")  # cls_score is Figure 4's
+ROWS: dict[str, tuple[tuple[str, float | None, str | None], ...]] = {
+    "medium": (
+        ("base", None, None), ("adc", 0.1, "sqrt"), ("adc", 0.2, "sqrt"), ("topk", 0.1, None), ("bottlenet", 0.1, None),
+        ("adc", 0.1, "release2026"), ("adc", 0.1, "pow_1_5_4_5"), ("randtopk", 0.1, None), ("c3sl", 8, None),
+        ("adc", 0.5, "sqrt"), ("adc", 0.3, "sqrt"), ("adc", 0.05, "sqrt"), ("topk", 0.3, None),
+    ),
+    "reduced": (
+        ("base", None, None), ("adc", 0.1, "sqrt"), ("adc", 0.2, "sqrt"), ("topk", 0.1, None), ("bottlenet", 0.1, None),
+        ("adc", 0.1, "release2026"), ("adc", 0.1, "pow_1_5_4_5"), ("randtopk", 0.1, None), ("c3sl", 8, None),
+        ("adc", 0.2, "release2026"), ("adc", 0.2, "pow_1_5_4_5"),
+    ),
+}  # fmt: skip
 FIG5, FIG6, FIG7, FIG8 = (0.05, 0.1, 0.5), (0.05, 0.1, 0.2), (0.1, 0.2), (0.01, 0.2)
 
 
@@ -28,7 +40,7 @@ class Choice:
     """What of the paper is wanted; an empty choice is all that the figure has.
 
     Attributes:
-        scale: `full` or `reduced`.
+        scale: of `SCALES`.
         datasets: of the figure's.
         models: of the figure's.
         methods: of the figure's.
@@ -52,14 +64,14 @@ def points(name: str, choice: Choice) -> list[Point]:
     """The runs behind a figure or table, in the order in which they are to be run.
 
     Args:
-        name: `fig1`, `fig3` to `fig8` or `table2`.
+        name: `rows`, `fig1`, `fig3` to `fig8` or `table2`.
         choice: what of it.
     """
     return list(dict.fromkeys(_FIGURES[name](choice)))
 
 
 def _panels(choice: Choice, datasets: Sequence[str], models: Sequence[str]) -> list[tuple[str, str]]:
-    if choice.scale == "reduced":
+    if choice.scale != "full":
         datasets, models = ("cifar100",), ("deit_tiny",)
     return list(product(choice.datasets or datasets, choice.models or models))
 
@@ -141,7 +153,22 @@ def _table2(choice: Choice) -> Iterable[Point]:
             yield from _make(choice, dataset, model, seed, "adc", FIG6, f"compressor.vector={vector}")
 
 
+def _rows(choice: Choice) -> Iterable[Point]:
+    """Those of DeiT-T on CIFAR-100 that say most, the most telling first; at the full scale all of Figure 4 follow."""
+    [(dataset, model)] = _panels(replace(choice, datasets=choice.datasets or DATASETS[:1]), (), MODELS[:1])
+    for seed in choice.seeds:
+        for method, value, rule in ROWS["medium" if choice.scale == "full" else choice.scale]:
+            if method in _methods(choice, METHODS) and (not choice.ratios or value in values(method, choice.ratios)):
+                yield Point(
+                    scale=choice.scale, dataset=dataset, model=model, method=method, value=value, rule=rule, seed=seed,
+                    options=choice.options,
+                )  # fmt: skip
+    if choice.scale == "full":
+        yield from _accuracy_over_xi(choice, DATASETS, MODELS)
+
+
 _FIGURES: dict[str, Callable[[Choice], Iterable[Point]]] = {
+    "rows": _rows,
     "fig1": lambda choice: _accuracy_over_xi(choice, DATASETS[:1], MODELS[1:]),
     "fig3": _fig3,
     "fig4": lambda choice: _accuracy_over_xi(choice, DATASETS, MODELS),

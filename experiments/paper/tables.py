@@ -1,4 +1,4 @@
-"""The paper's tables as text, and ours beside what is reported."""
+"""The paper's tables as text, ours beside what is reported."""
 
 from __future__ import annotations
 
@@ -6,18 +6,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
 
-import pandas as pd
-
 from experiments.paper.protocol import METHODS, RATIOS, RULES, VECTORS, values
 from experiments.paper.reported import reported
 from experiments.point import Point
 from experiments.results import Results
 from flsplit.ledger.prices import Tally
-
-REDUCED_NOTE = (
-    "Reduced scale (96 px, 2,500 training images, one seed): not comparable with the reported numbers in height, only "
-    "in order; which of ADC's rules the authors ran is not told by it."
-)
 
 
 def table1(scale: str) -> str:
@@ -66,80 +59,3 @@ def table2(results: Results, points: Sequence[Point]) -> str:
                 cells.append(f"{ours} ({known.iloc[0]:.4f})" if len(known) else f"{ours} (-)")
             lines.append(f"{vector:12}" + "".join(f"{cell:>18}" for cell in cells))
     return "\n".join([*lines, "Ours, mean over seeds; in brackets what the paper prints."])
-
-
-def compare(rows: pd.DataFrame, scale: str, points: Sequence[Point] | None = None) -> str:
-    """Reported, ours, difference and conditions, for every point of Figure 4 that has a row.
-
-    Args:
-        rows: results.csv.
-        scale: which of them.
-        points: only these; None for all.
-    """
-    rows = rows[rows.scale == scale]
-    if points is not None:
-        wanted = {(p.dataset, p.model, p.method, p.parameter, p.rule or "", p.seed) for p in points}
-        keys = rows[["dataset", "model", "method", "parameter", "rule", "seed"]].itertuples(index=False, name=None)
-        rows = rows[[key in wanted for key in keys]]
-    if rows.empty:
-        return f"no rows of {scale} scale yet"
-    by = ["dataset", "model", "method", "parameter", "rule"]
-    means = rows.groupby(by, sort=False).agg(
-        ours=("final_test_accuracy", "mean"), seeds=("seed", "nunique"), xi=("xi_actual", "mean"),
-        device=("device", "first"), commit=("commit", "last"),
-    )  # fmt: skip
-    head = (
-        f"{'dataset':9} {'model':10} {'method':10} {'parameter':22} {'rule':12} {'reported':>8} {'ours':>7} "
-        f"{'diff':>7} {'xi sent':>7}  conditions"
-    )
-    means["_order"] = [(_order(key[:2]), METHODS.index(key[2]), _order(key[3:4]), key[4]) for key in means.index]
-    lines = [head]
-    gaps: dict[str, dict[float, float]] = {}
-    for key, row in means.sort_values("_order").iterrows():
-        dataset, model, method, parameter, rule = key  # type: ignore[misc]
-        known = _reported(dataset, model, method, parameter)
-        difference = None if known is None else row.ours - known
-        if method == "adc" and difference is not None:
-            gaps.setdefault(rule, {})[float(parameter)] = difference
-        lines.append(
-            f"{dataset:9} {model:10} {method:10} {parameter:22} {rule:12} {_number(known):>8} {row.ours:7.4f} "
-            f"{_number(difference, '+'):>7} {row.xi:7.4f}  {scale}, {row.seeds} seed(s), {row.device}, {row.commit}"
-        )
-    lines += [REDUCED_NOTE] if scale == "reduced" else _best_rule(gaps)
-    return "\n".join(lines)
-
-
-def _order(words: Sequence[str]) -> tuple[tuple[float, str], ...]:
-    """Sorts numbers as numbers."""
-    return tuple((float(word), "") if word.replace(".", "", 1).isdigit() else (0.0, word) for word in words)
-
-
-def _best_rule(gaps: dict[str, dict[float, float]]) -> list[str]:
-    """Which rule comes nearest to the reported curve, over the ratios that all rules at hand share."""
-    if len(gaps) < 2:
-        return ["Which of ADC's rules fits best cannot be said: rows of one rule at most."]
-    shared = set.intersection(*(set(of_rule) for of_rule in gaps.values()))
-    if not shared:
-        return ["Which of ADC's rules fits best cannot be said: no ratio has rows of two rules."]
-    error = {rule: sum(abs(of_rule[ratio]) for ratio in shared) / len(shared) for rule, of_rule in gaps.items()}
-    ranked = sorted(error, key=lambda rule: error[rule])
-    ratios = ", ".join(f"{ratio:g}" for ratio in sorted(shared))
-    found = "; ".join(f"{rule} {error[rule]:.4f}" for rule in ranked)
-    return [f"Mean distance of ADC from the reported curve at {ratios}, by rule: {found}. Nearest: {ranked[0]}."]
-
-
-def _reported(dataset: str, model: str, method: str, parameter: str) -> float | None:
-    table = reported().query("figure == 'fig4'")
-    table = table[(table.dataset == dataset) & (table.model == model) & (table.method == method)]
-    if method != "base":
-        try:
-            table = table[(table.parameter.astype(float) - float(parameter)).abs() < 1e-9]
-        except ValueError:  # a row that differs from the protocol in something else as well
-            return None
-    elif parameter:
-        return None
-    return None if table.empty else float(table.test_accuracy.iloc[0])
-
-
-def _number(value: float | None, sign: str = "") -> str:
-    return "-" if value is None else format(value, f"{sign}.4f")

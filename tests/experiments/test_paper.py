@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
+from scipy.stats import kendalltau
 
 from experiments.bench.images import noise
 from experiments.paper import __main__ as paper
 from experiments.paper import tables
 from experiments.paper.clusters import rollout
+from experiments.paper.compare import compare, tau
 from experiments.paper.protocol import METHODS, RULES, Choice, points
 from experiments.paper.reported import reported
 from experiments.point import Point
@@ -172,31 +175,126 @@ def test_the_grid_is_scored_on_the_held_back_fifth(tmp_path: Path) -> None:
 
 def rows_of(*found: tuple[Point, float]) -> pd.DataFrame:
     return pd.DataFrame([
-        {
-            "scale": p.scale, "dataset": p.dataset, "model": p.model, "method": p.method, "parameter": p.parameter,
-            "rule": p.rule or "", "seed": p.seed, "final_test_accuracy": accuracy, "xi_actual": 0.1, "device": "a GPU",
-            "commit": "abc",
+        dict.fromkeys(COLUMNS, 0) | p.key | {
+            "experiment": "fig4", "rule": p.rule or "", "final_test_accuracy": accuracy, "xi_actual": 0.1,
+            "device": "a GPU", "commit": "abc",
         }
         for p, accuracy in found
     ])  # fmt: skip
 
 
-def test_comparison_with_what_is_reported() -> None:
+def test_comparison_with_what_is_published() -> None:
     ours = rows_of(
         (a_point(method="base"), 0.83), (a_point(value=0.1, rule="sqrt"), 0.76), (a_point(value=0.2, rule="sqrt"), 0.8),
         (a_point(value=0.1, rule="release2026"), 0.78), (a_point(value=0.1, rule="sqrt", seed=2), 0.77),
         (a_point(value=0.1, rule="sqrt", options=("batch_size=16",)), 0.5),
+        (a_point(value=0.1, rule="sqrt", options=("precision=bf16",)), 0.7),
     )  # fmt: skip
-    lines = tables.compare(ours, "full").splitlines()
-    [base] = [line for line in lines if " base " in line]
-    assert "0.8253  0.8300 +0.0047" in base and "1 seed(s), a GPU, abc" in base
-    [adc] = [line for line in lines if " 0.1  " in line and "sqrt" in line]
-    assert "0.7716  0.7650 -0.0066" in adc and "2 seed(s)" in adc
+    lines = compare(ours, "full").splitlines()
+    [base] = [line for line in lines if " base   " in line]
+    assert base.split()[3:9] == ["82.53", "83.00", "-", "+0.47", "yes", "+0.00"]
+    assert base.endswith("full, 1 seed, fp32, a GPU, abc")
+    [adc] = [line for line in lines if " 0.1  " in line and "sqrt" in line and "fp32" in line]
+    # Half of Student's interval for two values is 12.706 times half their distance; `base` has one of the two seeds.
+    assert adc.split()[5:12] == ["77.16", "76.50", "6.35", "-0.66", "yes", "-5.37", "-7.00"]
+    assert "2 seeds" in adc
     [other] = [line for line in lines if "batch_size=16" in line]
-    assert " -  0.5000 " in other  # the paper has no such point
-    assert lines[-1].endswith("at 0.1, by rule: sqrt 0.0066; release2026 0.0084. Nearest: sqrt.")
-    assert "no rows of reduced scale yet" in tables.compare(ours, "reduced")
-    assert "cannot be said" in tables.compare(ours[:3], "full")
+    assert other.split()[6:10] == ["-", "50.00", "-", "-"]  # the paper has no such point
+    [half] = [line for line in lines if "bf16" in line]
+    assert half.split()[6:12] == ["70.00", "-", "-7.16", "no", "-5.37", "-"]  # and no `base` in bf16 to set it against
+    [fits] = [line for line in lines if line.startswith("Mean distance")]
+    assert fits.endswith("deit_tiny, fp32, points, at 0.1, by rule: sqrt 0.66; release2026 0.84. Nearest: sqrt.")
+    assert "no rows of reduced scale yet" in compare(ours, "reduced")
+    assert "cannot be said" in compare(ours[:3], "full")
+
+
+def test_at_a_smaller_scale_the_order_and_what_is_lost_are_compared() -> None:
+    def at(method: str, value: float | None, accuracy: float, **more: object) -> tuple[Point, float]:
+        return a_point(method=method, value=value, scale="medium", **more), accuracy
+
+    ours = rows_of(
+        at("base", None, 0.6), at("adc", 0.1, 0.5, rule="sqrt"), at("adc", 0.1, 0.3, rule="release2026"),
+        at("topk", 0.1, 0.4), at("c3sl", 8, 0.45), at("adc", 0.3, 0.55, rule="sqrt"), at("topk", 0.3, 0.5),
+    )  # fmt: skip
+    text = compare(ours, "medium")
+    [row] = [line for line in text.splitlines() if "sqrt" in line and " 0.1 " in line and "Kendall" not in line]
+    assert row.split()[5:12] == ["77.16", "50.00", "-", "-", "-", "-5.37", "-10.00"]
+    # adc > topk > c3sl is published: of three pairs at 0.1 one is the other way round, and the one at 0.3 agrees.
+    assert "ADC by sqrt: Kendall's tau with the published order +0.50 over 4 pairs" in text
+    assert "0.1: adc > c3sl > topk; 0.3: adc > topk" in text
+    assert "ADC by release2026: Kendall's tau with the published order -1.00 over 3 pairs" in text
+    assert "10,000 training images, so not to be compared in height" in text and "Nearest" not in text
+
+
+@pytest.mark.parametrize("length", [2, 5, 9])
+def test_tau_is_that_of_scipy(length: int) -> None:
+    generator = torch.Generator().manual_seed(length)
+    one, other = (torch.randperm(length, generator=generator).tolist() for _ in range(2))
+    assert tau(one, other) == pytest.approx(kendalltau(one, other).statistic)
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        (lambda rows: pd.concat([rows, rows.tail(1)]), "lines 4 and 5 are of the same run; remove one of them"),
+        (lambda rows: pd.concat([rows, rows.head(1)]), "lines 2 and 5 are of the same run; remove one of them"),
+        (lambda rows: rows.drop(columns="seed"), "the column seed is missing; the columns are experiment, scale,"),
+        (
+            lambda rows: rows.assign(final_test_accuracy=[0.5, 51, 0.5]),
+            "line 3: final_test_accuracy must be a fraction between 0 and 1, got 51",
+        ),
+        (lambda rows: rows.assign(samples=["a", 1, 2]), "line 2: samples must be a number, got a"),
+        (lambda rows: rows.assign(seed=[1, None, 2]), "line 3: seed must be a number, got nan"),
+    ],
+)
+def test_a_table_that_was_edited_by_hand_is_one_line(
+    change: Callable[[pd.DataFrame], pd.DataFrame], line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = rows_of(
+        (a_point(method="base"), 0.8), (a_point(value=0.1, rule="sqrt"), 0.7),
+        (a_point(value=0.1, rule="sqrt", seed=2), 0.7),
+    )  # fmt: skip
+    change(rows).to_csv(tmp_path / "results.csv", index=False)
+    assert paper.main(["compare", "--results", str(tmp_path)]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"experiments.paper: {tmp_path / 'results.csv'}") and said.count("\n") == 1
+    assert line in said
+
+
+def test_what_is_no_table_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for content in (b"", b"\xff\xfe\x00", b'a,b\n1,2,3\n"'):
+        (tmp_path / "results.csv").write_bytes(content)
+        assert paper.main(["compare", "--results", str(tmp_path)]) == 2
+        said = capsys.readouterr().err
+        assert said.startswith("experiments.paper: ") and said.count("\n") == 1
+
+
+def test_every_committed_table_can_be_read() -> None:
+    for folder in ("paper", "study"):
+        assert len(Results(Path(paper.__file__).parents[1] / folder).table()) > 10
+
+
+def test_what_changes_numbers_is_not_of_the_machine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folders = ["--results", str(tmp_path), "--runs", str(tmp_path / "runs")]
+    assert paper.main(["fig4", "--machine", "precision=bf16", *folders]) == 2
+    assert "precision may change the numbers, so it is part of the row: give it with --set" in capsys.readouterr().err
+
+
+def test_precision_is_a_column_of_its_own() -> None:
+    plain, half = a_point(method="base"), a_point(method="base", options=("precision=bf16",))
+    assert (plain.precision, half.precision) == ("fp32", "bf16") and plain.parameter == half.parameter == ""
+    assert plain.slug == "full-cifar100-deit_tiny-base-s1" and half.slug == "full-cifar100-deit_tiny-base-bf16-s1"
+    assert "precision=bf16" in half.overrides(data=None, weights=None)
+    assert a_point(method="base", scale="study-cpu").slug == "study-cpu-cifar100-deit_tiny-base-s1"
+
+
+@pytest.mark.parametrize(("scale", "count"), [("medium", 13), ("reduced", 11), ("full", 138)])
+def test_the_rows_of_a_scale_come_in_their_order(scale: str, count: int) -> None:
+    found = points("rows", Choice(scale=scale, seeds=(1,)))
+    assert len(found) == count and found[0].method == "base"
+    assert (found[1].method, found[1].value, found[1].rule) == ("adc", 0.1, "sqrt")
+    choice = Choice(scale=scale, seeds=(1,), methods=("topk",), ratios=(0.1,))
+    assert {(p.method, p.value) for p in points("rows", choice)} == {("topk", 0.1)}
 
 
 def test_table1_has_every_method_and_the_ratios_of_the_paper() -> None:
@@ -253,6 +351,7 @@ def test_a_comparison_without_a_scale_shows_what_is_there(tmp_path: Path, capsys
     assert compared() == compared("--scale", "full") == "no rows of full scale yet"
     rows = rows_of((a_point(method="base", scale="reduced"), 0.4), (a_point(value=0.1, rule="sqrt"), 0.76))
     rows[rows.scale == "reduced"].to_csv(tmp_path / "results.csv", index=False)
-    assert compared() == compared("--scale", "reduced") and " 0.4000 " in compared()
+    assert compared() == compared("--scale", "reduced") and " 40.00 " in compared()
     rows.to_csv(tmp_path / "results.csv", index=False)
     assert compared() == "\n\n".join(compared("--scale", scale) for scale in ("full", "reduced"))
+    assert compared("--scale", "medium") == "no rows of medium scale yet"
