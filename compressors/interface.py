@@ -40,17 +40,20 @@ class Floats:
 
     Attributes:
         shape: of the tensor.
-        bits: of each value on its way: 32, or 16, which rounds it to half precision where it crosses.
+        bits: of each value on its way: 32, 16, which rounds it to half precision where it crosses, or 0: zeros, which
+            are not sent. They hold a place for a gradient that comes back.
         back: of each value's gradient on its way back: 32, 16, or 0 where none comes (a range, a scale).
+        protected: whether a channel leaves the values alone: what others cannot be read without (a range, a scale).
     """
 
     shape: tuple[int, ...]
     bits: int = FLOAT_BITS
     back: int = FLOAT_BITS
+    protected: bool = False
 
     def __post_init__(self) -> None:
-        if self.bits not in (16, 32) or self.back not in (0, 16, 32):
-            raise ValueError(f"floats have 32 or 16 bits, and 32, 16 or 0 back; integers have any number: got {self}")
+        if self.bits not in (0, 16, 32) or self.back not in (0, 16, 32):
+            raise ValueError(f"floats have 32, 16 or 0 bits each way; integers have any number: got {self}")
 
     @property
     def size(self) -> int:
@@ -66,11 +69,13 @@ class Integers:
         shape: of the tensor.
         bits: of each value, 0 to 63; every value is below 2^bits.
         below: what every value is below where that is less than 2^bits; None where all values of these bits can be.
+        protected: whether a channel leaves the values alone (indices, labels); not so the codes of a quantiser.
     """
 
     shape: tuple[int, ...]
     bits: int
     below: int | None = None
+    protected: bool = True
 
     def __post_init__(self) -> None:
         if not 0 <= self.bits <= 63:

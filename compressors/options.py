@@ -9,7 +9,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 _WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a string", NoneType: "null"}
 
 
-def fraction(option: str, value: float, *, zero: bool = False, one: bool = True) -> float:
+def fraction(option: str, value: float, *, zero: bool = False, one: bool = True, group: str = "compressor") -> float:
     """Return `value` if it lies between 0 and 1; `zero` and `one` say which ends belong to the range.
 
     Raises:
@@ -18,10 +18,10 @@ def fraction(option: str, value: float, *, zero: bool = False, one: bool = True)
     if 0 < value < 1 or (zero and value == 0) or (one and value == 1):
         return value
     bounds = f"{'[' if zero else '('}0, 1{']' if one else ')'}"
-    raise ValueError(f"compressor.{option} must be in {bounds}, got {value}")
+    raise ValueError(f"{group}.{option} must be in {bounds}, got {value}")
 
 
-def choice(option: str, value: str, choices: Collection[str]) -> str:
+def choice(option: str, value: str, choices: Collection[str], *, group: str = "compressor") -> str:
     """Return `value` if it is one of `choices`.
 
     Raises:
@@ -29,7 +29,7 @@ def choice(option: str, value: str, choices: Collection[str]) -> str:
     """
     if value in choices:
         return value
-    raise ValueError(f"compressor.{option} must be one of {', '.join(choices)}, got {value!r}")
+    raise ValueError(f"{group}.{option} must be one of {', '.join(choices)}, got {value!r}")
 
 
 def nearest(word: str, words: Collection[str]) -> str:

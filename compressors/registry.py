@@ -12,8 +12,8 @@ _COMPRESSORS: Plugins[Compressor] = Plugins(
 )  # fmt: skip
 available = _COMPRESSORS.available
 _STAGES: dict[str, Plugins[Stage]] = {
-    "quantizer": Plugins("quantizer", "compressors.quantizers", Stage),
-    "channel": Plugins("channel", "compressors.channels", Stage),
+    "quantizer": Plugins("quantizer", "compressors.quantizers", Stage, helpers=("cast", "interface")),
+    "channel": Plugins("channel", "compressors.channels", Stage, helpers=("analogue", "interface", "packets")),
 }
 STAGES = tuple(_STAGES)  # behind the compressor, in the order in which a message leaves
 

@@ -29,6 +29,10 @@ class Stage(ABC):
         name: last part of the module that defines the class.
         ways: on which messages it acts: `up` (activations), `down` (gradients), both, or none of them.
         trained: whether gradients go through it.
+        at_eval: whether models are evaluated through it as well, in columns of their own.
+        coherence: steps for which something random stays as it is (fading); None for nothing. With it, `send` and
+            `receive` also get `block`, a generator that is the same for so many steps of a client's round.
+        resends: whether it sends some bits more than once, as `resent` tells.
         client_half: parameters that are trained, travel and are averaged with the client-side model (`trained`), and
             buffers: state that stays with its client from step to step and from round to round.
         server_half: parameters and buffers that live with the server-side model.
@@ -37,6 +41,9 @@ class Stage(ABC):
     name: ClassVar[str]
     trained: ClassVar[bool] = False
     ways: tuple[Way, ...] = ("up", "down")
+    at_eval: bool = False
+    coherence: int | None = None
+    resends: bool = False
     client_half: nn.Module | None = None
     server_half: nn.Module | None = None
 
@@ -67,6 +74,16 @@ class Stage(ABC):
         of the fields that went into the first stage that they pass by.
         """
         return layout
+
+    def resent(self, layout: Layout, *, way: Way, generator: torch.Generator) -> int:
+        """Bits that are sent beyond `layout`, which is what leaves this stage, with `resends`.
+
+        Args:
+            layout: what `fields` has returned.
+            way: up or down.
+            generator: of this message; another one than `send` and `receive` have had.
+        """
+        return 0
 
     def nominal(self, way: Way) -> float:
         """Factor on the compressor's nominal price (the paper's Table 1): bits per value over 32."""

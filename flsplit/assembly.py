@@ -29,12 +29,13 @@ from flsplit.ledger.moves import ModelSize, Moves
 from flsplit.ledger.prices import PriceList, Tally, base_layout
 from flsplit.split.families import ClientModel, ServerModel, weights
 from flsplit.split.host import ServerHost
+from flsplit.split.messages import Uplink
 from flsplit.split.model import build, cut, family_of
 from flsplit.split.precision import autocast
 from flsplit.split.side import Side, SideState
 from flsplit.split.stacked.host import StackedHost
 from flsplit.split.stacked.stack import Stack
-from flsplit.split.stages import Stages
+from flsplit.split.stages import Route, Stages
 from flsplit.split.tuning import interface as tuning
 from flsplit.streams import derived_seed, torch_stream
 from flsplit.typed import read
@@ -161,6 +162,15 @@ class Assembly:
             return stages, PriceList(stages, split=self.plan.split)
 
         return make
+
+    def route(self, client: int, shape: BatchShape) -> Route:
+        """Layouts of a client's messages."""
+        return self._at_ratio(self.profile(client).ratio)[0].route(shape)
+
+    def resent(self, client: int, uplink: Uplink) -> int:
+        """Bits of a client's step that a channel has lost and sent again, both ways."""
+        key = client, uplink.round, uplink.step
+        return self._at_ratio(self.profile(client).ratio)[0].resent(uplink.shape, key=key) if self.plan.split else 0
 
     def batches(self, client: int, round: int, steps: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """The first `steps` batches of a client's round; see `Pipeline.train_batches`."""
@@ -292,7 +302,7 @@ class Assembly:
         """New instances of what a batch goes through between the sides, at a client's own ratio, or that of all.
 
         Raises:
-            UserError: if a stage cannot work with what the model sends.
+            UserError: if a stage cannot work with what reaches it.
         """
         tokens, width = self.activations
         seed, shape = self.config.seed, self._shape(self.config.batch_size)
@@ -310,6 +320,8 @@ class Assembly:
         stages = Stages(compressor, behind, draw=partial(torch_stream, seed, "stage"))
         trained = chain.from_iterable(module.parameters() for module in (self.parts[0], *stages.halves("client")))
         stages.answers = any(parameter.requires_grad for parameter in trained)
+        with options_of_the_user():
+            stages.route(shape)
         return stages
 
 

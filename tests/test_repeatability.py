@@ -46,6 +46,22 @@ STRATEGIES = (
     ["strategy=splitfed_v1", "strategy.max_update_norm=0.5"], ["strategy=fedavg"],
 )  # fmt: skip
 BOTH_PLACEMENTS = ("strategy=splitfed_v1", "strategy=splitfed_v3")
+QUANTIZERS = (
+    [], [], [], ["quantizer=bf16"], ["quantizer=uniform", "quantizer.rounding=stochastic"],
+    ["quantizer=uniform", "quantizer.bits=4", "quantizer.down=false", "quantizer.at_eval=true"],
+)  # fmt: skip
+CHANNELS = (
+    [], ["channel=erasure", "channel.retransmit=true", "channel.loss=0.2", "channel.packet_bytes=99"],
+    ["channel=erasure", "channel.loss=0.2", "channel.burst=2", "channel.fill=last"],
+)  # fmt: skip
+FLIPS = [  # of numbers other than codes, they would soon make infinities
+    "channel=bitflip", "channel.ebn0_db=[5,9]", "channel.fading=rayleigh", "channel.coherence=2",
+    "channel.at_eval=true",
+]  # fmt: skip
+ANALOGUE = (
+    ["channel=awgn", "channel.snr_db=[0,9]", "channel.at_eval=true"],
+    ["channel=rayleigh", "channel.coherence=3"],
+)
 FAULTS = ([], [], ["faults.nan=0.2"], ["faults.dropout=0.2", "faults.flip=0.3"], ["faults.crash=0.2"])
 
 
@@ -62,6 +78,9 @@ def drawn(number: int) -> tuple[list[str], list[str]]:
         *(draw.choice(COMPRESSORS) if strategy != ["strategy=fedavg"] else []), *draw.choice(FAULTS),
         *draw.choice(([], ["local_steps=2"])),
     ]  # fmt: skip
+    quantizer = draw.choice(QUANTIZERS)
+    others = {(): ANALOGUE, ("quantizer=bf16",): ()}.get(tuple(quantizer), (FLIPS,))
+    keys += [*quantizer, *draw.choice((*CHANNELS, *others))]
     other = [f"strategy.placement={draw.choice(['central', 'replica'])}"] if strategy[0] in BOTH_PLACEMENTS else []
     return keys, other
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
 
-from compressors import Payload
+from compressors import Layout, Payload
 from flsplit.config.faults import FaultsConfig, injected
 from flsplit.split.messages import Uplink
 from flsplit.streams import numpy_stream
@@ -46,8 +47,12 @@ class Faults:
         if "straggle" in self.names:
             time.sleep(self.seconds)
 
-    def on_way(self, uplink: Uplink) -> Uplink:
+    def on_way(self, uplink: Uplink, layout: Callable[[], Layout]) -> Uplink:
         """What arrives of an uplink.
+
+        Args:
+            uplink: as it is sent.
+            layout: of its payload.
 
         Raises:
             ClientFailed: if the client crashes before it is sent.
@@ -56,9 +61,9 @@ class Faults:
             raise ClientFailed(f"it has crashed in step {self.step + 1} (faults.crash)")
         payload = uplink.payload
         if "nan" in self.names and uplink.step >= self.step:
-            payload = replace(payload, floats=tuple(torch.full_like(t, torch.nan) for t in payload.floats))
+            payload = _spoilt(payload, layout())
         if "flip" in self.names and uplink.step == self.step:
-            payload = _flipped(payload, self.draw)
+            payload = _flipped(payload, layout(), self.draw)
         return uplink if payload is uplink.payload else replace(uplink, payload=payload)
 
 
@@ -81,14 +86,38 @@ def drawn(config: FaultsConfig, seed: int, *, client: int, round: int, attempt: 
     return Faults(names=names, step=step, draw=draw, seconds=config.straggle_seconds)
 
 
-def _flipped(payload: Payload, draw: int) -> Payload:
-    """`payload` with one bit of one of its floats turned over, as it lies in memory."""
-    values = [t.clone() for t in payload.floats]
-    at = draw % sum(t.numel() for t in values)
-    for t in values:
-        if at < t.numel():
-            words = t.view(_WORDS[t.dtype]).view(-1)
-            words[at] ^= 1 << ((draw >> 40) % (8 * t.element_size() - 1))
+def _spoilt(payload: Payload, layout: Layout) -> Payload:
+    """`payload` with NaN in the place of its floats; without floats, with codes that are NaN: ones throughout."""
+    fields, codes = _floats(layout), _codes(layout)
+    floats = [torch.full_like(t, torch.nan) if at in fields else t for at, t in enumerate(payload.floats)]
+    integers = list(payload.integers)
+    for at in codes if not fields else ():
+        integers[at] = torch.full_like(integers[at], 2 ** layout.integers[at].bits - 1)
+    return replace(payload, floats=tuple(floats), integers=tuple(integers))
+
+
+def _flipped(payload: Payload, layout: Layout, draw: int) -> Payload:
+    """`payload` with one bit of one of its floats turned over, as it lies in memory; without floats, of its codes."""
+    fields, codes = _floats(layout), _codes(layout)
+    floats, integers = list(payload.floats), list(payload.integers)
+    values, places = (floats, fields) if fields else (integers, codes)
+    at = draw % max(1, sum(values[place].numel() for place in places))
+    for place in places:
+        if at < values[place].numel():
+            values[place] = values[place].clone()
+            words = values[place].view(_WORDS[values[place].dtype]).view(-1)
+            bits = 8 * values[place].element_size() - 1 if fields else layout.integers[place].bits
+            words[at] ^= 1 << ((draw >> 40) % bits)
             break
-        at -= t.numel()
-    return replace(payload, floats=tuple(values))
+        at -= values[place].numel()
+    return replace(payload, floats=tuple(floats), integers=tuple(integers))
+
+
+def _floats(layout: Layout) -> list[int]:
+    """Which fields of floats are sent."""
+    return [at for at, field in enumerate(layout.floats) if field.bits]
+
+
+def _codes(layout: Layout) -> list[int]:
+    """Which fields of integers stand for values."""
+    return [at for at, field in enumerate(layout.integers) if not field.protected]

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from compressors import Layout
 from flsplit.assembly import Assembly
 from flsplit.client.faults import ClientFailed, Faults, drawn
 from flsplit.errors import explained, is_fatal
@@ -103,6 +104,7 @@ class LocalRun:
     def count(self, uplink: Uplink) -> None:
         """Enter a step into the account, and tell how far the client is."""
         self.tally += self._of.assembly.price(self.client, uplink.shape)
+        self.tally.retransmitted_bits += self._of.assembly.resent(self.client, uplink)
         self._of.hub.report(self.client, self.tally, self._of.link)
 
     def fail(self, error: BaseException) -> None:
@@ -141,7 +143,11 @@ class LocalRun:
         floats = () if uplink is None else uplink.payload.floats
         if not all(is_finite(t) for t in floats if t.device.type == "cpu"):
             raise ClientFailed(f"its smashed activations are not finite after {self.tally.steps} steps")
-        self.uplink = None if uplink is None else self._faults.on_way(uplink)
+        self.uplink = None if uplink is None else self._faults.on_way(uplink, partial(self._layout, uplink))
+
+    def _layout(self, uplink: Uplink) -> Layout:
+        """Of an uplink's payload."""
+        return self._of.assembly.route(self.client, uplink.shape).up[-1]
 
     def _load(self, model: str) -> None:
         kept = {field: vectors.read(file) for field, file in self._task.kept.get(self.client, {}).items()}

@@ -25,6 +25,8 @@ from flsplit.split.stages import Stages
 from flsplit.split.tuning import interface as tuning
 from flsplit.typed import nearest, read, shown
 
+LINK = "link_"  # before the columns of an evaluation through quantiser and channel (`at_eval`)
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
@@ -150,7 +152,10 @@ class Config:
     def metric_columns(self, classes: Sequence[str]) -> dict[str, bool]:
         """Columns of the metrics, and whether higher is better in each."""
         found = self.metric_instances(classes)
-        return {name: metric.higher_is_better for metric in found for name in metric.columns}
+        columns = {name: metric.higher_is_better for metric in found for name in metric.columns}
+        if not any(stage.at_eval and stage.ways for stage in self.stage_instances()):
+            return columns
+        return {**columns, **{f"{LINK}{name}": higher for name, higher in columns.items()}, f"{LINK}loss": False}
 
     def to_yaml(self, out: Path) -> str:
         """The text of `config.yaml` in the run's folder; it says nothing of how this start of the run was asked for."""

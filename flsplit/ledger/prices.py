@@ -21,7 +21,10 @@ def base_layout(shape: BatchShape) -> Layout:
 
 @dataclass(kw_only=True)
 class Tally:
-    """Sums over training steps. Bits and bytes are exact integers; `loss` is the sum of the steps' losses."""
+    """Sums over training steps. Bits and bytes are exact integers; `loss` is the sum of the steps' losses.
+
+    What a channel has lost and sent again (`retransmitted_bits`, both ways) is in none of the other sums.
+    """
 
     samples: int = 0
     steps: int = 0
@@ -30,6 +33,7 @@ class Tally:
     downlink_bits: int = 0
     nominal_bits: int = 0
     wire_bytes: int = 0
+    retransmitted_bits: int = 0
     base_uplink_bits: int = 0
     base_downlink_bits: int = 0
 

@@ -263,7 +263,8 @@ class Server:
             "test_loss": score.loss if score else None, **_columns(score),
             "uplink_bits": tally.uplink_bits, "downlink_bits": tally.downlink_bits,
             "nominal_bits": tally.nominal_bits, "wire_bytes": tally.wire_bytes, "sync_bits": totals.sync_bits,
-            "xi": tally.xi, "seconds": seconds, "simulated_seconds": fed.now,
+            "retransmitted_bits": tally.retransmitted_bits, "xi": tally.xi, "seconds": seconds,
+            "simulated_seconds": fed.now,
         }  # fmt: skip
         self._recorder.add(row, [self._client_row(number, report, own) for report in reports])
         self._unsaved = State(
@@ -310,7 +311,8 @@ class Server:
             "round": number, "client": report.client, "samples": tally.samples,
             "train_loss": None if failed else report.tally.mean_loss, **_columns(own.get(report.client)),
             "uplink_bits": tally.uplink_bits, "downlink_bits": tally.downlink_bits,
-            "sync_bits": fed.sync_bits[report.client] + fed.spent_sync_bits.get(report.client, 0), "failed": failed,
+            "sync_bits": fed.sync_bits[report.client] + fed.spent_sync_bits.get(report.client, 0),
+            "retransmitted_bits": tally.retransmitted_bits, "failed": failed,
             "reason": report.error, "injected": ",".join(befell) or None,
         }  # fmt: skip
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from flsplit.assembly import Assembly
+from flsplit.config.schema import LINK
 from flsplit.data import Table
 from flsplit.split.side import SideState
 from flsplit.split.trainer import shape_of
@@ -38,13 +40,22 @@ def mean(scores: Sequence[Score]) -> Score:
 
 
 class Evaluator:
-    """Evaluates models of one experiment; compression is off unless the compressor says `at_eval`."""
+    """Evaluates models of one experiment; compression is off unless the compressor says `at_eval`.
+
+    Where a quantiser or a channel says so, they are evaluated once more through it: the columns `link_...`. Its random
+    numbers are the same at every evaluation.
+    """
 
     def __init__(self, assembly: Assembly) -> None:
         self._assembly = assembly
         self.client, self.server = assembly.client_side(), assembly.server_side()
-        self._metrics = assembly.config.metric_instances(assembly.dataset.classes)
         self._compress = self.client.stages.compressor.at_eval
+        sides = self.client.stages.for_evaluation(), self.server.stages.for_evaluation()
+        self._link = sides if sides[0].behind else None
+        self._metrics = {
+            prefix: assembly.config.metric_instances(assembly.dataset.classes)
+            for prefix in ("", *([LINK] if self._link else []))
+        }
 
     @torch.no_grad()
     def score(
@@ -58,24 +69,27 @@ class Evaluator:
         for side, state in zip((self.client, self.server), models):
             side.load(replace(state, moments=None))
             side.modules.eval()
-        loss = torch.zeros((), dtype=torch.float64, device=self._assembly.device)
+        zero = torch.zeros((), dtype=torch.float64, device=self._assembly.device)
+        losses = dict.fromkeys(self._metrics, zero)
         samples = 0
-        for metric in self._metrics:
+        for metric in chain.from_iterable(self._metrics.values()):
             metric.reset()
-        for images, labels in self._batches(table, indices):
-            logits = self._logits(images, labels).float()
-            loss += F.cross_entropy(logits, labels, reduction="sum").double()
+        for number, (images, labels) in enumerate(self._batches(table, indices)):
+            for prefix, logits in self._logits(images, labels, number).items():
+                losses[prefix] = losses[prefix] + F.cross_entropy(logits, labels, reduction="sum").double()
+                for metric in self._metrics[prefix]:
+                    metric.update(logits, labels)
             samples += len(labels)
-            for metric in self._metrics:
-                metric.update(logits, labels)
         if not samples:
             return None
         found = {
-            name: value
-            for metric in self._metrics
+            f"{prefix}{name}": value
+            for prefix, metrics in self._metrics.items()
+            for metric in metrics
             for name, value in zip(metric.columns, metric.compute(), strict=True)
         }
-        return Score(float(loss) / samples, found)
+        of_link = {f"{LINK}loss": float(losses[LINK]) / samples} if self._link else {}
+        return Score(float(losses[""]) / samples, {**found, **of_link})
 
     def _batches(self, table: Table, indices: np.ndarray | None) -> Iterator[tuple[Tensor, Tensor]]:
         """Large batches; where compression is on, batches of the training size in whole groups."""
@@ -90,13 +104,24 @@ class Evaluator:
                 if len(labels[part]):
                     yield images[part], labels[part]
 
-    def _logits(self, images: Tensor, labels: Tensor) -> Tensor:
+    def _logits(self, images: Tensor, labels: Tensor, number: int) -> dict[str, Tensor]:
+        """Of one batch, by the prefix of their columns: as models are evaluated, and through the link."""
+        stream = self._assembly.stream(-1, 0)
         with self._assembly.autocast():
             z, scores = self.client.model(images)
-            if not self._compress:
-                return self.server.model(z)
-            stream = self._assembly.stream(-1, 0)(0)
-            payload = self.client.stages.compressor.compress(z, labels, scores, generator=stream)
             shape = shape_of(z, self._assembly.classes)
-            received, _ = self.server.stages.compressor.decompress(payload, shape)
-            return self.server.stages.compressor.expand(self.server.model(received), payload)
+            found = {}
+            if self._compress:
+                payload = self.client.stages.compressor.compress(z, labels, scores, generator=stream(0))
+                received, _ = self.server.stages.compressor.decompress(payload, shape)
+                found[""] = self.server.stages.compressor.expand(self.server.model(received), payload)
+            else:
+                found[""] = self.server.model(z)
+            if self._link is not None:
+                key, (client, server) = (-1, 0, number), self._link
+                sent = client.compress(z, labels, scores, shape, generator=stream(0), key=key)
+                uplink = client.uplink(sent, shape, key=key)
+                payload = server.received(uplink, self._assembly.device)
+                received, _ = server.decompress(payload, uplink)
+                found[LINK] = server.compressor.expand(self.server.model(received), payload)
+        return {prefix: logits.float() for prefix, logits in found.items()}

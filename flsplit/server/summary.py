@@ -54,6 +54,7 @@ def finish(plan: Plan, metrics: Mapping[str, bool], out: Path, server: Server, r
         "downlink_bits": tally.downlink_bits,
         "wire_bytes": tally.wire_bytes,
         "sync_bits": totals.sync_bits,
+        "retransmitted_bits": tally.retransmitted_bits,
         "seconds": totals.seconds,
         "samples_per_second": tally.samples / totals.training_seconds if totals.training_seconds else None,
         "peak_rss_mb": peak_megabytes(),

@@ -2,8 +2,8 @@
 
 Wire format, little-endian. Every message: `b"FLS"`, kind (`u8`: 1 up, 2 down), then
 - client `u32`, B, N, D, L `u32` each, number of float fields `u8`, number of integer fields `u8`, labels among them;
-- per float field: number of dimensions `u8` (plus 128 where values take 16 bits), each dimension `u32`; per integer
-  field: count `u32`, bits `u8` (plus 128 for the labels, which come first);
+- per float field: number of dimensions `u8` (plus 128 where values take 16 bits, 64 where they take none and are
+  zeros), each dimension `u32`; per integer field: count `u32`, bits `u8` (plus 128 for the labels, which come first);
 - the float fields as fp32 or fp16, then the integer fields, each packed at its bits, lowest bit first, padded to a
   byte with zeros.
 The header therefore takes `header_bytes(layout)` bytes, and each integer field less than one byte of padding; the rest
@@ -26,7 +26,9 @@ from flsplit.split.messages import Downlink, Uplink
 _FIXED = struct.Struct("<3sB5I2B")
 _MAGIC = b"FLS"
 _UP, _DOWN = 1, 2
-_FLAG = 128  # of a half-precision field, and of the labels
+_FLAG = 128  # of the labels
+_FLAGS = {32: 0, 16: 128, 0: 64}  # of a field of floats, by the bits of its values
+_BITS = {flag: bits for bits, flag in _FLAGS.items()}
 _DTYPES = {32: "<f4", 16: "<f2"}
 _MOST_DIMENSIONS = 32
 _MOST_VALUES = 1 << 60  # of a tensor, and where one dimension is 0, of the others: PyTorch multiplies them
@@ -76,10 +78,14 @@ def _packed(message: Uplink | Downlink, layout: Layout) -> bytes:
         )
     ]  # fmt: skip
     for of_floats, t in zip(layout.floats, floats, strict=True):
-        parts.append(struct.pack(f"<B{t.ndim}I", t.ndim + (_FLAG if of_floats.bits == 16 else 0), *t.shape))
+        if t.ndim > _MOST_DIMENSIONS:
+            raise ValueError(f"a field of floats has at most {_MOST_DIMENSIONS} dimensions, got {t.ndim}")
+        parts.append(struct.pack(f"<B{t.ndim}I", t.ndim + _FLAGS[of_floats.bits], *t.shape))
     for field in fields:
         parts.append(struct.pack("<IB", math.prod(field.shape), field.bits + (_FLAG if field is layout.labels else 0)))
     for of_floats, t in zip(layout.floats, floats, strict=True):
+        if of_floats.bits == 0:
+            continue
         array = t.detach().float().cpu().contiguous().numpy()
         parts.append(array.astype(_DTYPES[of_floats.bits], copy=False).tobytes())
     parts += [_pack_integers(t, field) for t, field in zip(integers, fields, strict=True)]
@@ -110,6 +116,9 @@ def unpack(data: bytes, *, layout: Layout | None = None, shape: BatchShape | Non
         raise ValueError("not a whole flsplit message: its length is not what its header says")
     floats = []
     for field in header.floats:
+        if field.bits == 0:  # however many it speaks of, they take one number
+            floats.append(torch.zeros(()).expand(field.shape))
+            continue
         values = np.frombuffer(data, _DTYPES[field.bits], field.count, at).astype("<f4").reshape(field.shape)
         floats.append(torch.from_numpy(values))
         at += field.nbytes
@@ -167,8 +176,10 @@ def _read_header(data: memoryview) -> tuple[_Header, int]:
         at = _FIXED.size
         floats, integers, labelled = [], [], False
         for _ in range(n_floats):
-            dimensions, half = data[at] % _FLAG, data[at] >= _FLAG
-            floats.append(_Field(struct.unpack_from(f"<{dimensions}I", data, at + 1), 16 if half else 32))
+            dimensions, flags = data[at] & 63, data[at] & 192
+            if flags not in _BITS:
+                raise ValueError("not a flsplit message: a field of floats takes 32 bits, 16 or none")
+            floats.append(_Field(struct.unpack_from(f"<{dimensions}I", data, at + 1), _BITS[flags]))
             at += 1 + 4 * dimensions
         for number in range(n_integers):
             count, flagged = struct.unpack_from("<IB", data, at)

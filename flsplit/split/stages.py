@@ -13,7 +13,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor, nn
 
-from compressors import BatchShape, Compressor, Layout, Payload, Stage, Way
+from compressors import BatchShape, Compressor, Layout, Payload, Stage, Way, build
 from flsplit.split.messages import Downlink, Uplink
 
 Key = tuple[int, int, int]  # client, round, step
@@ -74,17 +74,26 @@ class Stages:
         found = [getattr(stage, f"{side}_half") for stage in self.passed]
         return [half for half in found if half is not None]
 
+    @property
+    def behind(self) -> list[Stage]:
+        """The stages behind the compressor, in the order in which a message leaves."""
+        return [*self.trained, *self.passed]
+
+    def for_evaluation(self) -> Stages:
+        """What models are evaluated through besides: stages and compressor that say `at_eval`."""
+        compressor = self.compressor if self.compressor.at_eval else build("base")
+        return Stages(compressor, [stage for stage in self.behind if stage.at_eval], draw=self._draw)
+
     def with_compressor(self, compressor: Compressor) -> Stages:
         """The same stages behind another compressor, which the caller keeps."""
         if id(compressor) not in self._others:
-            behind = [*self.trained, *self.passed]
-            self._others[id(compressor)] = Stages(compressor, behind, draw=self._draw, answers=self.answers)
+            self._others[id(compressor)] = Stages(compressor, self.behind, draw=self._draw, answers=self.answers)
         return self._others[id(compressor)]
 
     def nominal(self, shape: BatchShape) -> tuple[float, float]:
         """Nominal ratios up and down: the compressor's (Table 1), times the factors of the stages."""
         up, down = self.compressor.nominal_ratios(shape)
-        for stage in (*self.trained, *self.passed):
+        for stage in self.behind:
             up *= stage.nominal("up") if "up" in stage.ways else 1.0
             down *= stage.nominal("down") if "down" in stage.ways else 1.0
         return up, down if self.answers else 0.0
@@ -157,15 +166,24 @@ class Stages:
         floats = [t for t, answered in zip(payload.floats, route.answered, strict=True) if answered]
         return ((t, g.to(t.device, t.dtype)) for t, g in zip(floats, arrived.floats, strict=True))
 
+    def resent(self, shape: BatchShape, *, key: Key) -> int:
+        """Bits of a step that stages send again beyond its price, both ways; 0 but for a link that loses packets."""
+        route, bits = self.route(shape), 0
+        for way, layouts in (("up", route.up[len(self.trained) :]), ("down", route.down)):
+            for stage, layout in zip(self.passed, layouts[1:]):
+                if stage.resends and way in stage.ways:
+                    bits += stage.resent(layout, way=way, **self._streams(stage, key, way, "again"))
+        return bits
+
     def _route(self, shape: BatchShape) -> Route:
         up = [self.compressor.layout(shape)]
-        for stage in (*self.trained, *self.passed):
+        for stage in self.behind:
             up.append(stage.fields(up[-1], "up") if "up" in stage.ways else up[-1])
         leaves = up[len(self.trained)]
         answered = tuple(self.answers and field.back > 0 for field in leaves.floats)
         down = [leaves.gradients() if self.answers else Layout(())]
         for stage in self.passed:
-            down.append(stage.fields(down[-1], "down") if "down" in stage.ways and down[-1].floats else down[-1])
+            down.append(stage.fields(down[-1], "down") if "down" in stage.ways and _carries(down[-1]) else down[-1])
         return Route(tuple(up), tuple(down), answered)
 
     def _sent(
@@ -173,8 +191,8 @@ class Stages:
     ) -> Payload:
         """Through the halves of the side that a message leaves."""
         for stage, layout in zip(stages, layouts):
-            if way in stage.ways and layout.floats:
-                payload = stage.send(payload, layout, way=way, generator=self._stream(stage, key, way, "send"))
+            if way in stage.ways and _carries(layout):
+                payload = stage.send(payload, layout, way=way, **self._streams(stage, key, way, "send"))
         return payload
 
     def _arrived(
@@ -182,13 +200,17 @@ class Stages:
     ) -> Payload:
         """Through the halves of the side that a message reaches."""
         for stage, layout in reversed(list(zip(stages, layouts))):
-            if way in stage.ways and layout.floats:
-                payload = stage.receive(payload, layout, way=way, generator=self._stream(stage, key, way, "receive"))
+            if way in stage.ways and _carries(layout):
+                payload = stage.receive(payload, layout, way=way, **self._streams(stage, key, way, "receive"))
         return payload
 
-    def _stream(self, stage: Stage, key: Key, way: Way, half: str) -> torch.Generator:
+    def _streams(self, stage: Stage, key: Key, way: Way, half: str) -> dict[str, torch.Generator]:
         assert self._draw is not None, "stages need random streams"
-        return self._draw(stage.name, *key, way, half)
+        streams = {"generator": self._draw(stage.name, *key, way, half)}
+        if stage.coherence is not None:
+            client, round, step = key
+            streams["block"] = self._draw(stage.name, client, round, step // stage.coherence, way, "block")
+        return streams
 
 
 def go_back(pairs: Sequence[tuple[Tensor, Tensor]]) -> None:
@@ -198,7 +220,7 @@ def go_back(pairs: Sequence[tuple[Tensor, Tensor]]) -> None:
 
 
 def _crossed(payload: Payload, layout: Layout) -> Payload:
-    """What arrives of a message: floats of 16 bits are rounded to half precision.
+    """What arrives of a message: floats of 16 bits are rounded to half precision, those of none are zeros.
 
     Raises:
         ValueError: if the payload is not what its layout says.
@@ -206,8 +228,19 @@ def _crossed(payload: Payload, layout: Layout) -> Payload:
     layout.check(payload)
     if all(field.bits == 32 for field in layout.floats):
         return payload
-    floats = tuple(t.half().float() if f.bits == 16 else t for t, f in zip(payload.floats, layout.floats))
+    floats = tuple(_as_sent(t, field.bits) for t, field in zip(payload.floats, layout.floats))
     return Payload(floats, payload.integers, payload.labels)
+
+
+def _carries(layout: Layout) -> bool:
+    """Whether there is a message at all; there is none where no gradient comes back."""
+    return bool(layout.floats or layout.integers)
+
+
+def _as_sent(values: Tensor, bits: int) -> Tensor:
+    if bits == 32:
+        return values
+    return values.half().float() if bits == 16 else values.new_zeros(()).expand(values.shape)
 
 
 def _key(uplink: Uplink) -> Key:

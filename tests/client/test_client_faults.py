@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import flsplit
-from compressors import BatchShape, Payload
+from compressors import BatchShape, Floats, Integers, Layout, Payload
 from flsplit.client.faults import ClientFailed, drawn
 from flsplit.config.faults import FaultsConfig, injected
 from flsplit.errors import RunFailed
@@ -47,6 +47,10 @@ def test_faults_are_as_likely_as_asked_and_the_same_again() -> None:
     assert set(found) == {(), ("dropout",), ("nan",)}
 
 
+LAYOUT = Layout((Floats((2, 3, 4)), Floats((5,))), (Integers((3,), 2),), Integers((2,), 1))
+CODED = Layout((), (Integers((3,), 2), Integers((2, 3, 4), 16, protected=False)))
+
+
 def uplink(step: int = 0) -> Uplink:
     payload = Payload((torch.ones(2, 3, 4), torch.ones(5)), (torch.arange(3),), torch.arange(2))
     return Uplink(client=0, shape=BatchShape(batch=2, tokens=3, width=4, classes=10), payload=payload, step=step)
@@ -57,7 +61,7 @@ def test_a_flip_turns_one_bit_over_in_one_step(seed: int) -> None:
     faults = drawn(FaultsConfig(flip=1.0), seed, client=1, round=1, attempt=0, steps=3)
     for step in range(3):
         sent = uplink(step)
-        arrived = faults.on_way(sent)
+        arrived = faults.on_way(sent, lambda: LAYOUT)
         turned = 0
         for a, b in zip(arrived.payload.floats, sent.payload.floats):
             bits = (a.view(torch.int32) ^ b.view(torch.int32)).view(-1).tolist()
@@ -68,11 +72,27 @@ def test_a_flip_turns_one_bit_over_in_one_step(seed: int) -> None:
 
 def test_nan_stays_and_a_crash_happens_once() -> None:
     faults = drawn(FaultsConfig(nan=1.0), 0, client=1, round=1, attempt=0, steps=6)
-    spoilt = [bool(faults.on_way(uplink(step)).payload.floats[0].isnan().all()) for step in range(6)]
+    arrived = [faults.on_way(uplink(step), lambda: LAYOUT).payload for step in range(6)]
+    spoilt = [bool(payload.floats[0].isnan().all()) for payload in arrived]
     assert spoilt == [step >= faults.step for step in range(6)]
     faults = drawn(FaultsConfig(crash=1.0), 0, client=1, round=1, attempt=0, steps=1)
     with pytest.raises(ClientFailed, match=r"crashed in step 1 \(faults\.crash\)"):
-        faults.on_way(uplink(0))
+        faults.on_way(uplink(0), lambda: LAYOUT)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_codes_are_hit_where_nothing_else_stands_for_values(seed: int) -> None:
+    shape = BatchShape(batch=2, tokens=3, width=4, classes=10)
+    sent = Uplink(
+        client=0, shape=shape, payload=Payload((), (torch.arange(3), torch.full((2, 3, 4), 7))), round=1, step=0
+    )
+    turned = drawn(FaultsConfig(flip=1.0), seed, client=1, round=1, attempt=0, steps=1).on_way(sent, lambda: CODED)
+    codes, other = turned.payload.integers[1], turned.payload.integers[0]
+    assert sum(int(x).bit_count() for x in (codes ^ 7).flatten()) == 1 and int(codes.max()) < 2**16
+    assert torch.equal(other, torch.arange(3)) and torch.equal(sent.payload.integers[1], torch.full((2, 3, 4), 7))
+    spoilt = drawn(FaultsConfig(nan=1.0), seed, client=1, round=1, attempt=0, steps=1).on_way(sent, lambda: CODED)
+    half = spoilt.payload.integers[1].to(torch.int16).view(torch.float16)
+    assert half.isnan().all() and torch.equal(spoilt.payload.integers[0], torch.arange(3))
 
 
 def weights(run: flsplit.Run) -> torch.Tensor:

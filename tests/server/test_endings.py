@@ -144,7 +144,7 @@ def test_the_end_of_the_central_host_is_one_line_and_the_run_goes_on_later(tmp_p
         time.sleep(0.05)
     # The run stands still meanwhile: on a fast machine it would be over before its host is found.
     process.send_signal(signal.SIGSTOP)
-    while not (hosts := processes_called(b"ray::HostActor", process.pid)):
+    while not (hosts := processes_called(b"HostActor", process.pid)):
         assert time.monotonic() < deadline
     for host in hosts:
         os.kill(host, signal.SIGKILL)
@@ -159,11 +159,12 @@ def test_the_end_of_the_central_host_is_one_line_and_the_run_goes_on_later(tmp_p
 
 
 def processes_called(name: bytes, leader: int) -> list[int]:
-    """Those below a process whose title begins so. While a process writes its title, it is empty: ask again."""
+    """Those of Ray's below a process with this in their title, which is empty while they write it: ask again."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            if (folder / "cmdline").read_bytes().startswith(name) and below(folder, leader):
+            title = (folder / "cmdline").read_bytes()
+            if title.startswith(b"ray::") and name in title and below(folder, leader):
                 found.append(int(folder.name))
     return found
 

@@ -5,7 +5,7 @@ import torch
 from compressors import Payload, Stage
 
 
-class Awgn(Stage):
+class Hiss(Stage):
     """What arrives is what was sent plus noise; it costs nothing.
 
     Args:

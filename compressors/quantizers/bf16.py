@@ -1,0 +1,11 @@
+"""The upper half of single precision."""
+
+import torch
+
+from compressors.quantizers.cast import Cast
+
+
+class Bf16(Cast):
+    """bfloat16: fp32's exponents, 8 bits of significand."""
+
+    format = torch.bfloat16

@@ -1,0 +1,11 @@
+"""Half precision."""
+
+import torch
+
+from compressors.quantizers.cast import Cast
+
+
+class Fp16(Cast):
+    """IEEE 754 binary16. Beyond 65,504 values overflow, below 6e-8 they are 0: gradients often need a range."""
+
+    format = torch.float16
