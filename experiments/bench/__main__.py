@@ -8,7 +8,20 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.bench import adc, clients, gpu, latency, memory, messages, pipeline, scale, single, stacked, startup
+from experiments.bench import (
+    adc,
+    clients,
+    gpu,
+    latency,
+    link,
+    memory,
+    messages,
+    pipeline,
+    scale,
+    single,
+    stacked,
+    startup,
+)
 
 CASES = {
     "single": single.run,
@@ -22,6 +35,7 @@ CASES = {
     "pipeline": pipeline.run,
     "gpu": gpu.run,
     "stacked": stacked.run,
+    "link": link.run,
 }
 
 

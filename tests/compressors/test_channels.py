@@ -264,7 +264,8 @@ def test_a_coherence_time_holds_within_a_client_s_round_and_no_longer() -> None:
     def gain(client: int, round: int, step: int) -> float:
         key = (client, round, step)
         kept = fading.compress(z, torch.arange(10), None, SHAPE, generator=torch.Generator(), key=key)
-        return float(fading.received(fading.uplink(kept, SHAPE, key=key), torch.device("cpu")).floats[0][0, 0, 0])
+        arrived = fading.received(fading.uplink(kept, SHAPE, key=key), torch.device("cpu"))
+        return float(arrived.floats[0].detach()[0, 0, 0])
 
     first = [gain(0, 1, step) for step in range(7)]
     assert first[0] == pytest.approx(first[1], rel=1e-5) == pytest.approx(first[2], rel=1e-5)

@@ -20,6 +20,7 @@ from experiments.bench import (
     clients,
     gpu,
     images,
+    link,
     message_client,
     message_splitfed,
     messages,
@@ -92,6 +93,13 @@ def test_many_clients_do_the_work_of_one(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.slow
+def test_a_link_takes_some_of_a_step() -> None:
+    found = list(link.run(pairs=1, workload=TINY))
+    assert len(found) == len(link.LINKS) and all(0 < result.ratio < 100 for result in found)
+    with TINY.made() as made:
+        assert link.share(made, {}) < 1
+
+
 def test_stacked_and_single_clients_do_the_same_work(monkeypatch: pytest.MonkeyPatch) -> None:
     done = []
 
