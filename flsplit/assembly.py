@@ -27,6 +27,8 @@ from flsplit.errors import options_of_the_user
 from flsplit.ledger.budget import Budget
 from flsplit.ledger.moves import ModelSize, Moves
 from flsplit.ledger.prices import PriceList, Tally, base_layout
+from flsplit.network import Clock, Flops, Work
+from flsplit.network.flops import count
 from flsplit.split.families import ClientModel, ServerModel, weights
 from flsplit.split.host import ServerHost
 from flsplit.split.messages import Uplink
@@ -167,10 +169,45 @@ class Assembly:
         """Layouts of a client's messages."""
         return self._at_ratio(self.profile(client).ratio)[0].route(shape)
 
-    def resent(self, client: int, uplink: Uplink) -> int:
-        """Bits of a client's step that a channel has lost and sent again, both ways."""
+    def resent(self, client: int, uplink: Uplink) -> tuple[int, int]:
+        """Bits of a client's step that a channel has lost and sent again, up and down."""
+        if not self.plan.split:
+            return 0, 0
         key = client, uplink.round, uplink.step
-        return self._at_ratio(self.profile(client).ratio)[0].resent(uplink.shape, key=key) if self.plan.split else 0
+        return self._at_ratio(self.profile(client).ratio)[0].resent(uplink.shape, key=key)
+
+    @cached_property
+    def clock(self) -> Clock | None:
+        """Tells simulated time; None where no network is configured."""
+        network, seed = self.config.network_config, self.config.seed
+        if network is None:
+            return None
+        return Clock(network, cache(lambda client: network.device(client, seed, vars(self.profile(client)))), seed)
+
+    def work(self, client: int, size: int) -> Work:
+        """What a step of so many samples asks of a client, its link and the server."""
+        flops, price = self._flops(self.profile(client).ratio, size), self.price(client, self._shape(size))
+        if not self.plan.split:  # the client has all of it, and the order of its parts makes no difference
+            return Work(forward=flops.forward + flops.server, backward=flops.backward, server=0, up=0, down=0)
+        return Work(
+            forward=flops.forward, backward=flops.backward, server=flops.server, up=price.uplink_bits,
+            down=price.downlink_bits,
+        )  # fmt: skip
+
+    @cached_property
+    def _flops(self) -> Callable[[float | None, int], Flops]:
+        """Of a batch at a client's own ratio, or (None) at the ratio of all; each counted once."""
+        client, server = self.client_side(), self.server_side()
+
+        @cache
+        def counted(ratio: float | None, size: int) -> Flops:
+            stages = self.stages(ratio)
+            return count(
+                client.model, server.model, stages.compressor, self._shape(size), image_size=self.plan.image_size,
+                answers=stages.answers,
+            )  # fmt: skip
+
+        return counted
 
     def batches(self, client: int, round: int, steps: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """The first `steps` batches of a client's round; see `Pipeline.train_batches`."""

@@ -188,6 +188,7 @@ def prepare(config: Config) -> Prepared:
         size = profile.batch_size or config.batch_size
         config.check_compressor(profile.ratio, batch_size=size, tokens=tokens, width=width)
     _check_sides(strategy, assembly)
+    _check_time(strategy, config)
     _check_memory(assembly, most=max(len(train) for train, _ in halves))
     if config.engine.stack > 1:
         _check_stack(strategy, assembly)
@@ -272,6 +273,17 @@ def _check_sides(strategy: Strategy, assembly: Assembly) -> None:
         raise UserError(
             f"strategy={strategy.name} trains one client-side model of all clients, so no stage can keep state at each "
             "of them; quantizer and channel must be without, or the strategy another"
+        )
+
+
+def _check_time(strategy: Strategy, config: Config) -> None:
+    network = config.network_config
+    if network is None and strategy.keeps_time and type(strategy).__module__.startswith("strategies."):
+        raise UserError(f"strategy={strategy.name} needs a network that says how long things take, such as network=lte")
+    if network is not None and network.deadline_s is not None and not strategy.side_by_side:
+        raise UserError(
+            f"network.deadline_s must be null for strategy={strategy.name}, whose clients wait for each other or have "
+            "no common end of a round"
         )
 
 

@@ -71,6 +71,8 @@ def _value(hint: Any, value: Any, key: str) -> Any:
                 return dict(value)
         elif get_origin(choice) is list:
             [kind] = get_args(choice)
+            if kind is float and isinstance(value, list) and all(type(item) in (int, float) for item in value):
+                return [float(item) for item in value]
             if isinstance(value, list) and all(isinstance(item, kind) for item in value):
                 return list(value)
         elif choice is bool or isinstance(value, bool):

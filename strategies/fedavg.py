@@ -22,6 +22,7 @@ class FedAvg(Strategy):
     placements: ClassVar[tuple[str, ...]] = ("replica",)
     moves = Moves(down=1, up=1, whole=True)
     split = False
+    side_by_side = True
     note = "fedavg: clients hold the whole model; what lies at the split point plays no part"
 
     def adapt(self, config: Config) -> Config:

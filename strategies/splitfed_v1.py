@@ -11,6 +11,8 @@ from flsplit.server.strategy import Strategy
 class SplitFedV1(Strategy):
     """Every client steps its own copy of the server-side model; both sides are averaged at the end of the round."""
 
+    side_by_side = True
+
     def round(self, fed: Federation, clients: Sequence[int]) -> None:
         """See `Strategy`."""
         fed.client_model, fed.server_model = fed.average(fed.train(clients))

@@ -13,6 +13,7 @@ class SplitFedV3(Strategy):
     """Every client keeps its client-side model for itself and steps its own copy of the server-side model."""
 
     moves = Moves(first=1)
+    side_by_side = True
 
     def round(self, fed: Federation, clients: Sequence[int]) -> None:
         """See `Strategy`."""

@@ -43,7 +43,8 @@ class Round:
     def sizes(self, client: int) -> list[int]:
         """Samples in each step that the task asks of `client`."""
         limit = None if self.task.limits is None else self.task.limits[client]
-        return [step.samples for step in self.assembly.steps(client, limit)]
+        sizes = [step.samples for step in self.assembly.steps(client, limit)]
+        return sizes if self.task.most is None else sizes[: self.task.most.get(client)]
 
     def loop(self, client: int, side: Side, *, shared: bool = False) -> LocalPass:
         """The half of `client` of these steps, on a side; see `local_pass`."""
@@ -104,7 +105,9 @@ class LocalRun:
     def count(self, uplink: Uplink) -> None:
         """Enter a step into the account, and tell how far the client is."""
         self.tally += self._of.assembly.price(self.client, uplink.shape)
-        self.tally.retransmitted_bits += self._of.assembly.resent(self.client, uplink)
+        up, down = self._of.assembly.resent(self.client, uplink)
+        self.tally.retransmitted_uplink_bits += up
+        self.tally.retransmitted_downlink_bits += down
         self._of.hub.report(self.client, self.tally, self._of.link)
 
     def fail(self, error: BaseException) -> None:

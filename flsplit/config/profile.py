@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from flsplit.errors import UserError
+from flsplit.network.devices import FROM_ZERO, OF_A_DEVICE
 from flsplit.typed import nearest
 
 
@@ -19,15 +20,30 @@ class Profile:
         batch_size: samples per step.
         local_steps: steps per round, instead of `local_epochs`.
         speed: the share of its steps that it manages in a round, in (0, 1], rounded up.
+        uplink_mbps: its device and link, see `flsplit.network.NetworkConfig`; as are all below.
     """
 
     ratio: float | None = None
     batch_size: int | None = None
     local_steps: int | None = None
     speed: float | None = None
+    uplink_mbps: float | None = None
+    downlink_mbps: float | None = None
+    latency_ms: float | None = None
+    jitter_ms: float | None = None
+    flops: float | None = None
+    compute_w: float | None = None
+    send_w: float | None = None
+    receive_w: float | None = None
 
 
 _MOST = 1_000_000_000  # of anything that is counted
+_COUNT = (lambda x: 1 <= x <= _MOST, f"at least 1 and at most {_MOST}")
+_BOUNDS = {
+    **dict.fromkeys(("ratio", "speed"), (lambda x: 0 < x <= 1, "above 0 and at most 1")),
+    **{key: (lambda x: 1e-9 <= x <= 1e30, "above 0") for key in OF_A_DEVICE if key not in FROM_ZERO},
+    **{key: (lambda x: 0 <= x <= 1e30, "at least 0") for key in FROM_ZERO},
+}
 _COLUMNS = {field.name: int if "int" in str(field.type) else float for field in fields(Profile)}
 
 
@@ -35,7 +51,7 @@ def read_profiles(path: Path, clients: int) -> dict[int, Profile]:
     """Read a profile; an empty cell, and a client without a row, is like the run.
 
     Args:
-        path: a CSV file with the column `client` (from 0) and any of ratio, batch_size, local_steps, speed.
+        path: a CSV file with the column `client` (from 0) and any of a `Profile`'s.
         clients: how many there are.
 
     Raises:
@@ -60,10 +76,8 @@ def read_profiles(path: Path, clients: int) -> dict[int, Profile]:
             raise UserError(f"{where}: client {client} has a row already")
         values = {name: _number(row.get(name), kind, where, name) for name, kind in _COLUMNS.items()}
         for name, value in values.items():
-            below_one = name in ("ratio", "speed")
-            if value is not None and not (0 < value <= 1 if below_one else 1 <= value <= _MOST):
-                right = "above 0 and at most 1" if below_one else f"at least 1 and at most {_MOST}"
-                raise UserError(f"{where}: {name} must be {right}, got {value:g}")
+            if value is not None and not _BOUNDS.get(name, _COUNT)[0](value):
+                raise UserError(f"{where}: {name} must be {_BOUNDS.get(name, _COUNT)[1]}, got {value:g}")
         found[int(client)] = Profile(**values)  # type: ignore[arg-type]
     return found
 

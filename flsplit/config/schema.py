@@ -20,6 +20,7 @@ from flsplit.config.faults import FaultsConfig
 from flsplit.errors import UserError, options_of_the_user
 from flsplit.ledger.budget import CHARGES, SHARES, BudgetConfig
 from flsplit.metrics import Metric
+from flsplit.network import NetworkConfig
 from flsplit.record.loggers import check_logger
 from flsplit.split.stages import Stages
 from flsplit.split.tuning import interface as tuning
@@ -69,6 +70,7 @@ class Config:
     compressor: dict[str, Any]
     quantizer: dict[str, Any] = field(default_factory=lambda: {"name": "none"})
     channel: dict[str, Any] = field(default_factory=lambda: {"name": "clean"})
+    network: dict[str, Any] = field(default_factory=lambda: {"name": "none"})
     strategy: dict[str, Any]
     partition: dict[str, Any]
     engine: EngineConfig
@@ -135,6 +137,19 @@ class Config:
     def stage_instances(self) -> list[compressors.Stage]:
         """The stages behind the compressor, in the order in which a message leaves, not yet bound to a model."""
         return [compressors.build_stage(group, **getattr(self, group)) for group in compressors.STAGES]
+
+    @property
+    def network_config(self) -> NetworkConfig | None:
+        """Group `network`; None where no time is simulated.
+
+        Raises:
+            UserError: for an unknown key, or a value that cannot be.
+        """
+        if self.network == {"name": "none"}:
+            return None
+        found = read(NetworkConfig, self.network, at="network.")
+        found.check()
+        return found
 
     def metric_instances(self, classes: Sequence[str]) -> list[Metric]:
         """The metrics of an evaluation, for classes of these names.
@@ -295,10 +310,17 @@ def _check_budget(config: Config) -> None:
         value = getattr(budget, key)
         if value not in choices:
             raise UserError(f"budget.{key} must be one of {', '.join(choices)}, got {value!r}{nearest(value, choices)}")
+    network = config.network_config
+    for key in ("seconds", "joules"):
+        value = getattr(budget, key)
+        if value is not None and not 0 < value < math.inf:
+            raise UserError(f"budget.{key} must be above 0, or null, got {value:g}")
+        if value is not None and network is None:
+            raise UserError(f"budget.{key} needs a network that says how long things take, such as network=lte")
     epochs = budget.base_epochs
     if epochs is not None and not (0 < epochs <= _MOST):
         raise UserError(f"budget.base_epochs must be above 0 and at most {_MOST}, got {epochs:g}")
-    if epochs is None and config.rounds is None:
+    if epochs is None and config.rounds is None and budget.seconds is None and budget.joules is None:
         raise UserError("rounds=null needs a budget that ends the run: budget.base_epochs=EPOCHS")
 
 

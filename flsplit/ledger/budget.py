@@ -23,6 +23,8 @@ class BudgetConfig:
     charge: str
     count_models: bool
     share: str
+    seconds: float | None = None
+    joules: float | None = None
 
 
 class Budget:

@@ -23,7 +23,7 @@ def base_layout(shape: BatchShape) -> Layout:
 class Tally:
     """Sums over training steps. Bits and bytes are exact integers; `loss` is the sum of the steps' losses.
 
-    What a channel has lost and sent again (`retransmitted_bits`, both ways) is in none of the other sums.
+    What a channel has lost and sent again (`retransmitted_...`) is in none of the other sums.
     """
 
     samples: int = 0
@@ -33,7 +33,8 @@ class Tally:
     downlink_bits: int = 0
     nominal_bits: int = 0
     wire_bytes: int = 0
-    retransmitted_bits: int = 0
+    retransmitted_uplink_bits: int = 0
+    retransmitted_downlink_bits: int = 0
     base_uplink_bits: int = 0
     base_downlink_bits: int = 0
 
@@ -57,6 +58,11 @@ class Tally:
             return None
         up = self.uplink_bits / self.base_uplink_bits
         return (up + self.downlink_bits / self.base_downlink_bits) / 2 if self.base_downlink_bits else up
+
+    @property
+    def retransmitted_bits(self) -> int:
+        """What was lost and sent again, both ways."""
+        return self.retransmitted_uplink_bits + self.retransmitted_downlink_bits
 
     @property
     def mean_loss(self) -> float:

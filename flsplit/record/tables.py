@@ -23,13 +23,14 @@ ROUNDS = pa.schema(
         ("round", _INT), ("samples", _INT), ("train_loss", _FLOAT), ("test_loss", _FLOAT), ("test_accuracy", _FLOAT),
         ("uplink_bits", _INT), ("downlink_bits", _INT), ("nominal_bits", _INT), ("wire_bytes", _INT),
         ("sync_bits", _INT), ("retransmitted_bits", _INT), ("xi", _FLOAT), ("seconds", _FLOAT),
-        ("simulated_seconds", _FLOAT),
+        ("simulated_seconds", _FLOAT), ("joules", _FLOAT),
     ]
 )  # fmt: skip
 CLIENTS = pa.schema(
     [
         ("round", _INT), ("client", _INT), ("samples", _INT), ("train_loss", _FLOAT), ("test_accuracy", _FLOAT),
         ("uplink_bits", _INT), ("downlink_bits", _INT), ("sync_bits", _INT), ("retransmitted_bits", _INT),
+        ("compute_seconds", _FLOAT), ("transfer_seconds", _FLOAT), ("waiting_seconds", _FLOAT), ("joules", _FLOAT),
         ("failed", pa.bool_()),
         ("reason", pa.string()), ("injected", pa.string()),
     ]

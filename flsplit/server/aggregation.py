@@ -209,7 +209,7 @@ class Aggregator:
                 f"strategy.aggregator must be one of {known}, got {shown(name)}{nearest(str(name), AGGREGATORS)}"
             )
         values = _read(name, options)
-        self._name, self._kind, self._strategy = name, AGGREGATORS[name], AGGREGATORS[name].strategy(**values)
+        self.name, self._kind, self._strategy = name, AGGREGATORS[name], AGGREGATORS[name].strategy(**values)
         self.proximal_mu = float(values.get("proximal_mu", 0.0))
         self.fewest = _fewest(name, values)
         self._title = f"strategy.aggregator={name}" + "".join(f", {key}={value}" for key, value in values.items())
@@ -244,8 +244,8 @@ class Aggregator:
             return replies[0][0].clone()
         if self._kind.carried:
             parts = _parts(current)
-            self._strategy.current_arrays = self._shaped(parts) if self._name == "fedadam" else ArrayRecord(parts)
-        if self._name == "krum":
+            self._strategy.current_arrays = self._shaped(parts) if self.name == "fedadam" else ArrayRecord(parts)
+        if self.name == "krum":
             # Flower has |x - y|^2 = |x|^2 + |y|^2 - 2 xy in fp32, where large weights drown small distances; less so
             # if all are moved by the same vector, which leaves distances as they are.
             _, metrics = self._ask(number, [(vector - current, weight) for vector, weight in replies])
@@ -276,7 +276,7 @@ class Aggregator:
 
     def _shaped(self, parts: list[np.ndarray]) -> Any:
         """A vector's parts as the strategy keeps them: by key in FedAdam, a list in FedAvgM."""
-        return {str(i): part for i, part in enumerate(parts)} if self._name == "fedadam" else parts
+        return {str(i): part for i, part in enumerate(parts)} if self.name == "fedadam" else parts
 
     def _ask(self, number: int, replies: list[tuple[Tensor, int]]) -> tuple[Any, Any]:
         """Flower's `aggregate_train`; the metric `reply` is the mean position of the replies it has taken."""

@@ -18,12 +18,14 @@ from flsplit.data.clients import held_out_rows
 from flsplit.display.console import Progress
 from flsplit.errors import RunFailed, foreseen
 from flsplit.ledger.prices import Tally
+from flsplit.network import Spent
 from flsplit.record.tables import Recorder, Row, test_column
 from flsplit.server.checkpoint import Checkpoints, State
 from flsplit.server.evaluation import Evaluator, Score, mean
 from flsplit.server.federation import Federation, TooFew
 from flsplit.server.messenger import Messenger
 from flsplit.server.strategy import build
+from flsplit.server.timekeeper import Timekeeper
 from flsplit.streams import numpy_stream
 from flsplit.transport.hub import ServerHub
 from flsplit.transport.task import Report
@@ -41,6 +43,7 @@ class Totals:
     tally: Tally
     sync_bits: int = 0
     seconds: float = 0.0  # of rounds, evaluation included, start-up apart
+    joules: float = 0.0  # of all clients, simulated
     training_seconds: float = 0.0  # of rounds, start-up and evaluation apart
     charged: dict[int, int] = field(default_factory=dict)  # to each client, where there is a budget
     acquainted: list[int] = field(default_factory=list)  # clients that have taken part
@@ -110,6 +113,10 @@ class Server:
             files=self._checkpoints.clients, moves=strategy.moves, model_size=assembly.model_size,
             stack=config.engine.stack, trained=(evaluator.client.trained, evaluator.server.trained),
             personal_buffers=strategy.personal_buffers, bound=strategy.bound, fewest=config.min_clients,
+            timekeeper=None if (clock := assembly.clock) is None else Timekeeper(
+                assembly, clock, strategy.moves, assembly.model_size
+            ),
+            keeps_time=strategy.keeps_time,
         )  # fmt: skip
         strategy.aggregator.load(start.aggregator)
         self._aggregator = strategy.aggregator
@@ -146,7 +153,9 @@ class Server:
         fed = self._fed
         before = fed.client_model, fed.server_model, fed.kept, fed.now
         for attempt in range(ATTEMPTS):
-            fed.client_model, fed.server_model, fed.now = before[0], before[1], before[3]
+            fed.client_model, fed.server_model = before[:2]
+            if self._strategy.keeps_time:
+                fed.now = before[3]
             fed.kept = dict(before[2])
             limits = self._limits(clients)
             fed.begin(number, limits, attempt=attempt)
@@ -211,8 +220,15 @@ class Server:
 
     def _over(self, number: int, able: Sequence[int]) -> bool:
         """Whether round `number` was the last."""
-        self.out_of_budget = not able
+        budget, now = self._assembly.config.budget, self._fed.now or 0.0
+        late = budget.seconds is not None and now >= budget.seconds
+        weary = budget.joules is not None and self._joules() >= budget.joules
+        self.out_of_budget = not able or late or weary
         return self.out_of_budget or number == self._assembly.config.rounds
+
+    def _joules(self) -> float:
+        """What clients have used so far, the round at hand included."""
+        return self.totals.joules + sum(spent.joules for spent in self._fed.time.values())
 
     def _sample(self, number: int, able: Sequence[int]) -> list[int]:
         """The clients of `able` that take part in a round, ascending."""
@@ -256,6 +272,7 @@ class Server:
                 finished += report.tally
             else:
                 self._progress.note(f"client {report.client} failed in round {number}: {report.error}")
+        totals.joules = self._joules()
         totals.sync_bits += sum(fed.sync_bits.values()) + sum(fed.spent_sync_bits.values())
         tally = totals.tally
         row: Row = {
@@ -264,14 +281,14 @@ class Server:
             "uplink_bits": tally.uplink_bits, "downlink_bits": tally.downlink_bits,
             "nominal_bits": tally.nominal_bits, "wire_bytes": tally.wire_bytes, "sync_bits": totals.sync_bits,
             "retransmitted_bits": tally.retransmitted_bits, "xi": tally.xi, "seconds": seconds,
-            "simulated_seconds": fed.now,
+            "simulated_seconds": fed.now, "joules": None if self._assembly.clock is None else totals.joules,
         }  # fmt: skip
         self._recorder.add(row, [self._client_row(number, report, own) for report in reports])
         self._unsaved = State(
             round=number, client_model=fed.client_model, server_model=fed.server_model, kept=dict(fed.kept),
             now=fed.now, aggregator=self._aggregator.state(), strategy=deepcopy(self._strategy.state_dict()), totals={
                 "tally": tally.as_dict(), "sync_bits": totals.sync_bits, "seconds": totals.seconds,
-                "training_seconds": totals.training_seconds, "charged": dict(totals.charged),
+                "training_seconds": totals.training_seconds, "joules": totals.joules, "charged": dict(totals.charged),
                 "acquainted": sorted(fed.acquainted),
             },
         )  # fmt: skip
@@ -312,7 +329,7 @@ class Server:
             "train_loss": None if failed else report.tally.mean_loss, **_columns(own.get(report.client)),
             "uplink_bits": tally.uplink_bits, "downlink_bits": tally.downlink_bits,
             "sync_bits": fed.sync_bits[report.client] + fed.spent_sync_bits.get(report.client, 0),
-            "retransmitted_bits": tally.retransmitted_bits, "failed": failed,
+            "retransmitted_bits": tally.retransmitted_bits, **_time(fed.time.get(report.client)), "failed": failed,
             "reason": report.error, "injected": ",".join(befell) or None,
         }  # fmt: skip
 
@@ -339,6 +356,16 @@ class Server:
             uplink_bits=self.totals.tally.uplink_bits + sum(t.uplink_bits for t, _ in reports.values()),
             downlink_bits=self.totals.tally.downlink_bits + sum(t.downlink_bits for t, _ in reports.values()),
         )  # fmt: skip
+
+
+def _time(spent: Spent | None) -> Row:
+    """Simulated time and energy as the tables have them."""
+    if spent is None:
+        return {}
+    return {
+        "compute_seconds": spent.compute, "transfer_seconds": spent.transfer, "waiting_seconds": spent.waiting,
+        "joules": spent.joules,
+    }  # fmt: skip
 
 
 def _columns(score: Score | None) -> Row:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import product
@@ -14,10 +14,12 @@ import torch
 from flsplit.errors import RunFailed
 from flsplit.ledger.moves import ModelSize, Moves
 from flsplit.ledger.prices import Tally
+from flsplit.network import Spent
 from flsplit.server.aggregation import Aggregator, RunningMean
 from flsplit.server.checkpoint import ClientFiles
 from flsplit.server.messenger import Messenger
 from flsplit.server.outliers import NormBound
+from flsplit.server.timekeeper import Timekeeper
 from flsplit.split.side import SideState
 from flsplit.streams import numpy_stream
 from flsplit.transport import vectors
@@ -40,13 +42,14 @@ class Federation:
         attempt: at the round, from 0.
         client_model: the client-side model that clients start the round with.
         server_model: the server-side model, with its optimizer moments.
-        now: simulated seconds since the run began, for strategies that keep time; None for all others.
+        now: simulated seconds since the run began; None without a network, unless the strategy keeps time itself.
         kept: files with what clients have kept for themselves, by client and field of its `SideState`.
         acquainted: clients that have taken part before.
         reports: of the clients run so far in this round.
         sync_bits: bits of models that moved between a client and the server in this round, by client.
         spent: what clients sent in an earlier attempt at this round, by client; counted, but of no further use.
         spent_sync_bits: bits of models that moved in it.
+        time: how clients have spent the round's simulated time, attempts included; empty without a network.
     """
 
     def __init__(
@@ -67,6 +70,8 @@ class Federation:
         personal_buffers: bool,
         bound: NormBound,
         fewest: int,
+        timekeeper: Timekeeper | None = None,
+        keeps_time: bool = False,
     ) -> None:
         self._messenger, self._hub = messenger, hub
         self._placement, self._aggregator = placement, aggregator
@@ -74,6 +79,7 @@ class Federation:
         self._moves, self._model_size = moves, model_size
         self._stack, self._trained, self._personal_buffers = stack, trained, personal_buffers
         self._bound, self._fewest = bound, fewest
+        self._timekeeper, self._keeps_time = timekeeper, keeps_time
         self.round, self.attempt = 0, 0
         self.client_model, self.server_model = models
         self.now: float | None = None
@@ -83,6 +89,7 @@ class Federation:
         self.sync_bits: dict[int, int] = {}
         self.spent: dict[int, Tally] = {}
         self.spent_sync_bits: dict[int, int] = {}
+        self.time: dict[int, Spent] = {}
         self._limits: Mapping[int, int] | None = None
         self._runs = 0  # in this round; names models, so that no name stands for two
         self._arrived: dict[str, SideState] = {}  # models that clients have brought, by their keys
@@ -92,7 +99,7 @@ class Federation:
         """Start a round, in which each client sends no more bits than `limits` says (but for its last step)."""
         self.round, self.attempt, self._limits = round, attempt, limits
         if not attempt:
-            self.spent, self.spent_sync_bits = {}, {}
+            self.spent, self.spent_sync_bits, self.time = {}, {}, {}
         for report in self.reports if attempt else ():
             client, moved = report.client, self.sync_bits.get(report.client, 0)
             self.spent[client] = self.spent.get(client, Tally()) + report.tally
@@ -109,8 +116,9 @@ class Federation:
             self.server_model = replace(self.server_model, moments=None)
 
     def train(
-        self, clients: Sequence[int], *, personal: bool = False, starts: Mapping[int, Models] | None = None
-    ) -> Iterator[Report]:
+        self, clients: Sequence[int], *, personal: bool = False, starts: Mapping[int, Models] | None = None,
+        begun: Mapping[int, int] | None = None,
+    ) -> Iterator[Report]:  # fmt: skip
         """Run `clients` side by side, each with a client-side model and, unless it is shared, a server-side replica.
 
         Args:
@@ -119,6 +127,7 @@ class Federation:
                 `client_model`.
             starts: client-side and server-side model of clients that start from others than `client_model` and
                 `server_model`, such as those of an earlier round; not with `engine.stack`, nor with a central host.
+            begun: the rounds in which clients have begun, where that was earlier.
 
         Yields:
             their reports, in the order of `clients`, as they come.
@@ -126,7 +135,9 @@ class Federation:
         stacks = [tuple(clients[at : at + self._stack]) for at in range(0, len(clients), self._stack)]
         keep = ("moments", "own", *(("weights",) if personal else ()))
         turns = "whole" if self._stack == 1 else "stacked"
-        yield from self._run(stacks, turns=turns, keep=keep, starts=starts or {})
+        most, late = self._by_the_deadline(clients)
+        run = self._run(stacks, turns=turns, keep=keep, starts=starts or {}, most=most, late=late)
+        yield from self._timed("side by side", run, late=late, begun=begun)
 
     def train_cohort(self, clients: Sequence[int], *, turns: str = "whole", relay: bool = False) -> list[Report]:
         """Run `clients` in one place and in this order.
@@ -140,7 +151,8 @@ class Federation:
         Returns:
             their reports, in ascending order of clients.
         """
-        reports = self._run([tuple(clients)], turns=turns, relay=relay, keep=("moments", "own"))
+        run = self._run([tuple(clients)], turns=turns, relay=relay, keep=("moments", "own"))
+        reports = self._timed(turns, run)
         return sorted(reports, key=lambda report: report.client)
 
     def train_as_one(self, clients: Sequence[int]) -> list[Report]:
@@ -149,7 +161,19 @@ class Federation:
         Returns:
             their reports, in ascending order of clients; the model is `handed_in`.
         """
-        return sorted(self._run([tuple(clients)], turns="gradient"), key=lambda report: report.client)
+        reports = self._timed("joint", self._run([tuple(clients)], turns="gradient"))
+        return sorted(reports, key=lambda report: report.client)
+
+    def seconds(self, client: int) -> float:
+        """Simulated seconds of a whole round of `client` that begins now and waits for nobody.
+
+        Raises:
+            RunFailed: if there is no network that says how long things take.
+        """
+        if self._timekeeper is None:
+            raise RunFailed("this strategy needs simulated time: network must be another than none, such as lte")
+        limit = None if self._limits is None else self._limits[client]
+        return self._timekeeper.seconds(client, self.round, first=client not in self.acquainted, limit=limit)
 
     def handed_in(self, reports: Iterable[Report], clients: Sequence[int]) -> SideState:
         """The client-side model of the last of `clients` that did not fail.
@@ -291,6 +315,8 @@ class Federation:
         relay: bool = False,
         keep: tuple[str, ...] = (),
         starts: Mapping[int, Models] = MappingProxyType({}),
+        most: Mapping[int, int] | None = None,
+        late: Collection[int] = (),
     ) -> Iterator[Report]:
         replica = self._placement == "replica" and not self._shared
         assert not starts or (replica and self._stack == 1), "only clients with a replica each start from other models"
@@ -308,6 +334,7 @@ class Federation:
                 client_model=client_key, server_model=server_key, keep=keep, place=place, keep_moments=self._persist,
                 kept={c: self._start_of(c, keep) for c in cohort if c in self.kept},
                 limits=None if self._limits is None else {c: self._limits[c] for c in cohort},
+                most=None if most is None else {c: most[c] for c in cohort},
             )  # fmt: skip
             tasks.append(task)
             for client, field in product(cohort, _LARGE.intersection(keep)):
@@ -319,11 +346,57 @@ class Federation:
                     raise RunFailed(str(report.error))
                 if self._bound.max_update_norm is not None:
                     report = self._held(report, starts.get(report.client, (self.client_model, self.server_model)))
+                if report.client in late and report.error is None:
+                    report = self._left_out(report)
                 self._count(report)
                 if report.kept:
                     self.kept[report.client] = self.kept.get(report.client, {}) | report.kept
                 self.reports.append(report)
                 yield report
+
+    def _timed(
+        self, schedule: str, run: Iterator[Report], *, late: Collection[int] = (),
+        begun: Mapping[int, int] | None = None,
+    ) -> Iterator[Report]:  # fmt: skip
+        """Hand on reports as they come, and set the clock when all are there."""
+        if self._timekeeper is None:
+            yield from run
+            return
+        known, reports = set(self.acquainted), []
+        for report in run:
+            reports.append(report)
+            yield report
+        whole, spent = self._timekeeper.of(
+            schedule, reports, self.round, self.attempt, new={r.client for r in reports} - known, limits=self._limits,
+            late=late, begun=begun,
+        )  # fmt: skip
+        for client, own in spent.items():
+            self.time[client] = self.time.get(client, Spent()) + own
+        if not self._keeps_time:
+            self.now = (self.now or 0.0) + whole
+
+    def _by_the_deadline(self, clients: Sequence[int]) -> tuple[dict[int, int] | None, list[int]]:
+        """Steps that clients have time for, and who is left out; None without a deadline."""
+        keeper = self._timekeeper
+        if keeper is None or keeper.deadline is None:
+            return None, []
+        most, late = {}, []
+        for client in clients:
+            limit = None if self._limits is None else self._limits[client]
+            most[client], wanted = keeper.affordable(
+                client, self.round, first=client not in self.acquainted, limit=limit
+            )  # fmt: skip
+            if not most[client] or (keeper.drops and most[client] < wanted):
+                late.append(client)
+        return most, late
+
+    def _left_out(self, report: Report) -> Report:
+        """A client that has missed the deadline: what it has sent by then is counted, what it has learnt is not."""
+        for key in (report.client_model, report.server_model):
+            self._arrived.pop(key or "", None)
+        assert self._timekeeper is not None
+        why = f"it would have been later than network.deadline_s={self._timekeeper.deadline:g}"
+        return Report(client=report.client, tally=report.tally, error=why)
 
     def _leave(self, models: Models, replica: bool) -> tuple[str, str | None]:
         """Leave models at the hub; their keys."""

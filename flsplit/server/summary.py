@@ -40,6 +40,7 @@ def finish(plan: Plan, metrics: Mapping[str, bool], out: Path, server: Server, r
         )
         for name, higher in metrics.items()
     }
+    timed = bool(rounds) and plan.config.network_config is not None
     summary = {
         "status": status,
         "rounds": len(rounds),
@@ -55,6 +56,7 @@ def finish(plan: Plan, metrics: Mapping[str, bool], out: Path, server: Server, r
         "wire_bytes": tally.wire_bytes,
         "sync_bits": totals.sync_bits,
         "retransmitted_bits": tally.retransmitted_bits,
+        **({"simulated_seconds": rounds[-1]["simulated_seconds"], "joules": totals.joules} if timed else {}),
         "seconds": totals.seconds,
         "samples_per_second": tally.samples / totals.training_seconds if totals.training_seconds else None,
         "peak_rss_mb": peak_megabytes(),

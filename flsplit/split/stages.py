@@ -166,14 +166,20 @@ class Stages:
         floats = [t for t, answered in zip(payload.floats, route.answered, strict=True) if answered]
         return ((t, g.to(t.device, t.dtype)) for t, g in zip(floats, arrived.floats, strict=True))
 
-    def resent(self, shape: BatchShape, *, key: Key) -> int:
-        """Bits of a step that stages send again beyond its price, both ways; 0 but for a link that loses packets."""
-        route, bits = self.route(shape), 0
-        for way, layouts in (("up", route.up[len(self.trained) :]), ("down", route.down)):
-            for stage, layout in zip(self.passed, layouts[1:]):
-                if stage.resends and way in stage.ways:
-                    bits += stage.resent(layout, way=way, **self._streams(stage, key, way, "again"))
-        return bits
+    def resent(self, shape: BatchShape, *, key: Key) -> tuple[int, int]:
+        """Bits of a step that stages send again beyond its price, up and down; 0 but for a link that loses packets."""
+        route = self.route(shape)
+        ways: tuple[tuple[Way, tuple[Layout, ...]], ...]
+        ways = ("up", route.up[len(self.trained) :]), ("down", route.down)
+        up, down = (
+            sum(
+                stage.resent(layout, way=way, **self._streams(stage, key, way, "again"))
+                for stage, layout in zip(self.passed, layouts[1:])
+                if stage.resends and way in stage.ways
+            )
+            for way, layouts in ways
+        )
+        return up, down
 
     def _route(self, shape: BatchShape) -> Route:
         up = [self.compressor.layout(shape)]

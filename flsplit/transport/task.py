@@ -29,6 +29,7 @@ class Task:
         place: where it keeps them, with `{client}` and `{field}` in it.
         keep_moments: whether moments return with a replica, or with the one client-side model that all share.
         limits: bits that each client may still send; None without a budget.
+        most: steps that clients take at most, where there is time for fewer than they would.
     """
 
     round: int
@@ -43,6 +44,7 @@ class Task:
     place: str = ""
     keep_moments: bool = True
     limits: dict[int, int] | None = None
+    most: dict[int, int] | None = None
 
     def file(self, client: int, field: str) -> str:
         """Where `client` keeps a field."""
@@ -63,7 +65,7 @@ class Task:
         values = json.loads(text)
         for name in ("clients", "keep"):
             values[name] = tuple(values[name])
-        for name in ("kept", "limits"):
+        for name in ("kept", "limits", "most"):
             if values[name] is not None:
                 values[name] = {int(client): value for client, value in values[name].items()}
         return Task(**values)

@@ -3,7 +3,7 @@
 from strategies import SideState, Strategy
 
 
-class FedBuff(Strategy):
+class Buffered(Strategy):
     """Clients start from the newest models and report when they are done; a round is one step of the server.
 
     Who has reported starts again, if it takes part, when the server has stepped.

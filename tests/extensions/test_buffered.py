@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from flsplit import cli
 from flsplit.experiment import read_run
 
-FEDBUFF = ("--config-dir", "fedbuff/conf", "strategy=fedbuff", "clients=4")
+BUFFERED = ("--config-dir", "buffered/conf", "strategy=buffered", "clients=4")
 
 
 def models(run) -> dict[str, torch.Tensor]:
@@ -22,7 +22,7 @@ def models(run) -> dict[str, torch.Tensor]:
 
 def test_clients_report_in_the_order_of_simulated_time(started: Started) -> None:
     """Four clients take 1, 2, 3 and 4 seconds; two reports make a step of the server."""
-    run = started(*FEDBUFF, "rounds=5")
+    run = started(*BUFFERED, "rounds=5")
     # Who has reported begins again when the server has stepped; of those that end together, who began first is first.
     assert run.rounds.simulated_seconds.tolist() == [2.0, 3.0, 4.0, 6.0, 7.0]
     seen = run.clients.groupby("round").client.apply(sorted).tolist()
@@ -33,9 +33,9 @@ def test_clients_report_in_the_order_of_simulated_time(started: Started) -> None
 @pytest.mark.some
 @pytest.mark.parametrize("state", ["persist", "reset"])
 def test_a_resumed_run_is_the_uninterrupted_one_to_the_bit(started: Started, state: str, tmp_path) -> None:
-    whole = started(*FEDBUFF, "rounds=6", f"optimizer_state={state}", out="whole")
-    started(*FEDBUFF, "rounds=3", f"optimizer_state={state}")
-    assert cli.main(["--config-dir", "fedbuff/conf", f"resume={tmp_path}/run", "rounds=6"]) == 0
+    whole = started(*BUFFERED, "rounds=6", f"optimizer_state={state}", out="whole")
+    started(*BUFFERED, "rounds=3", f"optimizer_state={state}")
+    assert cli.main(["--config-dir", "buffered/conf", f"resume={tmp_path}/run", "rounds=6"]) == 0
     resumed = read_run(tmp_path / "run")
     assert torch.equal(models(whole)["client.weights"], models(resumed)["client.weights"])
     assert torch.equal(models(whole)["server.weights"], models(resumed)["server.weights"])
@@ -47,7 +47,7 @@ def test_a_resumed_run_is_the_uninterrupted_one_to_the_bit(started: Started, sta
 def test_with_a_full_buffer_and_equal_clients_it_is_splitfed(started: Started) -> None:
     """No client is stale and all are averaged: SplitFed V1."""
     even = ("rounds=1", "partition=iid")
-    run = started(*FEDBUFF, *even, "strategy.buffer=4", "strategy.slowest=1.0")
+    run = started(*BUFFERED, *even, "strategy.buffer=4", "strategy.slowest=1.0")
     plain = started("clients=4", *even, out="plain")
     for name in ("client.weights", "server.weights"):
         assert torch.allclose(models(run)[name], models(plain)[name], atol=1e-6)

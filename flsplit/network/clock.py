@@ -1,0 +1,193 @@
+"""From operations and bits to seconds and joules: how long a step takes, and how steps of several clients follow.
+
+Seconds are simulated: they depend on shapes, devices and the seed alone, never on the machine that simulates. A step is
+three parts: `before` (the client's forward pass, and the uplink), `server`, and `after` (the downlink, and the client's
+backward pass). With `pipeline` a batch crosses in pieces, so that the longer of computing and sending counts, not both;
+the first piece's part of the other is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from flsplit.network.devices import Device, NetworkConfig
+from flsplit.streams import numpy_stream
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What one step asks of client, link and server.
+
+    Attributes:
+        forward: floating-point operations of the client before it sends.
+        backward: and after it has received.
+        server: and of the server between.
+        up: bits that go up, what is sent again included.
+        down: bits that come down.
+        up_model: bits of gradients of the client-side model that go up in the step.
+        down_model: and that come down.
+    """
+
+    forward: int
+    backward: int
+    server: int
+    up: float
+    down: float
+    up_model: float = 0.0
+    down_model: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Round:
+    """A client's part of a round: its steps, and its models' moves.
+
+    Attributes:
+        client: who.
+        steps: that it has taken, or would take.
+        down: bits of models that come to it before.
+        up: bits of models that it brings back.
+    """
+
+    client: int
+    steps: Sequence[Work]
+    down: int
+    up: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spent:
+    """Where a client's time and energy went in a round.
+
+    Attributes:
+        compute: seconds of computing.
+        transfer: seconds of sending and receiving.
+        waiting: seconds of the round beyond these: for the server, for other clients, for the end of the round.
+        joules: of the client alone.
+    """
+
+    compute: float = 0.0
+    transfer: float = 0.0
+    waiting: float = 0.0
+    joules: float = 0.0
+
+    def __add__(self, other: Spent) -> Spent:
+        return Spent(
+            compute=self.compute + other.compute, transfer=self.transfer + other.transfer,
+            waiting=self.waiting + other.waiting, joules=self.joules + other.joules,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Timed:
+    """A client's part of a round in seconds; arrays have a number for each step."""
+
+    down: float
+    before: np.ndarray
+    server: np.ndarray
+    after: np.ndarray
+    up: float
+    spent: Spent
+
+    @property
+    def alone(self) -> float:
+        """Seconds from its beginning to its end, if it waits for nobody."""
+        return self.down + float((self.before + self.server + self.after).sum()) + self.up
+
+
+Schedule = Callable[[Sequence[Timed]], tuple[float, list[float]]]  # seconds in all, and until each client's end
+
+
+class Clock:
+    """Tells how long what clients do would take.
+
+    Args:
+        network: of the run.
+        device_of: the device of a client.
+        seed: of the run, for jitter.
+    """
+
+    def __init__(self, network: NetworkConfig, device_of: Callable[[int], Device], seed: int) -> None:
+        self.network, self._device_of, self._seed = network, device_of, seed
+
+    def timed(self, part: Round, number: int, attempt: int = 0) -> Timed:
+        """A client's part of round `number` in seconds."""
+        device, count = self._device_of(part.client), len(part.steps)
+        late = device.jitter * numpy_stream(self._seed, "jitter", part.client, number, attempt).random(2 * count + 2)
+
+        def column(name: str) -> np.ndarray:
+            return np.array([getattr(step, name) for step in part.steps], float)
+
+        forward, backward = column("forward") / device.flops, column("backward") / device.flops
+        up, down = column("up") / device.uplink, column("down") / device.downlink
+        up_late, down_late = (device.latency + late[at : at + count] for at in (0, count))
+        down_late = np.where(down > 0, down_late, 0.0)
+        up_late = np.where(up > 0, up_late, 0.0)
+        if self.network.pipeline:
+            before, after = np.maximum(forward, up) + up_late, np.maximum(down, backward) + down_late
+        else:
+            before, after = forward + (up + up_late), (down + down_late) + backward
+        model_up, model_down = column("up_model") / device.uplink, column("down_model") / device.downlink
+        exchange = model_up + model_down + np.where(model_up + model_down > 0, 2 * device.latency, 0.0)
+        first = part.down / device.downlink + (device.latency + late[-2] if part.down else 0.0)
+        last = part.up / device.uplink + (device.latency + late[-1] if part.up else 0.0)
+        sending = float((up + model_up).sum()) + part.up / device.uplink
+        receiving = float((down + model_down).sum()) + part.down / device.downlink
+        compute = float((forward + backward).sum())
+        total = float((up + up_late + down + down_late + exchange).sum()) + first + last
+        joules = device.compute_w * compute + device.send_w * sending + device.receive_w * receiving
+        server = column("server") / (self.network.server_flops or np.inf)
+        spent = Spent(compute=compute, transfer=total, joules=joules)
+        return Timed(float(first), before, server, after + exchange, float(last), spent)
+
+    def affordable(self, part: Round, number: int) -> int:
+        """How many of a client's steps fit into `network.deadline_s`, from the models' arrival to their return."""
+        assert self.network.deadline_s is not None
+        timed = self.timed(part, number)
+        ends = timed.down + np.cumsum(timed.before + timed.server + timed.after) + timed.up
+        return int((ends <= self.network.deadline_s).sum())
+
+
+def side_by_side(parts: Sequence[Timed]) -> tuple[float, list[float]]:
+    """All at once; the server works for each as if it were alone. The round is as long as the slowest."""
+    ends = [part.alone for part in parts]
+    return max(ends, default=0.0), ends
+
+
+def one_after_another(parts: Sequence[Timed]) -> tuple[float, list[float]]:
+    """Each begins when the one before has brought its model back."""
+    ends = np.cumsum([part.alone for part in parts]).tolist()
+    return (ends[-1] if ends else 0.0), ends
+
+
+def in_turns(parts: Sequence[Timed]) -> tuple[float, list[float]]:
+    """All at once, at one server that takes their batches in turn, in their order, a batch of each at a time."""
+    free, now = 0.0, [part.down for part in parts]
+    for step in range(max((len(part.before) for part in parts), default=0)):
+        for at, part in enumerate(parts):
+            if step < len(part.before):
+                free = max(free, now[at] + part.before[step]) + part.server[step]
+                now[at] = free + part.after[step]
+    ends = [end + part.up for end, part in zip(now, parts)]
+    return max(ends, default=0.0), ends
+
+
+def jointly(parts: Sequence[Timed]) -> tuple[float, list[float]]:
+    """In lockstep: the server waits for the batches of all who have one, and answers them together.
+
+    Its work is the sum of theirs. Nobody goes on before all have had their answer.
+    """
+    now = max((part.down for part in parts), default=0.0)
+    for step in range(max((len(part.before) for part in parts), default=0)):
+        there = [part for part in parts if step < len(part.before)]
+        now += max(part.before[step] for part in there) + sum(part.server[step] for part in there)
+        now += max(part.after[step] for part in there)
+    ends = [now + part.up for part in parts]
+    return max(ends, default=0.0), [float(end) for end in ends]
+
+
+SCHEDULES: Mapping[str, Schedule] = {
+    "side by side": side_by_side, "whole": one_after_another, "step": in_turns, "joint": jointly,
+}  # fmt: skip

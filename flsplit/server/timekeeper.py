@@ -1,0 +1,110 @@
+"""Simulated time of a run: what clients' rounds take, and what that makes of the round's."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+
+from flsplit.assembly import Assembly
+from flsplit.ledger.moves import FLOAT_BITS, ModelSize, Moves
+from flsplit.ledger.prices import Tally
+from flsplit.network import Clock, Spent
+from flsplit.network.clock import SCHEDULES, Round, Timed
+from flsplit.transport.task import Report
+
+
+class Timekeeper:
+    """Knows every client's device, and what its steps and its models' moves ask of it.
+
+    Args:
+        assembly: of the run, which has a network.
+        clock: its clock.
+        moves: models that the strategy moves.
+        size: of one of them.
+    """
+
+    def __init__(self, assembly: Assembly, clock: Clock, moves: Moves, size: ModelSize) -> None:
+        self._assembly, self._clock, self._moves, self._size = assembly, clock, moves, size
+
+    @property
+    def deadline(self) -> float | None:
+        """Seconds that a round lasts at most; None for as long as it takes."""
+        return self._clock.network.deadline_s
+
+    @property
+    def drops(self) -> bool:
+        """Whether clients that would be late are left out, rather than counted by what they manage."""
+        return self._clock.network.on_deadline == "drop"
+
+    def seconds(self, client: int, number: int, *, first: bool, limit: int | None = None) -> float:
+        """How long a whole round of a client takes that waits for nobody.
+
+        Args:
+            client: who.
+            number: of the round in which it begins.
+            first: whether it is the client's first.
+            limit: bits that it may send; None without a budget.
+        """
+        return self._clock.timed(self._part(client, first=first, limit=limit), number).alone
+
+    def affordable(self, client: int, number: int, *, first: bool, limit: int | None) -> tuple[int, int]:
+        """How many steps a client can take by the deadline, and how many it would take without."""
+        part = self._part(client, first=first, limit=limit)
+        return self._clock.affordable(part, number), len(part.steps)
+
+    def of(
+        self, schedule: str, reports: Sequence[Report], number: int, attempt: int, *, new: Collection[int],
+        limits: Mapping[int, int] | None, late: Collection[int] = (), begun: Mapping[int, int] | None = None,
+    ) -> tuple[float, dict[int, Spent]]:  # fmt: skip
+        """What clients' part in a round took.
+
+        Args:
+            schedule: how they follow each other: a key of `SCHEDULES`.
+            reports: of them, in their order.
+            number: of the round.
+            attempt: at it.
+            new: clients that take part for the first time.
+            limits: bits that each may send; None without a budget.
+            late: clients that were stopped by the deadline.
+            begun: the round in which a client began, where it is another.
+
+        Returns:
+            simulated seconds of all together, and how each client spent them.
+        """
+        parts: list[Timed] = []
+        for report in reports:
+            client, tally = report.client, report.tally
+            part = self._part(
+                client, first=client in new, limit=None if limits is None else limits[client], tally=tally,
+                succeeded=report.error is None,
+            )  # fmt: skip
+            parts.append(self._clock.timed(part, (begun or {}).get(client, number), attempt))
+        whole, _ = SCHEDULES[schedule](parts)
+        if late and self.deadline is not None:
+            whole = max(whole, self.deadline)
+        spent = {
+            report.client: replace(part.spent, waiting=max(0.0, whole - part.spent.compute - part.spent.transfer))
+            for report, part in zip(reports, parts)
+        }
+        return whole, spent
+
+    def _part(
+        self, client: int, *, first: bool, limit: int | None, tally: Tally | None = None, succeeded: bool = True
+    ) -> Round:
+        sizes = [step.samples for step in self._assembly.steps(client, limit)]
+        if tally is not None:
+            sizes = sizes[: tally.steps]
+        once = self._size.stays if first and (self._moves.first or self._moves.down) else 0
+        travels, moves = self._size.travels, self._moves
+        per_step = FLOAT_BITS * travels * moves.step / 2  # of both ways
+        steps = []
+        for size in sizes:
+            work = self._assembly.work(client, size)
+            if tally is not None:
+                again = tally.retransmitted_uplink_bits / tally.steps, tally.retransmitted_downlink_bits / tally.steps
+                work = replace(work, up=work.up + again[0], down=work.down + again[1])
+            steps.append(replace(work, up_model=per_step, down_model=per_step))
+        return Round(
+            client=client, steps=steps, down=FLOAT_BITS * (travels * (moves.first * first + moves.down) + once),
+            up=FLOAT_BITS * travels * moves.up * succeeded,
+        )  # fmt: skip

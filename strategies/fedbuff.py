@@ -1,0 +1,94 @@
+"""FedBuff (Nguyen et al., AISTATS 2022, arXiv 2106.06639): the server steps when so many clients have reported."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from flsplit.errors import UserError
+from flsplit.server.federation import Federation, SideState
+from flsplit.server.strategy import Strategy
+
+Pair = tuple[Tensor, Tensor]  # weights of the client-side and the server-side model
+
+
+class FedBuff(Strategy):
+    """SplitFed V1 without waiting: clients train at their own pace, from the newest models there were as they began.
+
+    A round is a step of the server: the mean of the changes of `buffer` clients, in the order in which they report in
+    simulated time, each weighted by 1 / (1 + staleness)^`staleness_power`, staleness being the steps of the server
+    since it began. Who has reported begins again when the server has stepped: before that, there are no newer models.
+
+    Args:
+        buffer: K, reports that make a step; fewer where fewer clients are under way.
+        server_lr: the step's size.
+        staleness_power: 0.5 in the paper; 0 weights all alike.
+        options: see `Strategy`.
+
+    Raises:
+        UserError: for a value that cannot be.
+    """
+
+    placements: ClassVar[tuple[str, ...]] = ("replica",)
+    keeps_time = True
+
+    def __init__(
+        self, *, buffer: int = 2, server_lr: float = 1.0, staleness_power: float = 0.5, **options: Any
+    ) -> None:
+        super().__init__(**options)
+        if buffer < 1:
+            raise UserError(f"strategy.buffer must be at least 1, got {buffer}")
+        if not 0 < server_lr < float("inf"):
+            raise UserError(f"strategy.server_lr must be a number above 0, got {server_lr:g}")
+        if not 0 <= staleness_power < float("inf"):
+            raise UserError(f"strategy.staleness_power must be a number of at least 0, got {staleness_power:g}")
+        if self.aggregator.name != "fedavg":
+            raise UserError(f"strategy.aggregator must be fedavg for fedbuff, got {self.aggregator.name}")
+        self._buffer, self._server_lr, self._power = buffer, server_lr, staleness_power
+        self._version = 0
+        self._flights: dict[int, tuple[float, int, int]] = {}  # client -> its end, version of its models, its round
+        self._models: dict[int, Pair] = {}  # versions that somebody trains from
+
+    def state_dict(self) -> dict[str, Any]:
+        """See `Strategy`."""
+        return {"version": self._version, "flights": dict(self._flights), "models": dict(self._models)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """See `Strategy`."""
+        self._version, self._flights, self._models = state["version"], state["flights"], state["models"]
+
+    def round(self, fed: Federation, clients: Sequence[int]) -> None:
+        """See `Strategy`."""
+        now = fed.now or 0.0
+        current = fed.client_model.weights, fed.server_model.weights
+        self._models[self._version] = current
+        for client in clients:
+            if client not in self._flights:
+                self._flights[client] = now + fed.seconds(client), self._version, fed.round
+        done = sorted(self._flights, key=lambda client: (self._flights[client], client))[: self._buffer]
+        landed = {client: self._flights.pop(client) for client in done}
+        fed.now = max([now, *(end for end, *_ in landed.values())])
+        starts = {c: self._start(version) for c, (_, version, _) in landed.items()}
+        begun = {client: number for client, (*_, number) in landed.items()}
+        change, count = [current[0] * 0, current[1] * 0], 0
+        for report in fed.train(done, starts=starts, begun=begun):
+            brought = fed.brought(report)
+            if report.error is None:
+                version = landed[report.client][1]
+                weight = (1 + self._version - version) ** -self._power
+                for side, state in enumerate(brought):
+                    assert state is not None
+                    change[side] += weight * (state.weights - self._models[version][side])
+                count += 1
+        if count:
+            new = [weights + self._server_lr / count * step for weights, step in zip(current, change)]
+            fed.client_model, fed.server_model = (SideState(weights) for weights in new)
+        self._version += 1
+        used = {version for _, version, _ in self._flights.values()}
+        self._models = {version: pair for version, pair in self._models.items() if version in used}
+
+    def _start(self, version: int) -> tuple[SideState, SideState]:
+        client, server = self._models[version]
+        return SideState(client), SideState(server)

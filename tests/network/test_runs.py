@@ -1,0 +1,215 @@
+"""Simulated time in whole runs: what its columns hold, what ends a round or a run, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from test_repeatability import same_numbers
+
+import flsplit
+from flsplit import cli
+from flsplit.assembly import assembly_for
+from flsplit.compose import compose
+from flsplit.experiment import prepare
+from flsplit.server import app as server_app
+
+SMALL = [
+    "clients=3", "rounds=3", "batch_size=8", "dataset.train_limit=96", "dataset.test_limit=40", "partition=iid",
+    "compressor=adc", "compressor.ratio=0.3",
+]  # fmt: skip
+UNLIKE = ["network=lte", "network.uplink_mbps=[0.5,20]", "network.flops=[1e8,1e10]"]
+TIME = ["compute_seconds", "transfer_seconds", "waiting_seconds", "joules"]
+
+
+def run(*keys: str, out: Path) -> flsplit.Run:
+    return flsplit.run([*SMALL, "engine=inline", *keys, f"out={out}"])
+
+
+def test_one_client_by_hand(tmp_path: Path) -> None:
+    keys = ["clients=1", "network=custom", "network.server_flops=1e10", "network.send_w=2", "network.compute_w=3"]
+    found = run(*keys, out=tmp_path / "run")
+    plan = prepare(compose([*SMALL[1:], *keys, "engine=inline", f"out={tmp_path / 'o'}"])).plan
+    assembly = assembly_for(plan.to_json())
+    work, steps = assembly.work(0, 8), 12
+    model = 32 * assembly.client_side().size
+    bits = found.rounds[["uplink_bits", "downlink_bits"]].iloc[0]
+    compute = steps * (work.forward + work.backward) / 1e10  # conf/network/custom.yaml: 10 and 50 Mbit/s, 20 ms
+    transfer = (bits.uplink_bits + model) / 1e7 + (bits.downlink_bits + model) / 5e7 + 2 * (steps + 1) * 0.02
+    first = found.clients.iloc[0]
+    assert first.compute_seconds == pytest.approx(compute, rel=1e-12)
+    assert first.transfer_seconds == pytest.approx(transfer, rel=1e-12)
+    assert first.waiting_seconds == pytest.approx(steps * work.server / 1e10, rel=1e-9)
+    assert first.joules == pytest.approx(3 * compute + 2 * (bits.uplink_bits + model) / 1e7, rel=1e-12)
+    whole = compute + transfer + steps * work.server / 1e10
+    assert found.rounds.simulated_seconds.tolist() == pytest.approx([whole, 2 * whole, 3 * whole], rel=1e-12)
+    assert found.rounds.joules.tolist() == pytest.approx([first.joules * n for n in (1, 2, 3)], rel=1e-12)
+    assert found.summary["simulated_seconds"] == found.rounds.simulated_seconds.iloc[-1]
+
+
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        ["splitfed_v1"], ["splitfed_v2"], ["splitfed_v2", "strategy.turn=step"], ["splitfed_v3"], ["sequential"],
+        ["parallel"], ["parallel", "strategy.sync=round"], ["fedavg"], ["centralized"],
+    ],
+    ids=lambda keys: "-".join(keys).replace("strategy.", ""),
+)  # fmt: skip
+def test_every_strategy_keeps_time_and_changes_no_other_number(strategy: list[str], tmp_path: Path) -> None:
+    keys = [f"strategy={strategy[0]}", *strategy[1:]]
+    plain, timed = run(*keys, out=tmp_path / "plain"), run(*keys, *UNLIKE, out=tmp_path / "timed")
+    times = ["simulated_seconds", "joules"]
+    pd.testing.assert_frame_equal(
+        plain.rounds.drop(columns=["seconds", *times]), timed.rounds.drop(columns=["seconds", *times])
+    )
+    assert plain.rounds[times].isna().all(None) and plain.clients[TIME].isna().all(None)
+    assert (timed.rounds.simulated_seconds.diff().dropna() > 0).all()
+    lasted = timed.rounds.set_index("round").simulated_seconds.diff().fillna(timed.rounds.simulated_seconds[0])
+    own = timed.clients
+    spent = own.compute_seconds + own.transfer_seconds + own.waiting_seconds
+    assert spent.tolist() == pytest.approx(lasted[own["round"]].tolist(), rel=1e-9)  # nobody's time is lost
+    assert timed.rounds.joules.iloc[-1] == pytest.approx(own.joules.sum(), rel=1e-12)
+
+
+def test_who_is_late_is_left_out(tmp_path: Path) -> None:
+    free = run(*UNLIKE, out=tmp_path / "free")
+    own = free.clients[free.clients["round"] == 1]
+    busy = (own.compute_seconds + own.transfer_seconds).sort_values()
+    deadline = busy.iloc[1] + 0.2  # the slowest of three is late, jitter of other rounds considered
+    assert busy.iloc[2] > deadline + 0.2
+    dropped = run(*UNLIKE, f"network.deadline_s={deadline}", out=tmp_path / "dropped")
+    slowest = own.client[busy.index[2]]
+    late = dropped.clients[dropped.clients.failed]
+    assert (late.client == slowest).all() and len(late) == 3
+    assert late.reason.str.contains("it would have been later than network.deadline_s=").all()
+    assert dropped.rounds.simulated_seconds.tolist() == pytest.approx([deadline, 2 * deadline, 3 * deadline])
+    partial = run(*UNLIKE, f"network.deadline_s={deadline}", "network.on_deadline=partial", out=tmp_path / "partial")
+    managed = partial.clients[partial.clients.client == slowest]
+    assert not managed.failed.any() and (managed.samples < own.samples.max()).all() and (managed.samples > 0).all()
+    assert (partial.rounds.simulated_seconds <= deadline * partial.rounds["round"] + 1e-9).all()
+    # What was sent by then is counted, either way.
+    assert late.uplink_bits.tolist() == managed.uplink_bits.tolist()
+
+
+def test_seconds_and_joules_end_a_run(tmp_path: Path) -> None:
+    whole = run("network=lte", out=tmp_path / "whole")
+    seconds, joules = whole.rounds.simulated_seconds[1], whole.rounds.joules[0]
+    found = run("network=lte", f"budget.seconds={seconds}", "rounds=null", out=tmp_path / "seconds")
+    assert found.summary["status"] == "budget" and len(found.rounds) == 2
+    found = run("network=lte", f"budget.joules={joules / 2}", "rounds=null", out=tmp_path / "joules")
+    assert found.summary["status"] == "budget" and len(found.rounds) == 1
+    same_numbers(whole, run("network=lte", f"budget.seconds={100 * seconds}", out=tmp_path / "enough"))
+
+
+def test_what_is_sent_again_takes_time(tmp_path: Path) -> None:
+    again = ["channel=erasure", "channel.retransmit=true", "channel.loss=0.3", "channel.packet_bytes=64"]
+    plain, lossy = (run("network=lte", *keys, out=tmp_path / name) for name, keys in (("a", []), ("b", again)))
+    more = lossy.clients.transfer_seconds.sum() - plain.clients.transfer_seconds.sum()
+    bits = lossy.summary["retransmitted_bits"]
+    assert bits / 12.74e6 < more < bits / 5.64e6
+
+
+def test_a_profile_has_devices(tmp_path: Path) -> None:
+    (tmp_path / "profile.csv").write_text("client,uplink_mbps,flops\n1,0.1,1e6\n")
+    found = run("network=wifi", f"client_profile={tmp_path / 'profile.csv'}", out=tmp_path / "run").clients
+    slow, fast = found[found.client == 1].iloc[0], found[found.client == 0].iloc[0]
+    assert slow.compute_seconds == pytest.approx(1e4 * fast.compute_seconds)
+    assert slow.transfer_seconds > 10 * fast.transfer_seconds
+
+
+FEDBUFF = ["strategy=fedbuff", *UNLIKE, "clients=4", "rounds=6"]
+
+
+def test_fedbuff_takes_reports_in_simulated_time(tmp_path: Path) -> None:
+    found = run(*FEDBUFF, out=tmp_path / "run")
+    assert (found.clients.groupby("round").client.count() == 2).all()
+    assert found.rounds.simulated_seconds.is_monotonic_increasing
+    often = found.clients.client.value_counts()
+    alone = run("strategy=splitfed_v1", *UNLIKE, "clients=4", "rounds=1", out=tmp_path / "v1").clients
+    busy = (alone.compute_seconds + alone.transfer_seconds).set_axis(alone.client)
+    assert often.get(busy.idxmin(), 0) > often.get(busy.idxmax(), 0)
+    # Its first step comes when the second-fastest client is there.
+    assert found.rounds.simulated_seconds[0] == pytest.approx(busy.sort_values().iloc[1], rel=1e-6)
+
+
+def test_fedbuff_of_all_alike_is_splitfed(tmp_path: Path) -> None:
+    keys = ["network=lte", "rounds=1", "network.jitter_ms=0"]
+    found = run("strategy=fedbuff", "strategy.buffer=3", *keys, out=tmp_path / "buff")
+    plain = run("strategy=splitfed_v1", *keys, out=tmp_path / "v1")
+    assert found.rounds.test_loss[0] == pytest.approx(plain.rounds.test_loss[0], rel=1e-5)
+    assert found.rounds.simulated_seconds[0] == pytest.approx(plain.rounds.simulated_seconds[0])
+
+
+@pytest.mark.parametrize("keys", [FEDBUFF, [*UNLIKE, "network.deadline_s=2", "network.on_deadline=partial"]])
+def test_a_run_with_time_goes_on_to_the_same_numbers(
+    keys: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = run(*keys, out=tmp_path / "whole")
+    real = server_app.Server._finish
+
+    def cut(self: Any, number: int, *args: Any) -> None:
+        real(self, number, *args)
+        if number == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(server_app.Server, "_finish", cut)
+    with pytest.raises(KeyboardInterrupt):
+        run(*keys, out=tmp_path / "cut")
+    monkeypatch.undo()
+    same_numbers(whole, flsplit.run([f"resume={tmp_path / 'cut'}"]))
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("ray")
+@pytest.mark.parametrize("keys", [FEDBUFF, [*UNLIKE, "network.deadline_s=2", "network.on_deadline=partial"]])
+def test_ray_and_inline_keep_the_same_time(keys: list[str], tmp_path: Path) -> None:
+    same_numbers(flsplit.run([*SMALL, *keys, f"out={tmp_path / 'ray'}"]), run(*keys, out=tmp_path / "inline"))
+
+
+@pytest.mark.parametrize(
+    ("keys", "line"),
+    [
+        (["network=gsm"], "network must be one of"),
+        (["network=lte", "network.uplink_mbps=0"], "network.uplink_mbps must be a number above 0, or [least, largest]"),
+        (["network=lte", "network.uplink_mbps=[5,1]"], "network.uplink_mbps must be a number above 0, or [least"),
+        (["network=lte", "network.uplink_mbps=[1,2,3]"], "network.uplink_mbps must be a number above 0"),
+        (["network=lte", "network.latency_ms=-1"], "network.latency_ms must be a number at least 0"),
+        (["network=lte", "network.flops=nan"], "network.flops must be a number above 0"),
+        (["network=lte", "network.flops=fast"], "network.flops must be a number"),
+        (["network=lte", "network.server_flops=0"], "network.server_flops must be above 0, or null, got 0"),
+        (["network=lte", "network.deadline_s=-3"], "network.deadline_s must be above 0, or null, got -3"),
+        (["network=lte", "network.on_deadline=wait"], "network.on_deadline must be one of drop, partial, got 'wait'"),
+        (["network=lte", "network.mbps=3"], "unknown key network.mbps"),
+        (["network=none", "network.flops=1"], "network.flops"),
+        (["budget.seconds=10"], "budget.seconds needs a network"),
+        (["network=lte", "budget.joules=0"], "budget.joules must be above 0, or null, got 0"),
+        (["strategy=fedbuff"], "strategy=fedbuff needs a network that says how long things take, such as network=lte"),
+        (["strategy=fedbuff", "network=lte", "strategy.buffer=0"], "strategy.buffer must be at least 1, got 0"),
+        (
+            ["network=lte", "network.deadline_s=3", "strategy=splitfed_v2"],
+            "network.deadline_s must be null for strategy=splitfed_v2",
+        ),
+    ],
+)
+def test_what_cannot_be_is_refused_in_one_line(
+    keys: list[str], line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main([*SMALL, "engine=inline", *keys, f"out={tmp_path / 'run'}"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("flsplit: ") and said.count("\n") == 1 and line in said
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("cell", "line"),
+    [("0", "uplink_mbps must be above 0, got 0"), ("nan", "uplink_mbps must be above 0"), ("-1", "must be above 0")],
+)
+def test_a_profile_without_a_link_is_refused(
+    cell: str, line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "profile.csv").write_text(f"client,uplink_mbps\n1,{cell}\n")
+    keys = ["network=wifi", f"client_profile={tmp_path / 'profile.csv'}", f"out={tmp_path / 'run'}"]
+    assert cli.main([*SMALL, "engine=inline", *keys]) == 2
+    assert line in capsys.readouterr().err
