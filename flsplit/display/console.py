@@ -215,6 +215,10 @@ def _closing_rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     add("bits down", "downlink_bits", lambda bits: f"{human_bits(bits)} (gradients)")
     add("models exchanged", "sync_bits", human_bits)
     add("packed messages", "wire_bytes", lambda count: f"{human_bytes(count)} (both ways, bytes on a wire)")
+    if summary.get("retransmitted_bits"):
+        add("sent again", "retransmitted_bits", lambda bits: f"{human_bits(bits)} (both ways)")
+    add("simulated time", "simulated_seconds", duration)
+    add("clients' energy", "joules", lambda joules: f"{joules:,.3g} J")
     add("xi", "xi", lambda xi: f"{xi:.3g} {_XI}")
     add("samples", "samples", lambda count: f"{count:,}")
     add("time", "seconds", duration)

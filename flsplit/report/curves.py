@@ -15,8 +15,12 @@ from flsplit.report.style import Style, figure, to_svg
 HALF, WHOLE = (5.7, 3.5), (11.6, 3.7)  # inches: half or the whole width of the page
 _MARKED = 40  # a line of more points carries fewer markers
 _POINTS = 1000  # and is thinned beyond this
-_BIT_UNITS = ((1e12, "Tb"), (1e9, "Gb"), (1e6, "Mb"), (1e3, "kb"), (1, "b"))
-_UNIT_NAMES = {"Tb": "terabits", "Gb": "gigabits", "Mb": "megabits", "kb": "kilobits", "b": "bits"}
+_UNITS = {
+    "bits": ((1e12, "terabits"), (1e9, "gigabits"), (1e6, "megabits"), (1e3, "kilobits"), (1, "bits")),
+    "seconds": ((3 * 86400, "days"), (3 * 3600, "hours"), (1, "seconds")),
+    "joules": ((1e6, "megajoules"), (1e3, "kilojoules"), (1, "joules")),
+}
+_SIZES = {"days": 86400.0, "hours": 3600.0}  # of units that begin elsewhere
 
 
 @dataclass(frozen=True)
@@ -74,21 +78,25 @@ def over_rounds(curves: Sequence[Curve], *, title: str, y_label: str, size: tupl
     return _draw(curves, title=title, x_label="round", y_label=y_label, size=size, log_x=False)
 
 
-def over_bits(curves: Sequence[Curve], *, title: str, y_label: str, what: str, size: tuple[float, float] = HALF) -> str:
-    """A plot against bits, in the unit that suits the largest, logarithmic where runs are far apart.
+def over(
+    curves: Sequence[Curve], kind: str, *, title: str, y_label: str, what: str, size: tuple[float, float] = HALF
+) -> str:
+    """A plot against what was spent, in the unit that suits the largest, logarithmic where runs are far apart.
 
     Args:
-        curves: their `x` in bits.
+        curves: their `x` in `kind`.
+        kind: `bits`, `seconds` or `joules`.
         title: for readers who do not see the picture.
         y_label: with its unit.
-        what: what the bits are, for the axis.
+        what: what they are, for the axis.
         size: inches.
     """
     curves = [Curve(line.x[line.x > 0], line.y[line.x > 0], line.style) for line in curves]
     curves = [line for line in curves if len(line.x)]
     totals = [line.x[-1] for line in curves]
-    scale, unit = next(pair for pair in _BIT_UNITS if max(totals) >= pair[0] or pair[0] == 1)
+    least, unit = next(pair for pair in _UNITS[kind] if max(totals) >= pair[0] or pair[0] == 1)
+    scale = _SIZES.get(unit, least)
     log_x = max(totals) > 8 * min(totals)
     scaled = [Curve(line.x / scale, line.y, line.style) for line in curves]
-    label = f"{what} ({_UNIT_NAMES[unit]}{', log scale' if log_x else ''})"
+    label = f"{what} ({unit}{', log scale' if log_x else ''})"
     return _draw(scaled, title=title, x_label=label, y_label=y_label, size=size, log_x=log_x)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from flsplit.report import curves, partition, tables
+from flsplit.report import curves, partition, tables, times
 from flsplit.report.css import CSS
 from flsplit.report.labels import folder_names, short_labels
 from flsplit.report.runs import ReportError, Run, find_runs, load_run
@@ -79,20 +79,29 @@ def _accuracy_section(entries: Sequence[_Entry]) -> str:
         return "<h2>Test accuracy</h2><p>No round has been evaluated.</p>"
     by_bits = _lines(entries, link, percent)
     by_all = _lines(entries, lambda rounds: link(rounds) + rounds["sync_bits"], percent)
-    plots: list[tuple[str, list[curves.Curve], str]] = []
+    plots: list[tuple[str, str, list[curves.Curve], str]] = []
     if any(line.x.max() > 0 for line in by_bits):
         what = "activations and gradients, both ways"
-        plots.append(("Over activations and gradients sent", by_bits, what))
+        plots.append(("bits", "Over activations and gradients sent", by_bits, what))
     if any(entry.run.rounds["sync_bits"].max() > 0 for entry in entries):
         plots.append(
             (
+                "bits",
                 "Over all that was sent, models included",
                 by_all,
                 "activations, gradients and models, both ways",
             )
         )
+    for kind, column, caption, what in (
+        ("seconds", "simulated_seconds", "Over simulated time", "simulated time"),
+        ("joules", "joules", "Over the clients' energy", "energy of all clients"),
+    ):
+        timed = [entry for entry in entries if column in entry.run.rounds and entry.run.rounds[column].notna().any()]
+        lines = _lines(timed, itemgetter(column), percent)
+        if any(line.x.max() > 0 for line in lines):
+            plots.append((kind, caption, lines, what))
     # The first plot takes the whole width where the others fill their row.
-    whole = len(plots) != 1
+    whole = len(plots) % 2 == 0
     parts = [
         _figure(
             curves.over_rounds(
@@ -105,9 +114,9 @@ def _accuracy_section(entries: Sequence[_Entry]) -> str:
             "whole" if whole else "half",
         )
     ]
-    for caption, lines, what in plots:
+    for kind, caption, lines, what in plots:
         title = f"Test accuracy {caption.lower()}"
-        svg = curves.over_bits(lines, title=title, y_label="test accuracy (%)", what=what)
+        svg = curves.over(lines, kind, title=title, y_label="test accuracy (%)", what=what)
         parts.append(_figure(svg, caption, "half"))
     return f'<h2>Test accuracy</h2>{_legend(entries)}<div class="plots">{"".join(parts)}</div>'
 
@@ -151,8 +160,8 @@ def _client_section(entries: Sequence[_Entry]) -> str:
     parts = []
     for entry in entries:
         accuracies = partition.last_accuracies(entry.run.clients)
-        failures = tables.failures(entry.run.clients)
-        if accuracies.empty and not failures:
+        failures, spent = tables.failures(entry.run.clients), times.spent(entry.run.clients)
+        if accuracies.empty and not failures and spent.empty:
             continue
         if len(entries) > 1:
             parts.append(f"<h3>{entry.style.swatch()}{escape(entry.label)}</h3>")
@@ -164,6 +173,9 @@ def _client_section(entries: Sequence[_Entry]) -> str:
                 f"mean {mean:.1f}% (dashed), {low:.1f}% to {high:.1f}%, {len(accuracies):,} clients"
             )
             parts.append(_figure(svg, caption, "natural"))
+        if not spent.empty:
+            svg = times.bars_svg(spent, "Where each client's time went")
+            parts.append(_figure(svg, "Where each client's simulated time went, over all rounds", "natural"))
         if failures:
             parts.append(f"<p>Clients that failed:</p>{failures}")
     return f"<h2>Clients</h2>{''.join(parts)}" if parts else ""

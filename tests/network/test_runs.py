@@ -13,7 +13,8 @@ import flsplit
 from flsplit import cli
 from flsplit.assembly import assembly_for
 from flsplit.compose import compose
-from flsplit.experiment import prepare
+from flsplit.experiment import execute, prepare
+from flsplit.report.page import write_report
 from flsplit.server import app as server_app
 
 SMALL = [
@@ -117,6 +118,25 @@ def test_a_profile_has_devices(tmp_path: Path) -> None:
     slow, fast = found[found.client == 1].iloc[0], found[found.client == 0].iloc[0]
     assert slow.compute_seconds == pytest.approx(1e4 * fast.compute_seconds)
     assert slow.transfer_seconds > 10 * fast.transfer_seconds
+
+
+def test_the_report_shows_time_and_energy(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    for name, keys in (("timed", UNLIKE), ("plain", [])):
+        execute(compose([*SMALL, "engine=inline", *keys, f"out={tmp_path / name}"]))
+    said = capfd.readouterr().out.split("simulated time")
+    assert len(said) == 2 and "clients' energy" in said[1]  # of one of the two
+    write_report([tmp_path / "timed", tmp_path / "plain"], tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text()
+    for words in (
+        "Over simulated time",
+        "Over the clients' energy",
+        "simulated time (seconds)",
+        "energy of all clients",
+    ):
+        assert words in page
+    assert page.count("Where each client's simulated time went") == 1
+    write_report([tmp_path / "plain"], tmp_path / "plain.html")
+    assert "imulated" not in (tmp_path / "plain.html").read_text()
 
 
 FEDBUFF = ["strategy=fedbuff", *UNLIKE, "clients=4", "rounds=6"]
