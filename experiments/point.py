@@ -11,6 +11,7 @@ from flsplit.ledger.prices import PriceList, Tally, base_layout
 from flsplit.split.stages import Stages
 
 PARAMETERS = {"adc": "ratio", "bottlenet": "ratio", "topk": "rate", "randtopk": "rate", "c3sl": "group"}
+PARAMETERS |= {"fedlite": "codewords", "splitfc": "rate"}
 _IMAGES = {"cifar100": (50_000, 100), "food101": (75_750, 101)}  # of the training set, and classes
 _WIDTH, _PATCH = {"deit_tiny": 192, "deit_small": 384}, 16
 
@@ -185,7 +186,7 @@ class Point:
         options: dict[str, object] = {}
         if self.value is not None:
             name = PARAMETERS[self.method]
-            options[name] = int(self.value) if name == "group" else self.value
+            options[name] = int(self.value) if name in ("group", "codewords") else self.value
         if self.rule is not None:
             options["rule"] = self.rule
         for option in self.options:

@@ -28,7 +28,8 @@ from flsplit.split.side import SideState
 from flsplit.split.stacked.trainer import Member, stacked_pass
 from flsplit.split.trainer import LocalPass, local_pass
 
-COMPRESSORS = ["base", "adc", "topk", "randtopk", "c3sl", "bottlenet"]
+COMPRESSORS = ["base", "adc", "topk", "randtopk", "c3sl", "bottlenet", "fedlite", "splitfc"]
+CLUSTERING = ("adc", "fedlite")  # K-means waits to know whether it is done
 KEYS = ["engine=inline", "clients=2", "partition=iid", "batch_size=16", "dataset.train_limit=200",
         "dataset.test_limit=40", "augment=paper"]  # fmt: skip
 
@@ -103,7 +104,7 @@ def test_steps_stay_on_the_device(name: str, shared: bool, tmp_path: Path) -> No
             assert all(map(on_device, uplinks))
             assert all(g.device.type == "meta" for downlink in downlinks for g in downlink.payload.floats)
             uplinks = [loop.send(downlink) for loop, downlink in zip(loops, downlinks)]
-    assert set(asked.files) == ({"kmeans.py"} if name == "adc" else set())
+    assert set(asked.files) == ({"kmeans.py"} if name in CLUSTERING else set())
 
 
 @pytest.mark.some
@@ -146,7 +147,7 @@ def test_stacked_steps_stay_on_the_device(name: str, tmp_path: Path) -> None:
         for _ in range(2):
             assert len(uplinks) == 2 and all(map(on_device, uplinks))
             uplinks = together.send(host.step_each(uplinks))
-    assert set(asked.files) == ({"kmeans.py"} if name == "adc" else set())
+    assert set(asked.files) == ({"kmeans.py"} if name in CLUSTERING else set())
 
 
 @pytest.mark.some
@@ -158,4 +159,4 @@ def test_an_evaluation_asks_for_two_numbers_at_its_end(name: str, at_eval: bool,
         score = Evaluator(there.assembly).score(there.start, there.assembly.dataset.test)
     assert score is not None
     assert [file for file in asked.files if file != "kmeans.py"] == ["accuracy.py", "evaluation.py"]
-    assert ("kmeans.py" in asked.files) == (name == "adc" and at_eval)
+    assert ("kmeans.py" in asked.files) == (name in CLUSTERING and at_eval)

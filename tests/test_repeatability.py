@@ -38,6 +38,7 @@ PARTITIONS = (
 COMPRESSORS = (
     ["compressor=base"], ["compressor=topk"], ["compressor=randtopk"], ["compressor=adc", "compressor.ratio=0.3"],
     ["compressor=c3sl"], ["compressor=bottlenet", "compressor.ratio=0.3"],
+    ["compressor=fedlite"], ["compressor=splitfc"],
 )  # fmt: skip
 STRATEGIES = (
     ["strategy=splitfed_v1"], ["strategy=splitfed_v2"], ["strategy=splitfed_v2", "strategy.turn=step"],

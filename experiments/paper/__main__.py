@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from experiments import command
 from experiments.paper import figures, tables
 from experiments.paper.compare import compare
-from experiments.paper.protocol import DATASETS, METHODS, MODELS, RULES, SCALES, SEEDS, Choice, points
+from experiments.paper.protocol import DATASETS, METHODS, MODELS, OTHERS, RULES, SCALES, SEEDS, Choice, points
 from experiments.paper.reported import HOME
 from experiments.results import Results
 from experiments.runner import run_missing
@@ -70,7 +70,13 @@ def _parser() -> argparse.ArgumentParser:
         choices=SCALES,
         help="the paper's protocol, or 96 px for two CPU cores [full; compare: all there are]",
     )
-    add("--methods", type=command.some(METHODS), default=(), metavar="A,B", help=f"of {', '.join(METHODS)} [all]")
+    add(
+        "--methods",
+        type=command.some((*METHODS, *OTHERS)),
+        default=(),
+        metavar="A,B",
+        help=f"of {', '.join(METHODS)} [all]; or {', '.join(OTHERS)}",
+    )
     add("--ratios", type=_ratios, default=(), metavar="X,Y", help="xi, k/D, or nearly 1/R [the figure's]")
     add("--rules", type=command.some(RULES), default=("sqrt",), metavar="A,B", help=f"ADC's: {', '.join(RULES)} [sqrt]")
     add("--seeds", type=command.seeds, default=(), metavar="A,B", help=f"[full: {SEEDS}, else {SEEDS[0]}]")

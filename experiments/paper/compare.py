@@ -9,7 +9,7 @@ from math import log, nan
 import pandas as pd
 from scipy.stats import t as student
 
-from experiments.paper.protocol import METHODS, RATIOS
+from experiments.paper.protocol import METHODS, OTHERS, RATIOS
 from experiments.paper.reported import reported
 from experiments.point import SCALES, Point
 
@@ -146,7 +146,7 @@ def _ratio(method: str, parameter: str) -> float:
 def _order(row: pd.Series) -> tuple[object, ...]:
     words = row.parameter.split()
     numbers = tuple((float(w), "") if w.replace(".", "", 1).isdigit() else (0.0, w) for w in words)
-    return (row.dataset, row.model, row.precision, METHODS.index(row.method), numbers, row.rule)
+    return (row.dataset, row.model, row.precision, (*METHODS, *OTHERS).index(row.method), numbers, row.rule)
 
 
 def _reported(dataset: str, model: str, method: str, parameter: str) -> float:

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from experiments.paper.clusters import fig8
-from experiments.paper.protocol import METHODS
+from experiments.paper.protocol import METHODS, OTHERS
 from experiments.paper.reported import reported
 from experiments.point import Point
 from experiments.results import Results
@@ -22,9 +22,13 @@ from flsplit.report.style import Style, figure, plain_axes
 
 LABELS = {
     "base": "Base", "adc": "ADC", "topk": "Top-K", "randtopk": "RandTopK", "c3sl": "C3-SL", "bottlenet": "BottleNet++",
+    "fedlite": "FedLite", "splitfc": "SplitFC",
 }  # fmt: skip
 NAMES = {"cifar100": "CIFAR-100", "food101": "Food101", "deit_tiny": "DeiT-T", "deit_small": "DeiT-S"}
-_STYLES = {m: Style.of(i) for m, i in zip(("adc", "topk", "randtopk", "c3sl", "bottlenet", "base"), (0, 2, 3, 4, 1, 6))}
+_STYLES = {
+    m: Style.of(i)
+    for m, i in zip(("adc", "topk", "randtopk", "c3sl", "bottlenet", "base", *OTHERS), (0, 2, 3, 4, 1, 6, 5, 8))
+}
 _RULE_LINES = {"sqrt": "-", "pow_1_5_4_5": "--", "release2026": ":"}
 
 
@@ -78,7 +82,7 @@ def _accuracy_over_xi(rows: pd.DataFrame, results: Results, path: Path) -> None:
         legend = []
         published = reported().query(f"figure == 'fig4' and dataset == '{rows.dataset[rows.index[0]]}'")
         published = published[published.model == rows.model.iloc[0]]
-        for method in METHODS:
+        for method in (*METHODS, *OTHERS):
             style, ours = _STYLES[method], rows[rows.method == method]
             if ours.empty:
                 continue

@@ -10,11 +10,13 @@ from math import log
 from experiments.point import PARAMETERS, Point
 
 METHODS = ("base", "adc", "topk", "randtopk", "c3sl", "bottlenet")
+OTHERS = ("fedlite", "splitfc")  # which the paper does not compare; in Figure 4 where they are asked for
 RULES = ("sqrt", "pow_1_5_4_5", "release2026")
 DATASETS, MODELS = ("cifar100", "food101"), ("deit_tiny", "deit_small")
 SCALES = ("full", "medium", "reduced")
 SEEDS = (43422, 51, 114)
 RATIOS = (0.1, 0.2, 0.5, 0.05, 0.3, 0.4, 0.01)  # the most telling first
+CODEWORDS = 16
 GROUPS = (8, 4, 2, 16, 32)
 GRID = tuple(n / 10 for n in range(1, 11))
 BATCHES = (16, 32, 64, 256)  # 128 is Figure 4's
@@ -92,6 +94,8 @@ def values(method: str, ratios: Sequence[float]) -> list[float | None]:
     """Parameters of a method near `ratios`: of C3-SL the R whose 1/R is nearest."""
     if method not in PARAMETERS:
         return [None]
+    if method == "fedlite":
+        return [CODEWORDS]
     if method != "c3sl":
         return list(ratios)
     if set(ratios) == set(RATIOS):
@@ -104,9 +108,9 @@ def _methods(choice: Choice, own: Sequence[str]) -> list[str]:
 
 
 def _accuracy_over_xi(choice: Choice, datasets: Sequence[str], models: Sequence[str]) -> Iterable[Point]:
-    for (dataset, model), seed, method in product(_panels(choice, datasets, models), choice.seeds, METHODS):
-        if method in _methods(choice, METHODS):
-            yield from _make(choice, dataset, model, seed, method, RATIOS)
+    methods = [*_methods(choice, METHODS), *(method for method in OTHERS if method in choice.methods)]
+    for (dataset, model), seed, method in product(_panels(choice, datasets, models), choice.seeds, methods):
+        yield from _make(choice, dataset, model, seed, method, RATIOS)
 
 
 def _fig3(choice: Choice) -> Iterable[Point]:

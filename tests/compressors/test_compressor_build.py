@@ -40,7 +40,7 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 def test_available() -> None:
-    assert available() == ["adc", "base", "bottlenet", "c3sl", "randtopk", "topk"]
+    assert available() == ["adc", "base", "bottlenet", "c3sl", "fedlite", "randtopk", "splitfc", "topk"]
 
 
 @pytest.mark.parametrize("name", available())
@@ -117,13 +117,13 @@ ERRORS: list[tuple[str, dict[str, Any], str]] = [
     (
         "topkk",
         {},
-        "compressor must be one of adc, base, bottlenet, c3sl, randtopk, topk, "
+        "compressor must be one of adc, base, bottlenet, c3sl, fedlite, randtopk, splitfc, topk, "
         "or the dotted path of a module, got 'topkk' (did you mean 'topk'?)",
     ),
     (
         "kmeans",
         {},
-        "compressor must be one of adc, base, bottlenet, c3sl, randtopk, topk, "
+        "compressor must be one of adc, base, bottlenet, c3sl, fedlite, randtopk, splitfc, topk, "
         "or the dotted path of a module, got 'kmeans'",
     ),
     (

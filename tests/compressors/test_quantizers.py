@@ -23,7 +23,7 @@ QUANTIZERS = [
     ("uniform", {"bits": 4, "bits_down": 7, "range": "token"}), ("uniform", {"mode": "symmetric", "range": "token"}),
     ("uniform", {"bits": 2, "rounding": "stochastic"}), ("uniform", {"up": False}), ("uniform", {"down": False}),
 ]  # fmt: skip
-COMPRESSORS = ["base", "topk", "randtopk", "adc", "c3sl", "bottlenet"]
+COMPRESSORS = ["base", "topk", "randtopk", "adc", "c3sl", "bottlenet", "fedlite", "splitfc"]
 
 
 def stages(compressor: str, *behind: tuple[str, str, dict[str, object]]) -> Stages:

@@ -91,6 +91,14 @@ def test_a_choice_narrows() -> None:
     ]  # fmt: skip
 
 
+def test_methods_that_the_paper_does_not_compare_are_there_where_asked_for() -> None:
+    choice = Choice(scale="reduced", methods=("base", "fedlite", "splitfc"), ratios=(0.1,), seeds=(1,))
+    found = points("fig4", choice)
+    assert [(p.method, p.value) for p in found] == [("base", None), ("fedlite", 16), ("splitfc", 0.1)]
+    assert all(0 < p.xi_nominal() <= 1 and p.rounds() >= 10 for p in found)
+    assert "compressor.codewords=16" in found[1].overrides(data=None, weights=None)
+
+
 @pytest.fixture
 def short(tmp_path: Path) -> list[str]:
     noise(tmp_path / "data", train=64, test=20)
