@@ -125,9 +125,14 @@ class Assembly:
     @cached_property
     def activations(self) -> tuple[int, int]:
         """(N, D): tokens and width of a sample's smashed activations."""
-        client, size = self.parts[0].eval(), self.plan.image_size
+        size = self.plan.image_size
         with torch.no_grad():
-            z, _ = client(torch.zeros(1, 3, size, size))
+            try:  # nothing is computed, so large images do not take their time
+                client = copy.deepcopy(self.parts[0]).to("meta").eval()
+                client.with_scores = False
+                z, _ = client(torch.empty(1, 3, size, size, device="meta"))
+            except (NotImplementedError, RuntimeError):  # a model that asks for values on its way
+                z, _ = self.parts[0].eval()(torch.zeros(1, 3, size, size))
         return z.shape[1], z.shape[2]
 
     @cached_property
