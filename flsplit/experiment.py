@@ -280,10 +280,10 @@ def _check_time(strategy: Strategy, config: Config) -> None:
     network = config.network_config
     if network is None and strategy.keeps_time and type(strategy).__module__.startswith("strategies."):
         raise UserError(f"strategy={strategy.name} needs a network that says how long things take, such as network=lte")
-    if network is not None and network.deadline_s is not None and not strategy.side_by_side:
+    if network is not None and network.round_deadline_s is not None and not strategy.side_by_side:
         raise UserError(
-            f"network.deadline_s must be null for strategy={strategy.name}, whose clients wait for each other or have "
-            "no common end of a round"
+            f"network.round_deadline_s must be null for strategy={strategy.name}, whose clients wait for each other or "
+            "have no common end of a round"
         )
 
 

@@ -32,9 +32,9 @@ class Profile:
     latency_ms: float | None = None
     jitter_ms: float | None = None
     flops: float | None = None
-    compute_w: float | None = None
-    send_w: float | None = None
-    receive_w: float | None = None
+    compute_power_w: float | None = None
+    send_power_w: float | None = None
+    receive_power_w: float | None = None
 
 
 _MOST = 1_000_000_000  # of anything that is counted

@@ -137,17 +137,17 @@ class Clock:
         receiving = float((down + model_down).sum()) + part.down / device.downlink
         compute = float((forward + backward).sum())
         total = float((up + up_late + down + down_late + exchange).sum()) + first + last
-        joules = device.compute_w * compute + device.send_w * sending + device.receive_w * receiving
+        joules = device.compute_power_w * compute + device.send_power_w * sending + device.receive_power_w * receiving
         server = column("server") / (self.network.server_flops or np.inf)
         spent = Spent(compute=compute, transfer=total, joules=joules)
         return Timed(float(first), before, server, after + exchange, float(last), spent)
 
     def affordable(self, part: Round, number: int) -> int:
-        """How many of a client's steps fit into `network.deadline_s`, from the models' arrival to their return."""
-        assert self.network.deadline_s is not None
+        """How many of a client's steps fit into a round of `round_deadline_s`, models' moves included."""
+        assert self.network.round_deadline_s is not None
         timed = self.timed(part, number)
         ends = timed.down + np.cumsum(timed.before + timed.server + timed.after) + timed.up
-        return int((ends <= self.network.deadline_s).sum())
+        return int((ends <= self.network.round_deadline_s).sum())
 
 
 def side_by_side(parts: Sequence[Timed]) -> tuple[float, list[float]]:

@@ -13,7 +13,7 @@ from flsplit.typed import shown
 Given = float | list[float]
 ON_DEADLINE = ("drop", "partial")
 _UNITS = {"uplink_mbps": 1e6, "downlink_mbps": 1e6, "latency_ms": 1e-3, "jitter_ms": 1e-3}
-FROM_ZERO = ("latency_ms", "jitter_ms", "compute_w", "send_w", "receive_w")
+FROM_ZERO = ("latency_ms", "jitter_ms", "compute_power_w", "send_power_w", "receive_power_w")
 _LARGEST = 1e30
 
 
@@ -27,9 +27,9 @@ class Device:
         latency: seconds that every message takes beside its bits.
         jitter: seconds; each message is late by as much at most, evenly drawn.
         flops: floating-point operations per second, a multiplication and an addition counted as two.
-        compute_w: watts while it computes.
-        send_w: watts while it sends.
-        receive_w: watts while it receives.
+        compute_power_w: watts while it computes.
+        send_power_w: watts while it sends.
+        receive_power_w: watts while it receives.
     """
 
     uplink: float
@@ -37,9 +37,9 @@ class Device:
     latency: float
     jitter: float
     flops: float
-    compute_w: float
-    send_w: float
-    receive_w: float
+    compute_power_w: float
+    send_power_w: float
+    receive_power_w: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,12 +56,12 @@ class NetworkConfig:
         latency_ms: one way, of every message.
         jitter_ms: most that a message is late beyond that.
         flops: operations/s of a client.
-        compute_w: watts of a client while it computes.
-        send_w: watts while it sends.
-        receive_w: watts while it receives.
+        compute_power_w: watts of a client while it computes.
+        send_power_w: watts while it sends.
+        receive_power_w: watts while it receives.
         server_flops: operations/s of the server for each client it serves at a time; None: its work takes no time.
         pipeline: whether a batch crosses in pieces, so that sending overlaps with computing.
-        deadline_s: simulated seconds after which a round is over; None for no deadline.
+        round_deadline_s: simulated seconds after which a round is over; None for no deadline.
         on_deadline: clients that would be late are left out (`drop`), or take only the steps for which there is time
             (`partial`).
     """
@@ -72,12 +72,12 @@ class NetworkConfig:
     latency_ms: Given = 0.0
     jitter_ms: Given = 0.0
     flops: Given
-    compute_w: Given = 0.0
-    send_w: Given = 0.0
-    receive_w: Given = 0.0
+    compute_power_w: Given = 0.0
+    send_power_w: Given = 0.0
+    receive_power_w: Given = 0.0
     server_flops: float | None = None
     pipeline: bool = False
-    deadline_s: float | None = None
+    round_deadline_s: float | None = None
     on_deadline: str = "drop"
 
     def check(self) -> None:
@@ -95,7 +95,7 @@ class NetworkConfig:
                 raise UserError(
                     f"network.{key} must be a number {right}, or [least, largest] of such, got {shown(bounds)}"
                 )
-        for key in ("server_flops", "deadline_s"):
+        for key in ("server_flops", "round_deadline_s"):
             value = getattr(self, key)
             if value is not None and not 0 < value <= _LARGEST:
                 raise UserError(f"network.{key} must be above 0, or null, got {value:g}")

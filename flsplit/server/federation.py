@@ -395,7 +395,7 @@ class Federation:
         for key in (report.client_model, report.server_model):
             self._arrived.pop(key or "", None)
         assert self._timekeeper is not None
-        why = f"it would have been later than network.deadline_s={self._timekeeper.deadline:g}"
+        why = f"it would have been later than network.round_deadline_s={self._timekeeper.deadline:g}"
         return Report(client=report.client, tally=report.tally, error=why)
 
     def _leave(self, models: Models, replica: bool) -> tuple[str, str | None]:

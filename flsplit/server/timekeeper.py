@@ -29,7 +29,7 @@ class Timekeeper:
     @property
     def deadline(self) -> float | None:
         """Seconds that a round lasts at most; None for as long as it takes."""
-        return self._clock.network.deadline_s
+        return self._clock.network.round_deadline_s
 
     @property
     def drops(self) -> bool:

@@ -24,8 +24,8 @@ def clock(speeds: tuple[float, ...] = (1.0, 0.5), **more: object) -> Clock:
     network = NetworkConfig(**{**NETWORK, "server_flops": 1e9, **more})  # type: ignore[arg-type]
     devices = [
         Device(
-            uplink=1e6 * s, downlink=2e6 * s, latency=0.01, jitter=0.0, flops=1e9 * s, compute_w=4.0, send_w=2.0,
-            receive_w=1.0,
+            uplink=1e6 * s, downlink=2e6 * s, latency=0.01, jitter=0.0, flops=1e9 * s, compute_power_w=4.0,
+            send_power_w=2.0, receive_power_w=1.0,
         )
         for s in speeds
     ]  # fmt: skip
@@ -110,7 +110,9 @@ def test_where_nothing_is_sent_nothing_is_late() -> None:
 
 
 def test_jitter_is_drawn_for_each_message_and_the_same_again() -> None:
-    device = Device(uplink=1e6, downlink=1e6, latency=0, jitter=0.5, flops=1e9, compute_w=0, send_w=0, receive_w=0)
+    device = Device(
+        uplink=1e6, downlink=1e6, latency=0, jitter=0.5, flops=1e9, compute_power_w=0, send_power_w=0, receive_power_w=0
+    )
     late = Clock(NetworkConfig(**NETWORK), lambda _: device, 7)
     work = Work(forward=0, backward=0, server=0, up=1e-9, down=1e-9)
     first = late.timed(Round(client=0, steps=[work] * 500, down=1, up=1), 3)
@@ -122,9 +124,9 @@ def test_jitter_is_drawn_for_each_message_and_the_same_again() -> None:
 
 
 def test_how_many_steps_fit() -> None:
-    fits = clock(deadline_s=0.22 + 2 * 2.12 + 1e-9)
+    fits = clock(round_deadline_s=0.22 + 2 * 2.12 + 1e-9)
     assert fits.affordable(part(0, 5), 1) == 2 and fits.affordable(part(0, 1), 1) == 1
-    assert clock(deadline_s=0.1).affordable(part(0, 5), 1) == 0
+    assert clock(round_deadline_s=0.1).affordable(part(0, 5), 1) == 0
 
 
 def test_times_add_up() -> None:

@@ -30,7 +30,13 @@ def run(*keys: str, out: Path) -> flsplit.Run:
 
 
 def test_one_client_by_hand(tmp_path: Path) -> None:
-    keys = ["clients=1", "network=custom", "network.server_flops=1e10", "network.send_w=2", "network.compute_w=3"]
+    keys = [
+        "clients=1",
+        "network=custom",
+        "network.server_flops=1e10",
+        "network.send_power_w=2",
+        "network.compute_power_w=3",
+    ]
     found = run(*keys, out=tmp_path / "run")
     plan = prepare(compose([*SMALL[1:], *keys, "engine=inline", f"out={tmp_path / 'o'}"])).plan
     assembly = assembly_for(plan.to_json())
@@ -80,13 +86,15 @@ def test_who_is_late_is_left_out(tmp_path: Path) -> None:
     busy = (own.compute_seconds + own.transfer_seconds).sort_values()
     deadline = busy.iloc[1] + 0.2  # the slowest of three is late, jitter of other rounds considered
     assert busy.iloc[2] > deadline + 0.2
-    dropped = run(*UNLIKE, f"network.deadline_s={deadline}", out=tmp_path / "dropped")
+    dropped = run(*UNLIKE, f"network.round_deadline_s={deadline}", out=tmp_path / "dropped")
     slowest = own.client[busy.index[2]]
     late = dropped.clients[dropped.clients.failed]
     assert (late.client == slowest).all() and len(late) == 3
-    assert late.reason.str.contains("it would have been later than network.deadline_s=").all()
+    assert late.reason.str.contains("it would have been later than network.round_deadline_s=").all()
     assert dropped.rounds.simulated_seconds.tolist() == pytest.approx([deadline, 2 * deadline, 3 * deadline])
-    partial = run(*UNLIKE, f"network.deadline_s={deadline}", "network.on_deadline=partial", out=tmp_path / "partial")
+    partial = run(
+        *UNLIKE, f"network.round_deadline_s={deadline}", "network.on_deadline=partial", out=tmp_path / "partial"
+    )
     managed = partial.clients[partial.clients.client == slowest]
     assert not managed.failed.any() and (managed.samples < own.samples.max()).all() and (managed.samples > 0).all()
     assert (partial.rounds.simulated_seconds <= deadline * partial.rounds["round"] + 1e-9).all()
@@ -162,7 +170,7 @@ def test_fedbuff_of_all_alike_is_splitfed(tmp_path: Path) -> None:
     assert found.rounds.simulated_seconds[0] == pytest.approx(plain.rounds.simulated_seconds[0])
 
 
-@pytest.mark.parametrize("keys", [FEDBUFF, [*UNLIKE, "network.deadline_s=2", "network.on_deadline=partial"]])
+@pytest.mark.parametrize("keys", [FEDBUFF, [*UNLIKE, "network.round_deadline_s=2", "network.on_deadline=partial"]])
 def test_a_run_with_time_goes_on_to_the_same_numbers(
     keys: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -183,7 +191,7 @@ def test_a_run_with_time_goes_on_to_the_same_numbers(
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("ray")
-@pytest.mark.parametrize("keys", [FEDBUFF, [*UNLIKE, "network.deadline_s=2", "network.on_deadline=partial"]])
+@pytest.mark.parametrize("keys", [FEDBUFF, [*UNLIKE, "network.round_deadline_s=2", "network.on_deadline=partial"]])
 def test_ray_and_inline_keep_the_same_time(keys: list[str], tmp_path: Path) -> None:
     same_numbers(flsplit.run([*SMALL, *keys, f"out={tmp_path / 'ray'}"]), run(*keys, out=tmp_path / "inline"))
 
@@ -199,7 +207,7 @@ def test_ray_and_inline_keep_the_same_time(keys: list[str], tmp_path: Path) -> N
         (["network=lte", "network.flops=nan"], "network.flops must be a number above 0"),
         (["network=lte", "network.flops=fast"], "network.flops must be a number"),
         (["network=lte", "network.server_flops=0"], "network.server_flops must be above 0, or null, got 0"),
-        (["network=lte", "network.deadline_s=-3"], "network.deadline_s must be above 0, or null, got -3"),
+        (["network=lte", "network.round_deadline_s=-3"], "network.round_deadline_s must be above 0, or null, got -3"),
         (["network=lte", "network.on_deadline=wait"], "network.on_deadline must be one of drop, partial, got 'wait'"),
         (["network=lte", "network.mbps=3"], "unknown key network.mbps"),
         (["network=none", "network.flops=1"], "network.flops"),
@@ -208,8 +216,8 @@ def test_ray_and_inline_keep_the_same_time(keys: list[str], tmp_path: Path) -> N
         (["strategy=fedbuff"], "strategy=fedbuff needs a network that says how long things take, such as network=lte"),
         (["strategy=fedbuff", "network=lte", "strategy.buffer=0"], "strategy.buffer must be at least 1, got 0"),
         (
-            ["network=lte", "network.deadline_s=3", "strategy=splitfed_v2"],
-            "network.deadline_s must be null for strategy=splitfed_v2",
+            ["network=lte", "network.round_deadline_s=3", "strategy=splitfed_v2"],
+            "network.round_deadline_s must be null for strategy=splitfed_v2",
         ),
     ],
 )
