@@ -27,6 +27,7 @@ class Scale:
         batch: samples per step.
         base_epochs: the budget, in epochs without compression.
         count_models: whether models that move count towards the budget.
+        epochs: rounds of every run, whatever it sends; None where the budget ends it.
         evaluations: about how often a run is evaluated; None for every round.
         local_epochs: passes over a client's samples in a round.
         lr: Adam's step size; None for the model's own.
@@ -39,6 +40,7 @@ class Scale:
     batch: int = 128
     base_epochs: int = 10
     count_models: bool = False
+    epochs: int | None = None
     evaluations: int | None = None
     local_epochs: int = 1
     lr: float | None = None
@@ -49,6 +51,7 @@ SCALES = {
     "full": Scale(),  # the paper's protocol
     "medium": Scale(size=96, images=10_000, evaluations=10),  # the paper on two CPU cores, an hour or two each
     "reduced": Scale(size=96, images=2500, evaluations=10),  # and half an hour each
+    "link-cpu": Scale(size=96, images=2500, epochs=10),  # quantisers and channels, on two CPU cores
     "study": Scale(batch=64, count_models=True, evaluations=20),  # many clients, all of CIFAR-100
     "study-cpu": Scale(
         size=96,
@@ -144,7 +147,10 @@ class Point:
         if self.rule is not None:
             keys["compressor.rule"] = self.rule
         keys["model.image_size"], keys["batch_size"] = scale.size, scale.batch
-        keys["budget.base_epochs"], keys["budget.count_models"] = scale.base_epochs, scale.count_models
+        if scale.epochs is None:
+            keys["budget.base_epochs"], keys["budget.count_models"] = scale.base_epochs, scale.count_models
+        else:
+            keys["budget.base_epochs"], keys["rounds"] = "null", scale.epochs
         keys["local_epochs"], keys["precision"] = scale.local_epochs, scale.precision
         if scale.lr is not None:
             keys["lr"] = scale.lr
@@ -176,6 +182,8 @@ class Point:
     def rounds(self) -> int:
         """Epochs that the budget buys if activations are all that counts; the last one perhaps not whole."""
         scale = SCALES[self.scale]
+        if scale.epochs is not None:
+            return scale.epochs
         images = scale.images or _IMAGES[self.dataset][0]
         shape, step = self._shape(), self.step()
         base = base_layout(shape)

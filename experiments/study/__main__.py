@@ -7,14 +7,18 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import pandas as pd
+
 from experiments import command
+from experiments.point import Point
 from experiments.results import Results
 from experiments.runner import run_missing
 from experiments.study import adc_multi_client as study
+from experiments.study import quantised_adc
 from flsplit.errors import UserError
 
 HOME = Path(__file__).parent
-NAMES = ("adc_multi_client",)
+NAMES = ("adc_multi_client", "quantised_adc")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -24,26 +28,54 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _make(arguments: argparse.Namespace) -> None:
-    results = Results(arguments.results)
+    {"adc_multi_client": _adc_multi_client, "quantised_adc": _quantised_adc}[arguments.name](arguments)
+
+
+def _adc_multi_client(arguments: argparse.Namespace) -> None:
     points = study.Grid(
-        scale=arguments.scale, core=arguments.core, seeds=arguments.seeds, clients=arguments.clients,
+        scale=arguments.scale, core=arguments.core, seeds=arguments.seeds or (study.SEED,), clients=arguments.clients,
         alphas=arguments.alphas, strategies=arguments.strategies, methods=arguments.methods,
         options=tuple(arguments.set),
     ).points()  # fmt: skip
+    results = Results(arguments.results)
+    if _run(arguments, points, results):
+        rows = _there(arguments, study.gather(points, results))
+        for path in study.draw(rows, results, arguments.figures, arguments.set):
+            print("drew", path)
+        print(study.table(rows))
+
+
+def _quantised_adc(arguments: argparse.Namespace) -> None:
+    seeds = arguments.seeds or quantised_adc.SEEDS
+    points = quantised_adc.points(seeds, arguments.methods, tuple(arguments.set))
+    results = Results(arguments.results)
+    if _run(arguments, points, results):
+        rows = _there(arguments, quantised_adc.gather(points, results))
+        for path in quantised_adc.draw(rows, arguments.figures, arguments.set):
+            print("drew", path)
+        print(quantised_adc.table(rows))
+
+
+def _run(arguments: argparse.Namespace, points: Sequence[Point], results: Results) -> bool:
+    """Run what is missing, unless rows are only to be listed or drawn.
+
+    Returns:
+        whether they are to be drawn.
+    """
     if not points:
         raise UserError(f"{arguments.name} has nothing of this choice")
     if arguments.list:
         command.show(points, results)
-        return
-    place = command.place(arguments)
-    if not arguments.draw and not run_missing(arguments.name, points, results, place):
+        return False
+    if not arguments.draw and not run_missing(arguments.name, points, results, command.place(arguments)):
         print(f"{arguments.name}: nothing to run, {len(points)} runs are there")
-    rows = study.gather(points, results)
+    return True
+
+
+def _there(arguments: argparse.Namespace, rows: pd.DataFrame) -> pd.DataFrame:
     if rows.empty:
         raise UserError(f"{arguments.name}: no rows yet")
-    for path in study.draw(rows, results, arguments.figures, arguments.set):
-        print("drew", path)
-    print(study.table(rows))
+    return rows
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -52,7 +84,13 @@ def _parser() -> argparse.ArgumentParser:
     add("name", choices=NAMES, metavar="NAME", help=", ".join(NAMES))
     add("--scale", choices=("study", "study-cpu"), default="study", help="224 px and all images, or two CPU cores")
     add("--core", action="store_true", help="the core of the grid, not all of it")
-    add("--seeds", type=command.seeds, default=(study.SEED,), metavar="A,B", help=f"[{study.SEED}]")
+    add(
+        "--seeds",
+        type=command.seeds,
+        default=(),
+        metavar="A,B",
+        help=f"[{study.SEED}; quantised_adc: {quantised_adc.SEEDS}]",
+    )
     for key, known in (
         ("clients", study.CLIENTS), ("alphas", study.ALPHAS), ("strategies", tuple(study.STRATEGIES)),
         ("methods", study.NAMES),

@@ -12,6 +12,7 @@ from experiments.bench.images import noise
 from experiments.results import COLUMNS, Results
 from experiments.study import __main__ as command
 from experiments.study import adc_multi_client as study
+from experiments.study import quantised_adc
 from flsplit.compose import compose
 
 
@@ -108,3 +109,24 @@ def test_nothing_of_a_choice_is_one_line(capsys: pytest.CaptureFixture[str]) -> 
 def test_no_rows_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command.main(["adc_multi_client", "--draw", "--results", str(tmp_path)]) == 2
     assert capsys.readouterr().err == "experiments.study: adc_multi_client: no rows yet\n"
+
+
+def test_quantised_rows_are_found_drawn_and_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    points = quantised_adc.points()
+    assert len(points) == 40 and [quantised_adc.bits_of(p) for p in points[:5]] == [32, 16, 8, 4, 2]
+    rows = []
+    for point in points:
+        bits = quantised_adc.bits_of(point)
+        more = {"final_test_accuracy": 0.4 + bits / 1000 + 0.01 * (point.seed == 51), "uplink_bits": bits * 10**9}
+        rows.append(dict.fromkeys(COLUMNS, 0) | point.key | {"rule": point.rule or "", "method": point.method} | more)
+    pd.DataFrame(rows).to_csv(tmp_path / "results.csv", index=False)
+    folders = ["--results", str(tmp_path), "--figures", str(tmp_path / "figures"), "--runs", str(tmp_path / "runs")]
+    assert command.main(["quantised_adc", *folders]) == 0
+    out = capsys.readouterr().out
+    assert "nothing to run, 40 runs are there" in out and (tmp_path / "figures" / "quantised_adc-link-cpu.png").exists()
+    assert "base         32    43.70  43.20- 44.20   32.0000     2" in out
+    [told] = [line for line in out.splitlines() if line.startswith("No row has")]
+    assert told.count("%") == 5 and "40.7%" in told and told.endswith("at 32 bits (32 Gb).")
+    config = points[2].overrides(data=None, weights=None)
+    assert {"rounds=10", "budget.base_epochs=null", "quantizer=uniform", "quantizer.bits=8"} <= set(config)
+    assert points[2].rounds() == 10

@@ -1,0 +1,129 @@
+"""What quantisation adds to compression: accuracy over bits, for methods at 32 to 2 bits a number, one client.
+
+Every run sees the same samples (ten epochs), so that runs differ in what they send and not in how long they train.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import product
+from pathlib import Path
+
+import pandas as pd
+
+from experiments.point import Point
+from experiments.results import Results
+from flsplit.report.style import Style, figure
+
+SCALE = "link-cpu"
+BITS = (32, 16, 8, 4, 2)
+METHODS = (("base", None), ("adc", 0.2), ("adc", 0.1), ("topk", 0.1))
+NAMES = tuple(dict.fromkeys(name for name, _ in METHODS))
+SEEDS = (43422, 51)
+_STYLES = {method: Style.of(index) for method, index in zip(METHODS, (6, 5, 0, 2))}
+
+
+def points(seeds: Sequence[int] = SEEDS, methods: Sequence[str] = NAMES, options: Sequence[str] = ()) -> list[Point]:
+    """One run each, all methods and bits of a seed before the next.
+
+    Args:
+        seeds: of the runs.
+        methods: of `NAMES`.
+        options: overrides for every run.
+    """
+    return [
+        Point(
+            scale=SCALE, dataset="cifar100", model="deit_tiny", method=method, value=value,
+            rule="sqrt" if method == "adc" else None, seed=seed, options=(*_quantizer(bits), *options),
+        )
+        for seed, (method, value), bits in product(seeds, METHODS, BITS)
+        if method in methods
+    ]  # fmt: skip
+
+
+def gather(wanted: Sequence[Point], results: Results) -> pd.DataFrame:
+    """A row for each method and number of bits that has been run: means over seeds, and their range."""
+    found = []
+    for point in wanted:
+        row = results.row(point)
+        if row is not None:
+            found.append({
+                "method": point.method, "value": point.value, "bits": bits_of(point), "seed": point.seed,
+                "gigabits": (row.uplink_bits + row.downlink_bits) / 1e9, "accuracy": 100 * row.final_test_accuracy,
+            })  # fmt: skip
+    if not found:
+        return pd.DataFrame()
+    return pd.DataFrame(found).groupby(["method", "value", "bits"], dropna=False, sort=False, as_index=False).agg(
+        gigabits=("gigabits", "mean"), accuracy=("accuracy", "mean"), low=("accuracy", "min"),
+        high=("accuracy", "max"), seeds=("seed", "nunique"),
+    )  # fmt: skip
+
+
+def table(rows: pd.DataFrame) -> str:
+    """Accuracy of every row and what it sent; then, for each accuracy, the row that reaches it with the fewest bits."""
+    lines = [f"{'method':10} {'bits':>4} {'accuracy':>8} {'range':>13} {'gigabits':>9} {'seeds':>5}"]
+    for row in rows.itertuples():
+        lines.append(
+            f"{_name(row.method, row.value):10} {row.bits:4} {row.accuracy:8.2f} {row.low:6.2f}-{row.high:6.2f} "
+            f"{row.gigabits:9.4f} {row.seeds:5}"
+        )
+    best = rows.sort_values("gigabits")
+    best = best[best.accuracy > best.accuracy.cummax().shift(fill_value=-1.0)]
+    ways = "; ".join(
+        f"{row.accuracy:.1f}% {_name(row.method, row.value)} at {row.bits} bits ({row.gigabits:.3g} Gb)"
+        for row in best.itertuples()
+    )
+    return "\n".join([*lines, f"No row has a higher accuracy with fewer bits than these: {ways}."])
+
+
+def draw(rows: pd.DataFrame, folder: Path, options: Sequence[str] = ()) -> list[Path]:
+    """Accuracy over bits sent, a line for each method, its points told apart by their bits.
+
+    Args:
+        rows: from `gather`.
+        folder: where the image goes.
+        options: what all rows have beside the study's own settings; part of the name.
+
+    Returns:
+        the file.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with figure(7, 4.6) as drawing:
+        axes = drawing.subplots()
+        for method, style in _STYLES.items():
+            own = rows[[_name(m, v) == _name(*method) for m, v in zip(rows.method, rows.value)]].sort_values("gigabits")
+            span = [own.accuracy - own.low, own.high - own.accuracy]
+            if not own.empty:
+                axes.errorbar(
+                    own.gigabits, own.accuracy, yerr=span, color=style.colour, marker=style.marker, markersize=5,
+                    capsize=2, label=_name(*method),
+                )  # fmt: skip
+            for row in own.itertuples():
+                axes.annotate(
+                    str(row.bits), (row.gigabits, row.accuracy), (4, 4), textcoords="offset points", fontsize=8
+                )
+        axes.set_xscale("log")
+        axes.set(xlabel="activations and gradients sent, gigabits (log scale)", ylabel="test accuracy, %")
+        axes.set_title(f"DeiT-T on CIFAR-100, 96 px, ten epochs of 2,500 images; bits a number ({SCALE})", fontsize=10)
+        axes.legend(frameon=False, fontsize=9)
+        path = folder / f"{'-'.join(['quantised_adc', SCALE, *options])}.png"
+        drawing.savefig(path, dpi=130)
+    return [path]
+
+
+def bits_of(point: Point) -> int:
+    """Bits of each number that a run sends."""
+    given = dict(option.split("=", 1) for option in point.options)
+    return {"bf16": 16, "uniform": int(given.get("quantizer.bits", 0))}.get(given.get("quantizer", "none"), 32)
+
+
+def _quantizer(bits: int) -> tuple[str, ...]:
+    if bits == 32:
+        return ()
+    return (
+        ("quantizer=bf16",) if bits == 16 else ("quantizer=uniform", f"quantizer.bits={bits}", "quantizer.range=token")
+    )
+
+
+def _name(method: str, value: float | None) -> str:
+    return method if value is None or pd.isna(value) else f"{method} {value:g}"
