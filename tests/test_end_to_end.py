@@ -54,7 +54,12 @@ def same_numbers(a: pd.DataFrame, b: pd.DataFrame) -> None:
 
 ALL = ("splitfed_v1", "splitfed_v2", "splitfed_v3", "sequential", "parallel")  # with every compressor
 EVERY = {
-    f"{strategy}-{compressor}": [f"strategy={strategy}", f"compressor={compressor}", *OPTIONS.get(compressor, [])]
+    f"{strategy}-{compressor}": [
+        f"strategy={strategy}",
+        f"compressor={compressor}",
+        *OPTIONS.get(compressor, []),
+        *(["network=lte"] if strategy == "fedbuff" else []),
+    ]
     for strategy in strategies.available()
     for compressor in (compressors.available() if strategy in ALL else ("adc",))
 }

@@ -54,7 +54,7 @@ def test_groups_of_the_users_own(here: Path, refused: Refused, accepted: Accepte
     (here / "own" / "compressor" / "mine.yaml").write_text("name: topk\nrate: 0.5\n")
     [config] = accepted("--config-dir", "own", "compressor=mine")
     assert config.compressor == {"name": "topk", "rate": 0.5}
-    assert "c3sl, mine, randtopk" in refused("--config-dir", "own", "compressor=mne2")
+    assert "fedlite, mine, randtopk" in refused("--config-dir", "own", "compressor=mne2")
 
 
 def test_a_run_that_fails_is_code_1(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

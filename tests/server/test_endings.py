@@ -132,7 +132,7 @@ def test_a_sweep_that_is_started_again_goes_on_where_it_was_cut_off(
 @pytest.mark.slow
 @pytest.mark.xdist_group("ray")
 def test_the_end_of_the_central_host_is_one_line_and_the_run_goes_on_later(tmp_path: Path) -> None:
-    keys = [*KEYS, "strategy=splitfed_v2", "rounds=40"]
+    keys = [*KEYS, "strategy=splitfed_v2", "rounds=120", "eval_every=60"]  # a while, however late we look
     out = tmp_path / "run"
     process = subprocess.Popen(
         [sys.executable, "-m", "flsplit.cli", *keys, f"out={out}"], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL,
@@ -142,8 +142,7 @@ def test_the_end_of_the_central_host_is_one_line_and_the_run_goes_on_later(tmp_p
     while not (out / "checkpoint" / "state.json").exists():
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.05)
-    # The run stands still meanwhile: on a fast machine it would be over before its host is found.
-    process.send_signal(signal.SIGSTOP)
+    process.send_signal(signal.SIGSTOP)  # it stands still until its host is found
     while not (hosts := processes_called(b"HostActor", process.pid)):
         assert time.monotonic() < deadline
     for host in hosts:
