@@ -278,7 +278,7 @@ def _check_sides(strategy: Strategy, assembly: Assembly) -> None:
 
 def _check_time(strategy: Strategy, config: Config) -> None:
     network = config.network_config
-    if network is None and strategy.keeps_time and type(strategy).__module__.startswith("strategies."):
+    if network is None and strategy.needs_network:
         raise UserError(f"strategy={strategy.name} needs a network that says how long things take, such as network=lte")
     if network is not None and network.round_deadline_s is not None and not strategy.side_by_side:
         raise UserError(

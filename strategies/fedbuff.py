@@ -32,7 +32,7 @@ class FedBuff(Strategy):
     """
 
     placements: ClassVar[tuple[str, ...]] = ("replica",)
-    keeps_time = True
+    keeps_time = needs_network = True
 
     def __init__(
         self, *, buffer: int = 2, server_lr: float = 1.0, staleness_power: float = 0.5, **options: Any

@@ -115,14 +115,15 @@ class Clock:
     def timed(self, part: Round, number: int, attempt: int = 0) -> Timed:
         """A client's part of round `number` in seconds."""
         device, count = self._device_of(part.client), len(part.steps)
-        late = device.jitter * numpy_stream(self._seed, "jitter", part.client, number, attempt).random(2 * count + 2)
+        # The models' two messages first, then those of each step: fewer steps change nothing about the others.
+        late = device.jitter * numpy_stream(self._seed, "jitter", part.client, number, attempt).random((count + 1, 2))
 
         def column(name: str) -> np.ndarray:
             return np.array([getattr(step, name) for step in part.steps], float)
 
         forward, backward = column("forward") / device.flops, column("backward") / device.flops
         up, down = column("up") / device.uplink, column("down") / device.downlink
-        up_late, down_late = (device.latency + late[at : at + count] for at in (0, count))
+        up_late, down_late = (device.latency + late[1:, way] for way in (0, 1))
         down_late = np.where(down > 0, down_late, 0.0)
         up_late = np.where(up > 0, up_late, 0.0)
         if self.network.pipeline:
@@ -131,8 +132,8 @@ class Clock:
             before, after = forward + (up + up_late), (down + down_late) + backward
         model_up, model_down = column("up_model") / device.uplink, column("down_model") / device.downlink
         exchange = model_up + model_down + np.where(model_up + model_down > 0, 2 * device.latency, 0.0)
-        first = part.down / device.downlink + (device.latency + late[-2] if part.down else 0.0)
-        last = part.up / device.uplink + (device.latency + late[-1] if part.up else 0.0)
+        first = part.down / device.downlink + (device.latency + late[0, 1] if part.down else 0.0)
+        last = part.up / device.uplink + (device.latency + late[0, 0] if part.up else 0.0)
         sending = float((up + model_up).sum()) + part.up / device.uplink
         receiving = float((down + model_down).sum()) + part.down / device.downlink
         compute = float((forward + backward).sum())
@@ -142,10 +143,10 @@ class Clock:
         spent = Spent(compute=compute, transfer=total, joules=joules)
         return Timed(float(first), before, server, after + exchange, float(last), spent)
 
-    def affordable(self, part: Round, number: int) -> int:
+    def affordable(self, part: Round, number: int, attempt: int = 0) -> int:
         """How many of a client's steps fit into a round of `round_deadline_s`, models' moves included."""
         assert self.network.round_deadline_s is not None
-        timed = self.timed(part, number)
+        timed = self.timed(part, number, attempt)
         ends = timed.down + np.cumsum(timed.before + timed.server + timed.after) + timed.up
         return int((ends <= self.network.round_deadline_s).sum())
 

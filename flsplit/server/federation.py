@@ -384,7 +384,7 @@ class Federation:
         for client in clients:
             limit = None if self._limits is None else self._limits[client]
             most[client], wanted = keeper.affordable(
-                client, self.round, first=client not in self.acquainted, limit=limit
+                client, self.round, self.attempt, first=client not in self.acquainted, limit=limit
             )  # fmt: skip
             if not most[client] or (keeper.drops and most[client] < wanted):
                 late.append(client)

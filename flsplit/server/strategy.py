@@ -40,6 +40,7 @@ class Strategy(ABC):
     note: ClassVar[str | None] = None  # what users should know when they choose it
     repeatable: bool = True  # whether the same configuration gives the same numbers again
     keeps_time: ClassVar[bool] = False  # whether it sets `fed.now` itself
+    needs_network: ClassVar[bool] = False  # whether it asks how long a client's round takes
     side_by_side: ClassVar[bool] = False  # whether clients do not wait for each other, so that a round can have an end
     one_client_model: bool = False  # whether clients step one client-side model together, so that none keeps anything
 

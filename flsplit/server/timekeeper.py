@@ -47,10 +47,10 @@ class Timekeeper:
         """
         return self._clock.timed(self._part(client, first=first, limit=limit), number).alone
 
-    def affordable(self, client: int, number: int, *, first: bool, limit: int | None) -> tuple[int, int]:
+    def affordable(self, client: int, number: int, attempt: int, *, first: bool, limit: int | None) -> tuple[int, int]:
         """How many steps a client can take by the deadline, and how many it would take without."""
         part = self._part(client, first=first, limit=limit)
-        return self._clock.affordable(part, number), len(part.steps)
+        return self._clock.affordable(part, number, attempt), len(part.steps)
 
     def of(
         self, schedule: str, reports: Sequence[Report], number: int, attempt: int, *, new: Collection[int],

@@ -123,6 +123,19 @@ def test_jitter_is_drawn_for_each_message_and_the_same_again() -> None:
     assert late.timed(Round(client=0, steps=[work], down=1, up=1), 4).down != first.down
 
 
+def test_fewer_steps_change_nothing_about_the_others() -> None:
+    device = Device(
+        uplink=1e6, downlink=1e6, latency=0, jitter=0.5, flops=1e9, compute_power_w=0, send_power_w=0, receive_power_w=0
+    )
+    late = Clock(NetworkConfig(**NETWORK, round_deadline_s=20.0), lambda _: device, 7)
+    for client in range(20):
+        many, count = late.timed(part(client, 50), 1), late.affordable(part(client, 50), 1)
+        few = late.timed(part(client, count), 1)
+        assert (few.down, few.up) == (many.down, many.up)
+        assert np.array_equal(few.before, many.before[:count]) and np.array_equal(few.after, many.after[:count])
+        assert few.alone <= 20.0 < late.timed(part(client, count + 1), 1).alone
+
+
 def test_how_many_steps_fit() -> None:
     fits = clock(round_deadline_s=0.22 + 2 * 2.12 + 1e-9)
     assert fits.affordable(part(0, 5), 1) == 2 and fits.affordable(part(0, 1), 1) == 1

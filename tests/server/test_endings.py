@@ -142,12 +142,14 @@ def test_the_end_of_the_central_host_is_one_line_and_the_run_goes_on_later(tmp_p
     while not (out / "checkpoint" / "state.json").exists():
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.05)
-    process.send_signal(signal.SIGSTOP)  # it stands still until its host is found
-    while not (hosts := processes_called(b"HostActor", process.pid)):
-        assert time.monotonic() < deadline
-    for host in hosts:
-        os.kill(host, signal.SIGKILL)
-    process.send_signal(signal.SIGCONT)
+    try:
+        process.send_signal(signal.SIGSTOP)  # it stands still until its host is found
+        while not (hosts := processes_called(b"HostActor", process.pid)):
+            assert time.monotonic() < deadline
+        for host in hosts:
+            os.kill(host, signal.SIGKILL)
+    finally:
+        process.send_signal(signal.SIGCONT)
     _, said = process.communicate(timeout=120)
     assert process.returncode == 1
     [line] = [line for line in said.splitlines() if line.startswith("flsplit: ")]
