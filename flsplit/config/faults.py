@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from flsplit.errors import UserError
 from flsplit.streams import numpy_stream
@@ -33,9 +33,9 @@ class FaultsConfig:
     @property
     def probabilities(self) -> dict[str, float]:
         """By the name of the fault."""
-        values = asdict(self)
-        del values["straggle_seconds"]
-        return values
+        return {
+            "dropout": self.dropout, "crash": self.crash, "straggle": self.straggle, "nan": self.nan, "flip": self.flip,
+        }  # fmt: skip
 
     @property
     def any(self) -> bool:

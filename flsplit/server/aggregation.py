@@ -24,7 +24,7 @@ from flsplit.errors import RunFailed, UserError
 from flsplit.transport.records import addressed
 from flsplit.typed import nearest, read, shown
 
-_WIDENED = 1 << 15  # numbers that are fp64 at a time on their way into a mean: they stay in a core's cache
+_WIDENED = 1 << 17  # numbers that are fp64 at a time on their way into a mean: they stay in a core's cache
 _PART = 1 << 20  # numbers that Flower sees as one array: medians and trimmed means need only so many at once, by client
 
 

@@ -95,7 +95,8 @@ class Checkpoints:
         self.passed_over: str | None = None
         self._models: list[str] = []  # files of models that the saved states name, the last one's first
         self._needed: list[set[str]] = []  # and their files of clients
-        self._settled: set[str] = set()  # files of clients that are on the disk
+        self._settling = atomic.Settling()
+        self._held: set[str] = set()  # files of clients that the last state which was held or saved needs
 
     def create(self) -> None:
         """Make the folders, without what a killed process was about to make (see `flsplit.transport.vectors`)."""
@@ -105,10 +106,8 @@ class Checkpoints:
 
     def save(self, state: State) -> None:
         """Make `state` the last checkpoint, and what was the last the one before it."""
-        needed = _client_files(state)
-        for path in sorted(needed - self._settled):
-            atomic.settle(Path(path))
-        self._settled = needed
+        needed = self._hold(state)
+        self._settling.finish(needed)
         atomic.settle(self.clients.folder)
         models = next(name for name in _MODELS if name not in self._models)
         data = _models(state)
@@ -133,7 +132,16 @@ class Checkpoints:
 
     def hold(self, state: State) -> None:
         """Keep clients' files as `state`, which may be saved later, and the saved states need them."""
-        self.clients.keep(_client_files(state).union(*self._needed))
+        needed = self._hold(state)
+        self.clients.keep(needed.union(*self._needed))
+
+    def _hold(self, state: State) -> set[str]:
+        """The files of clients that `state` needs; those that outlived a round are brought to the disk beside it."""
+        needed = _client_files(state)
+        self._settling.forget(needed)
+        self._settling.begin(needed & self._held)
+        self._held = needed
+        return needed
 
     def load(self) -> State | None:
         """The last checkpoint that is whole, or None if there has been none.
