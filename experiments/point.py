@@ -51,7 +51,9 @@ SCALES = {
     "full": Scale(),  # the paper's protocol
     "medium": Scale(size=96, images=10_000, evaluations=10),  # the paper on two CPU cores, an hour or two each
     "reduced": Scale(size=96, images=2500, evaluations=10),  # and half an hour each
-    "link-cpu": Scale(size=96, images=2500, epochs=10),  # quantisers and channels, on two CPU cores
+    "link-cpu": Scale(size=96, images=2500, epochs=10, evaluations=2),  # quantisers and channels, on two CPU cores
+    # ten clients of 250 images whose devices differ
+    "time-cpu": Scale(size=96, images=2500, test_images=2000, batch=62, epochs=8, local_epochs=2),
     "study": Scale(batch=64, count_models=True, evaluations=20),  # many clients, all of CIFAR-100
     "study-cpu": Scale(
         size=96,
@@ -173,11 +175,11 @@ class Point:
 
     def step(self) -> Tally:
         """The price of one of its training steps."""
-        return PriceList(Stages(self._compressor())).step(self._shape())
+        return PriceList(Stages(self.compressor())).step(self.shape())
 
     def xi_nominal(self) -> float:
         """The ratio that was asked for: the paper's Table 1, mean of both ways."""
-        return sum(self._compressor().nominal_ratios(self._shape())) / 2
+        return sum(self.compressor().nominal_ratios(self.shape())) / 2
 
     def rounds(self) -> int:
         """Epochs that the budget buys if activations are all that counts; the last one perhaps not whole."""
@@ -185,12 +187,13 @@ class Point:
         if scale.epochs is not None:
             return scale.epochs
         images = scale.images or _IMAGES[self.dataset][0]
-        shape, step = self._shape(), self.step()
+        shape, step = self.shape(), self.step()
         base = base_layout(shape)
         gamma = scale.base_epochs * images * (base.uplink_bits + base.downlink_bits) / shape.batch
         return math.ceil(gamma / (step.uplink_bits + step.downlink_bits) / (images // shape.batch))
 
-    def _compressor(self) -> compressors.Compressor:
+    def compressor(self) -> compressors.Compressor:
+        """What its client has."""
         options: dict[str, object] = {}
         if self.value is not None:
             name = PARAMETERS[self.method]
@@ -203,7 +206,8 @@ class Point:
                 options[key.removeprefix("compressor.")] = _number_or_text(value)
         return compressors.build(self.method, **options)
 
-    def _shape(self) -> BatchShape:
+    def shape(self) -> BatchShape:
+        """Of its whole batches."""
         scale = SCALES[self.scale]
         given = dict(option.split("=", 1) for option in self.options)
         return BatchShape(

@@ -59,7 +59,10 @@ class Results:
         return None if found.empty else found.iloc[-1]
 
     def curve(self, point: Point) -> pd.DataFrame | None:
-        """`round, samples, uplink_bits, downlink_bits, sync_bits, xi, train_loss, test_accuracy` of a point."""
+        """`round, samples, uplink_bits, downlink_bits, sync_bits, xi, train_loss, test_accuracy` of a point.
+
+        With a network also `simulated_seconds` and `joules`.
+        """
         path = self._curves / f"{point.slug}.csv"
         return pd.read_csv(path) if path.exists() else None
 
@@ -105,6 +108,8 @@ class Results:
         }  # fmt: skip
         self._curves.mkdir(parents=True, exist_ok=True)
         columns = ["round", "samples", "uplink_bits", "downlink_bits", "sync_bits", "xi", "train_loss", "test_accuracy"]
+        if run.rounds.simulated_seconds.notna().any():
+            columns += ["simulated_seconds", "joules"]
         run.rounds[columns].round(6).to_csv(self._curves / f"{point.slug}.csv", index=False)
         pd.DataFrame([row], columns=COLUMNS).to_csv(
             self.path, mode="a", header=not self.path.exists(), index=False, float_format="%.6g"

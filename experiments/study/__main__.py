@@ -14,11 +14,13 @@ from experiments.point import Point
 from experiments.results import Results
 from experiments.runner import run_missing
 from experiments.study import adc_multi_client as study
-from experiments.study import quantised_adc
+from experiments.study import noisy_link, quantised_adc, time_to_accuracy
+from experiments.study.link import SEEDS
 from flsplit.errors import UserError
 
 HOME = Path(__file__).parent
-NAMES = ("adc_multi_client", "quantised_adc")
+LINK = {"quantised_adc": quantised_adc, "noisy_link": noisy_link, "time_to_accuracy": time_to_accuracy}
+NAMES = ("adc_multi_client", *LINK)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -28,32 +30,27 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _make(arguments: argparse.Namespace) -> None:
-    {"adc_multi_client": _adc_multi_client, "quantised_adc": _quantised_adc}[arguments.name](arguments)
+    made = LINK.get(arguments.name, study)
+    points = _link(arguments) if arguments.name in LINK else _grid(arguments)
+    results = Results(arguments.results)
+    if _run(arguments, points, results):
+        rows = _there(arguments, made.gather(points, results))
+        for path in made.draw(rows, results, arguments.figures, arguments.set):
+            print("drew", path)
+        print(made.table(rows))
 
 
-def _adc_multi_client(arguments: argparse.Namespace) -> None:
-    points = study.Grid(
+def _grid(arguments: argparse.Namespace) -> list[Point]:
+    return study.Grid(
         scale=arguments.scale, core=arguments.core, seeds=arguments.seeds or (study.SEED,), clients=arguments.clients,
         alphas=arguments.alphas, strategies=arguments.strategies, methods=arguments.methods,
         options=tuple(arguments.set),
     ).points()  # fmt: skip
-    results = Results(arguments.results)
-    if _run(arguments, points, results):
-        rows = _there(arguments, study.gather(points, results))
-        for path in study.draw(rows, results, arguments.figures, arguments.set):
-            print("drew", path)
-        print(study.table(rows))
 
 
-def _quantised_adc(arguments: argparse.Namespace) -> None:
-    seeds = arguments.seeds or quantised_adc.SEEDS
-    points = quantised_adc.points(seeds, arguments.methods, tuple(arguments.set))
-    results = Results(arguments.results)
-    if _run(arguments, points, results):
-        rows = _there(arguments, quantised_adc.gather(points, results))
-        for path in quantised_adc.draw(rows, arguments.figures, arguments.set):
-            print("drew", path)
-        print(quantised_adc.table(rows))
+def _link(arguments: argparse.Namespace) -> list[Point]:
+    made = LINK[arguments.name]
+    return made.points(arguments.seeds or SEEDS, arguments.methods, tuple(arguments.set))
 
 
 def _run(arguments: argparse.Namespace, points: Sequence[Point], results: Results) -> bool:
@@ -89,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
         type=command.seeds,
         default=(),
         metavar="A,B",
-        help=f"[{study.SEED}; quantised_adc: {quantised_adc.SEEDS}]",
+        help=f"[{study.SEED}; of the link: {SEEDS}]",
     )
     for key, known in (
         ("clients", study.CLIENTS), ("alphas", study.ALPHAS), ("strategies", tuple(study.STRATEGIES)),

@@ -13,18 +13,16 @@ import pandas as pd
 
 from experiments.point import Point
 from experiments.results import Results
-from flsplit.report.style import Style, figure
+from experiments.study.link import SCALE, SEEDS, STYLES, name
+from flsplit.report.style import figure
 
-SCALE = "link-cpu"
-BITS = (32, 16, 8, 4, 2)
-METHODS = (("base", None), ("adc", 0.2), ("adc", 0.1), ("topk", 0.1))
-NAMES = tuple(dict.fromkeys(name for name, _ in METHODS))
-SEEDS = (43422, 51)
-_STYLES = {method: Style.of(index) for method, index in zip(METHODS, (6, 5, 0, 2))}
+BITS = (32, 8, 4, 2, 16)
+METHODS = tuple(STYLES)
+NAMES = tuple(dict.fromkeys(method for method, _ in METHODS))
 
 
 def points(seeds: Sequence[int] = SEEDS, methods: Sequence[str] = NAMES, options: Sequence[str] = ()) -> list[Point]:
-    """One run each, all methods and bits of a seed before the next.
+    """One run each, all methods at a number of bits before the next; a seed before the next.
 
     Args:
         seeds: of the runs.
@@ -36,7 +34,7 @@ def points(seeds: Sequence[int] = SEEDS, methods: Sequence[str] = NAMES, options
             scale=SCALE, dataset="cifar100", model="deit_tiny", method=method, value=value,
             rule="sqrt" if method == "adc" else None, seed=seed, options=(*_quantizer(bits), *options),
         )
-        for seed, (method, value), bits in product(seeds, METHODS, BITS)
+        for seed, bits, (method, value) in product(seeds, BITS, METHODS)
         if method in methods
     ]  # fmt: skip
 
@@ -64,23 +62,24 @@ def table(rows: pd.DataFrame) -> str:
     lines = [f"{'method':10} {'bits':>4} {'accuracy':>8} {'range':>13} {'gigabits':>9} {'seeds':>5}"]
     for row in rows.itertuples():
         lines.append(
-            f"{_name(row.method, row.value):10} {row.bits:4} {row.accuracy:8.2f} {row.low:6.2f}-{row.high:6.2f} "
+            f"{name(row.method, row.value):10} {row.bits:4} {row.accuracy:8.2f} {row.low:6.2f}-{row.high:6.2f} "
             f"{row.gigabits:9.4f} {row.seeds:5}"
         )
     best = rows.sort_values("gigabits")
     best = best[best.accuracy > best.accuracy.cummax().shift(fill_value=-1.0)]
     ways = "; ".join(
-        f"{row.accuracy:.1f}% {_name(row.method, row.value)} at {row.bits} bits ({row.gigabits:.3g} Gb)"
+        f"{row.accuracy:.1f}% {name(row.method, row.value)} at {row.bits} bits ({row.gigabits:.3g} Gb)"
         for row in best.itertuples()
     )
     return "\n".join([*lines, f"No row has a higher accuracy with fewer bits than these: {ways}."])
 
 
-def draw(rows: pd.DataFrame, folder: Path, options: Sequence[str] = ()) -> list[Path]:
+def draw(rows: pd.DataFrame, results: Results, folder: Path, options: Sequence[str] = ()) -> list[Path]:
     """Accuracy over bits sent, a line for each method, its points told apart by their bits.
 
     Args:
         rows: from `gather`.
+        results: not needed; every study is handed its table.
         folder: where the image goes.
         options: what all rows have beside the study's own settings; part of the name.
 
@@ -90,13 +89,13 @@ def draw(rows: pd.DataFrame, folder: Path, options: Sequence[str] = ()) -> list[
     folder.mkdir(parents=True, exist_ok=True)
     with figure(7, 4.6) as drawing:
         axes = drawing.subplots()
-        for method, style in _STYLES.items():
-            own = rows[[_name(m, v) == _name(*method) for m, v in zip(rows.method, rows.value)]].sort_values("gigabits")
+        for method, style in STYLES.items():
+            own = rows[[name(m, v) == name(*method) for m, v in zip(rows.method, rows.value)]].sort_values("gigabits")
             span = [own.accuracy - own.low, own.high - own.accuracy]
             if not own.empty:
                 axes.errorbar(
                     own.gigabits, own.accuracy, yerr=span, color=style.colour, marker=style.marker, markersize=5,
-                    capsize=2, label=_name(*method),
+                    capsize=2, label=name(*method),
                 )  # fmt: skip
             for row in own.itertuples():
                 axes.annotate(
@@ -123,7 +122,3 @@ def _quantizer(bits: int) -> tuple[str, ...]:
     return (
         ("quantizer=bf16",) if bits == 16 else ("quantizer=uniform", f"quantizer.bits={bits}", "quantizer.range=token")
     )
-
-
-def _name(method: str, value: float | None) -> str:
-    return method if value is None or pd.isna(value) else f"{method} {value:g}"

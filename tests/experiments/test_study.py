@@ -12,7 +12,7 @@ from experiments.bench.images import noise
 from experiments.results import COLUMNS, Results
 from experiments.study import __main__ as command
 from experiments.study import adc_multi_client as study
-from experiments.study import quantised_adc
+from experiments.study import noisy_link, quantised_adc
 from flsplit.compose import compose
 
 
@@ -113,7 +113,7 @@ def test_no_rows_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str])
 
 def test_quantised_rows_are_found_drawn_and_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     points = quantised_adc.points()
-    assert len(points) == 40 and [quantised_adc.bits_of(p) for p in points[:5]] == [32, 16, 8, 4, 2]
+    assert len(points) == 40 and [quantised_adc.bits_of(p) for p in points[:20:4]] == [32, 8, 4, 2, 16]
     rows = []
     for point in points:
         bits = quantised_adc.bits_of(point)
@@ -127,6 +127,31 @@ def test_quantised_rows_are_found_drawn_and_told(tmp_path: Path, capsys: pytest.
     assert "base         32    43.70  43.20- 44.20   32.0000     2" in out
     [told] = [line for line in out.splitlines() if line.startswith("No row has")]
     assert told.count("%") == 5 and "40.7%" in told and told.endswith("at 32 bits (32 Gb).")
-    config = points[2].overrides(data=None, weights=None)
+    config = points[4].overrides(data=None, weights=None)
     assert {"rounds=10", "budget.base_epochs=null", "quantizer=uniform", "quantizer.bits=8"} <= set(config)
-    assert points[2].rounds() == 10
+    assert points[4].rounds() == 10
+
+
+def test_rows_of_noisy_links_are_found_drawn_and_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    points = noisy_link.points()
+    assert len({point.slug for point in points}) == len(points) == 2 * 3 * (1 + 3 * 3)
+    assert [noisy_link.channel_of(p) for p in points[:12:3]] == [
+        ("clean", None), ("awgn", 10.0), ("rayleigh", 10.0), ("erasure", 0.1),
+    ]  # fmt: skip
+    assert points[:3] == [p for p in quantised_adc.points() if p.options == () and p.value != 0.2 and p.seed == 43422]
+    rows = []
+    for point in points:
+        kind, level = noisy_link.channel_of(point)
+        accuracy = 0.4 - 0.02 * (kind != "clean") - 0.01 * (level == 0) + 0.01 * (point.seed == 51)
+        more = {"rule": point.rule or "", "final_test_accuracy": accuracy}
+        rows.append(dict.fromkeys(COLUMNS, 0) | point.key | more)
+    alone = [row for row in rows if not (row["seed"] == 51 and row["parameter"].endswith("erasure channel.loss=0.3"))]
+    pd.DataFrame(alone).to_csv(tmp_path / "results.csv", index=False)
+    folders = ["--results", str(tmp_path), "--figures", str(tmp_path / "figures"), "--runs", str(tmp_path / "runs")]
+    assert command.main(["noisy_link", "--draw", *folders]) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert (tmp_path / "figures" / "noisy_link-link-cpu.png").exists()
+    assert "clean           base          40.50  40.00- 41.00            2" in out
+    assert "awgn          0 adc 0.1       37.50  37.00- 38.00   3.00     2" in out
+    assert "erasure     0.3 topk 0.1      38.00  38.00- 38.00   2.00     1" in out
+    assert {"rounds=10", "channel=awgn", "channel.snr_db=10"} <= set(points[3].overrides(data=None, weights=None))

@@ -1,0 +1,19 @@
+"""What the studies of the link have in common: their scale, seeds, and how methods look."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from flsplit.report.style import Style
+
+SCALE = "link-cpu"
+SEEDS = (43422, 51)
+STYLES = {
+    method: Style.of(index)
+    for method, index in zip((("base", None), ("adc", 0.2), ("adc", 0.1), ("topk", 0.1)), (6, 5, 0, 2))
+}
+
+
+def name(method: str, value: float | None) -> str:
+    """A method as figures and tables call it."""
+    return method if value is None or pd.isna(value) else f"{method} {value:g}"

@@ -1,0 +1,252 @@
+"""Seconds and joules to an accuracy over networks, and the bandwidth from which compression stops paying.
+
+One client: the curves of the paper's rows at reduced scale, timed here by flsplit's clock, since what a lone client
+learns does not depend on its network. Ten clients whose devices differ: runs of their own, since who is late changes
+what is learned. Between two evaluations, accuracy is taken to grow evenly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from experiments.paper.reported import HOME as PAPER
+from experiments.point import SCALES, Point
+from experiments.results import Results
+from experiments.study.link import SEEDS, STYLES, name
+from flsplit.compose import compose
+from flsplit.network import Clock, NetworkConfig, Work
+from flsplit.network.clock import Round
+from flsplit.network.flops import count
+from flsplit.report.style import figure
+from flsplit.split.model import build, cut
+
+SCALE, TARGET = "time-cpu", 0.35
+PROFILES = ("lora", "lte", "wifi", "5g")
+NAMES = tuple(dict.fromkeys(method for method, _ in STYLES))
+BANDWIDTHS = tuple(np.geomspace(0.1, 10_000, 51))  # Mbit/s, each way
+FLOPS = 1e10  # operations/s of a client, those of the profiles lte, wifi and 5g
+ONE = "one client"
+TEN = {  # how rounds of ten clients end: strategy, and what else is set; clients' rounds are as many in each
+    "synchronous": ("splitfed_v1", ()),
+    "deadline": ("splitfed_v1", ("network.on_deadline=partial",)),
+    "fedbuff": ("fedbuff", ("strategy.buffer=5", "rounds=16")),
+}
+UNLIKE = "network.flops=[2.5e9,4e10]"  # 16 times between the slowest device and the fastest
+DEADLINES = {"lte": 150, "wifi": 15}  # seconds of a round
+_OF_TEN = (("base", None), ("adc", 0.2))
+_SPLIT_POINT, _CLASSES = 3, 100
+
+
+def points(seeds: Sequence[int] = SEEDS, methods: Sequence[str] = NAMES, options: Sequence[str] = ()) -> list[Point]:
+    """The runs of ten clients, `base` and ADC; those of one client are the paper's.
+
+    Args:
+        seeds: of the runs.
+        methods: of `NAMES`.
+        options: overrides for every run.
+    """
+    found = []
+    for seed, profile, (mode, (strategy, keys)), method in product(seeds, DEADLINES, TEN.items(), _OF_TEN):
+        if method[0] in methods:
+            late = (f"network.round_deadline_s={DEADLINES[profile]}",) if mode == "deadline" else ()
+            point = _point(method, seed, SCALE, (f"network={profile}", UNLIKE, *keys, *late, *options))
+            found.append(replace(point, clients=10, strategy=strategy))
+    return found
+
+
+def gather(wanted: Sequence[Point], results: Results, paper: Results | None = None) -> pd.DataFrame:
+    """A row for each run and network: seconds and joules until the accuracy was `TARGET`; NaN if it never was.
+
+    Args:
+        wanted: runs of ten clients.
+        results: their rows.
+        paper: rows of one client, of the same seeds; None for the committed ones.
+
+    Returns:
+        columns `setting`, `network`, `bandwidth` (Mbit/s each way; NaN for a profile), `method`, `value`, `seed`,
+        `point`, `seconds`, `joules`.
+    """
+    found: list[dict[str, object]] = []
+
+    def add(setting: str, network: str, point: Point, curve: pd.DataFrame, bandwidth: float = float("nan")) -> None:
+        seconds, joules = reached(curve)
+        found.append({
+            "setting": setting, "network": network, "bandwidth": bandwidth, "method": point.method,
+            "value": point.value, "seed": point.seed, "point": point, "seconds": seconds, "joules": joules,
+        })  # fmt: skip
+
+    for seed, method in product(dict.fromkeys(point.seed for point in wanted), STYLES):
+        point = _point(method, seed, "reduced", ())
+        curve = _curve(paper or Results(PAPER), point)
+        if curve is not None:
+            for profile in PROFILES:
+                add(ONE, profile, point, timed(point, curve, _profile(profile)))
+            for mbps in BANDWIDTHS:
+                custom = NetworkConfig(name="custom", uplink_mbps=mbps, downlink_mbps=mbps, flops=FLOPS)
+                add(ONE, "custom", point, timed(point, curve, custom), mbps)
+    for point in wanted:
+        curve = _curve(results, point)
+        if curve is not None:
+            add(mode_of(point), point.options[0].partition("=")[2], point, curve)
+    return pd.DataFrame(found)
+
+
+def table(rows: pd.DataFrame) -> str:
+    """Hours and kilojoules of every setting, network and method, means over seeds; then the bandwidths that decide."""
+    lines = [f"{'clients':12} {'network':7} {'method':10} {'hours':>9} {'kJ':>9} {'seeds':>5}"]
+    profiles = rows[rows.bandwidth.isna()]
+    for keys, own in profiles.groupby(["setting", "network", "method", "value"], dropna=False, sort=False):
+        setting, profile, method, value = keys
+        never = own.seconds.isna().any()
+        said = f"{'never':>9} {'':>9}" if never else f"{own.seconds.mean() / 3600:9.3f} {own.joules.mean() / 1e3:9.2f}"
+        lines.append(f"{setting:12} {profile:7} {name(method, value):10} {said} {len(own):5}")
+    lines.append(f"until the test accuracy is {TARGET:.0%}")
+    hours = _hours_by_bandwidth(rows)
+    if "base" in hours:
+        for method in hours.columns.drop("base"):
+            faster = hours.index[hours[method] < hours.base]
+            ends = f"up to {faster.max():.3g} Mbit/s" if len(faster) else "at no bandwidth"
+            lines.append(f"One client of {FLOPS / 1e9:g} GFLOP/s: {method} is there before base {ends} (each way).")
+    return "\n".join(lines)
+
+
+def draw(rows: pd.DataFrame, results: Results, folder: Path, options: Sequence[str] = ()) -> list[Path]:
+    """One client: hours to `TARGET` over the bandwidth. Ten clients, if there are rows: accuracy over hours.
+
+    Args:
+        rows: from `gather`.
+        results: curves of ten clients.
+        folder: where the images go.
+        options: what all rows have beside the study's own settings; part of the names.
+
+    Returns:
+        the files.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    drawn = []
+    hours, ten = _hours_by_bandwidth(rows), rows[rows.setting != ONE]
+    if not hours.empty:
+        drawn.append(folder / f"{'-'.join(['time_to_accuracy', 'bandwidth', *options])}.png")
+        with figure(7, 4.4) as drawing:
+            axes = drawing.subplots()
+            for method, style in STYLES.items():
+                if name(*method) in hours:
+                    axes.plot(hours.index, hours[name(*method)], color=style.colour, label=name(*method))
+            axes.set(xscale="log", yscale="log", xlabel="bandwidth each way, Mbit/s", ylabel=f"hours to {TARGET:.0%}")
+            axes.set_title(
+                f"One client of {FLOPS / 1e9:g} GFLOP/s, DeiT-T on CIFAR-100, 96 px, 2,500 images (reduced)",
+                fontsize=10,
+            )
+            axes.legend(frameon=False, fontsize=9)
+            drawing.savefig(drawn[-1], dpi=130)
+    if not ten.empty:
+        drawn.append(folder / f"{'-'.join(['time_to_accuracy', SCALE, *options])}.png")
+        with figure(10, 4.2) as drawing:
+            panels = drawing.subplots(1, len(DEADLINES), sharey=True)
+            for axes, profile in zip(panels, DEADLINES):
+                for row in ten[ten.network == profile].itertuples():
+                    curve, style = results.curve(row.point), STYLES[(row.point.method, row.point.value)]
+                    assert curve is not None
+                    scored = curve.dropna(subset="test_accuracy")
+                    axes.plot(
+                        scored.simulated_seconds / 3600, 100 * scored.test_accuracy, color=style.colour,
+                        linestyle=dict(zip(TEN, ("-", "--", ":")))[row.setting],
+                        label=f"{name(row.method, row.value)}, {row.setting}, seed {row.seed}",
+                    )  # fmt: skip
+                axes.set(xlabel=f"simulated hours over {profile}", xscale="log")
+                axes.legend(frameon=False, fontsize=7)
+            panels[0].set_ylabel("test accuracy, %")
+            drawing.suptitle(f"Ten clients with unlike devices, DeiT-T on CIFAR-100 ({SCALE})", fontsize=10)
+            drawing.savefig(drawn[-1], dpi=130)
+    return drawn
+
+
+def timed(point: Point, curve: pd.DataFrame, network: NetworkConfig) -> pd.DataFrame:
+    """A lone client's curve with the columns `simulated_seconds` and `joules`, since the beginning.
+
+    Args:
+        point: what was run.
+        curve: its rounds; all steps are of whole batches.
+        network: over which.
+    """
+    clock = Clock(network, lambda client: network.device(client, point.seed, {}), point.seed)
+    work = work_of(replace(point, seed=0))
+    steps = curve.samples.diff().fillna(curve.samples).astype(int) // SCALES[point.scale].batch
+    parts = [
+        clock.timed(Round(client=0, steps=[work] * taken, down=0, up=0), number)
+        for number, taken in zip(curve["round"], steps)
+    ]
+    return curve.assign(
+        simulated_seconds=np.cumsum([part.alone for part in parts]),
+        joules=np.cumsum([part.spent.joules for part in parts]),
+    )
+
+
+@cache
+def work_of(point: Point) -> Work:
+    """What a step of a whole batch asks for; the same for every seed."""
+    scale, price = SCALES[point.scale], point.step()
+    model = build(point.model, classes=_CLASSES, image_size=scale.size, pretrained=False, seed=0)
+    client, server = cut(model, _SPLIT_POINT)
+    made = point.compressor()
+    flops = count(client, server, made, point.shape(), image_size=scale.size, answers=True)
+    return Work(
+        forward=flops.forward, backward=flops.backward, server=flops.server, up=price.uplink_bits,
+        down=price.downlink_bits,
+    )  # fmt: skip
+
+
+def reached(curve: pd.DataFrame) -> tuple[float, float]:
+    """Seconds and joules at which a curve is at `TARGET` for the first time; NaN if it never is."""
+    scored = curve.dropna(subset="test_accuracy")
+    there = np.flatnonzero(scored.test_accuracy >= TARGET)
+    if not len(there):
+        return float("nan"), float("nan")
+    accuracy, last = scored.test_accuracy.to_numpy(), int(there[0])
+    before = 0.0 if last == 0 else accuracy[last - 1]
+    share = (TARGET - before) / (accuracy[last] - before)
+    ends = []
+    for column in ("simulated_seconds", "joules"):
+        values = scored[column].to_numpy()
+        start = 0.0 if last == 0 else values[last - 1]
+        ends.append(float(start + share * (values[last] - start)))
+    return ends[0], ends[1]
+
+
+def mode_of(point: Point) -> str:
+    """How a run of ten clients ends its rounds: a key of `TEN`."""
+    if point.strategy == "fedbuff":
+        return "fedbuff"
+    return "deadline" if any(key.startswith("network.round_deadline_s") for key in point.options) else "synchronous"
+
+
+def _hours_by_bandwidth(rows: pd.DataFrame) -> pd.DataFrame:
+    """Hours of one client, means over seeds: a row for each bandwidth, a column for each method."""
+    swept = rows[rows.bandwidth.notna()]
+    names = [name(method, value) for method, value in zip(swept.method, swept.value)]
+    return swept.assign(way=names, hours=swept.seconds / 3600).pivot_table("hours", "bandwidth", "way", sort=False)
+
+
+def _point(method: tuple[str, float | None], seed: int, scale: str, options: Sequence[str]) -> Point:
+    return Point(
+        scale=scale, dataset="cifar100", model="deit_tiny", method=method[0], value=method[1],
+        rule="sqrt" if method[0] == "adc" else None, seed=seed, options=tuple(options),
+    )  # fmt: skip
+
+
+def _curve(results: Results, point: Point) -> pd.DataFrame | None:
+    return None if results.row(point) is None else results.curve(point)
+
+
+@cache
+def _profile(network: str) -> NetworkConfig:
+    found = compose([f"network={network}"]).network_config
+    assert found is not None
+    return found
