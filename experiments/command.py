@@ -11,7 +11,7 @@ from typing import TypeVar
 from experiments.point import Point
 from experiments.results import Results
 from experiments.runner import Place
-from flsplit.errors import RunFailed, UserError, explained
+from flsplit.errors import UNREAD, RunFailed, UserError, explained, is_unread
 
 _MACHINE = ("device", "engine", "compile", "client_timeout", "logger")
 Value = TypeVar("Value", str, int, float)
@@ -58,10 +58,12 @@ def ended(name: str, work: Callable[[], None]) -> int:
     """Work, and turn what stops it into a line and an exit code.
 
     Returns:
-        0, 1 for a run that failed or a fault of the program, 2 for a mistake of the user's, 130 when interrupted.
+        0, 1 for a run that failed or a fault of the program, 2 for a mistake of the user's, 130 when interrupted, 141
+        when nobody reads the output any more.
     """
     try:
         work()
+        sys.stdout.flush()
     except UserError as error:
         text = str(error).replace("dataset.path=", "--data ").replace("model.pretrained=FILE", "--weights FILE")
         return _say(name, text, 2)
@@ -70,6 +72,8 @@ def ended(name: str, work: Callable[[], None]) -> int:
     except KeyboardInterrupt:
         return _say(name, "interrupted; the same command goes on from here", 130)
     except Exception as error:
+        if is_unread(error):
+            return UNREAD
         return _say(name, explained(error, None), 1)
     return 0
 

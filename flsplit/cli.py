@@ -21,7 +21,7 @@ from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from flsplit.errors import RunFailed, UserError, explained
+from flsplit.errors import UNREAD, RunFailed, UserError, explained, is_unread
 
 _REFUSED = ("config_name", "config_path", "experimental_rerun")  # they would replace flsplit's own configuration
 _SHOW = ("help", "hydra_help", "cfg", "resolve", "info", "shell_completion")
@@ -33,7 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line.
 
     Returns:
-        0, 1 for a run that failed or a fault of the program, 2 for a mistake of the user's, 130 when interrupted.
+        0, 1 for a run that failed or a fault of the program, 2 for a mistake of the user's, 130 when interrupted, 141
+        when nobody reads the output any more.
     """
     command = _Command(alone=argv is None)
     try:
@@ -43,6 +44,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if argv is None:  # a process of our own: not to wait for the server's thread, which would start Ray anew
             os._exit(command.code)
     except Exception as error:
+        command.stopped_by(error)
+    try:
+        sys.stdout.flush()
+    except OSError as error:
         command.stopped_by(error)
     command.leave()
     return command.code
@@ -77,7 +82,9 @@ class _Command:
 
     def stopped_by(self, error: Exception, where: str = "") -> None:
         """Tell what has stopped a run: the user's mistake, something foreseen, or a fault, whose traceback is kept."""
-        if isinstance(error, UserError):
+        if is_unread(error):
+            self.code = UNREAD
+        elif isinstance(error, UserError):
             self.fail(f"{where}{error}", 2)
         elif isinstance(error, RunFailed):
             self.fail(f"{where}{error}{self.goes_on}", 1)

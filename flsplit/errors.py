@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import select
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -48,6 +50,25 @@ def foreseen(error: BaseException) -> str | None:
             "choose precision=bf16"
         )
     return None
+
+
+UNREAD = 141  # exit code where nobody reads the output, as shells report it
+
+
+def is_unread(error: BaseException) -> bool:
+    """Whether an error only says that who read our output has left, as `head` does; then nothing more is written."""
+    if not isinstance(error, BrokenPipeError):
+        return False
+    try:
+        output = sys.stdout.fileno()
+    except (AttributeError, OSError, ValueError):  # it is no file
+        return False
+    watched = select.poll()
+    watched.register(output, 0)
+    if not any(event & select.POLLERR for _, event in watched.poll(0)):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), output)
+    return True
 
 
 def is_fatal(error: BaseException) -> bool:
