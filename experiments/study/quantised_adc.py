@@ -14,7 +14,7 @@ import pandas as pd
 from experiments.point import Point
 from experiments.results import Results
 from experiments.study.link import SCALE, SEEDS, STYLES, name
-from flsplit.report.style import figure
+from flsplit.report.style import figure, plain_log
 
 BITS = (32, 8, 4, 2, 16)
 METHODS = tuple(STYLES)
@@ -102,6 +102,7 @@ def draw(rows: pd.DataFrame, results: Results, folder: Path, options: Sequence[s
                     str(row.bits), (row.gigabits, row.accuracy), (4, 4), textcoords="offset points", fontsize=8
                 )
         axes.set_xscale("log")
+        plain_log(axes.xaxis)
         axes.set(xlabel="activations and gradients sent, gigabits (log scale)", ylabel="test accuracy, %")
         axes.set_title(f"DeiT-T on CIFAR-100, 96 px, ten epochs of 2,500 images; bits a number ({SCALE})", fontsize=10)
         axes.legend(frameon=False, fontsize=9)

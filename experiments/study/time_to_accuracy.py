@@ -1,8 +1,9 @@
 """Seconds and joules to an accuracy over networks, and the bandwidth from which compression stops paying.
 
 One client: the curves of the paper's rows at reduced scale, timed here by flsplit's clock, since what a lone client
-learns does not depend on its network. Ten clients whose devices differ: runs of their own, since who is late changes
-what is learned. Between two evaluations, accuracy is taken to grow evenly.
+learns does not depend on its network. It gets its model once and keeps it, as in the paper (`splitfed_v3` of one
+client). Ten clients whose devices differ: runs of their own, since who is late changes what is learned. Between two
+evaluations, accuracy is taken to grow evenly.
 """
 
 from __future__ import annotations
@@ -21,10 +22,11 @@ from experiments.point import SCALES, Point
 from experiments.results import Results
 from experiments.study.link import SEEDS, STYLES, name
 from flsplit.compose import compose
+from flsplit.ledger.moves import FLOAT_BITS
 from flsplit.network import Clock, NetworkConfig, Work
 from flsplit.network.clock import Round
 from flsplit.network.flops import count
-from flsplit.report.style import figure
+from flsplit.report.style import figure, plain_log
 from flsplit.split.model import build, cut
 
 SCALE, TARGET = "time-cpu", 0.35
@@ -140,6 +142,8 @@ def draw(rows: pd.DataFrame, results: Results, folder: Path, options: Sequence[s
                 if name(*method) in hours:
                     axes.plot(hours.index, hours[name(*method)], color=style.colour, label=name(*method))
             axes.set(xscale="log", yscale="log", xlabel="bandwidth each way, Mbit/s", ylabel=f"hours to {TARGET:.0%}")
+            plain_log(axes.xaxis, at=(1.0,))
+            plain_log(axes.yaxis)
             axes.set_title(
                 f"One client of {FLOPS / 1e9:g} GFLOP/s, DeiT-T on CIFAR-100, 96 px, 2,500 images (reduced)",
                 fontsize=10,
@@ -161,6 +165,7 @@ def draw(rows: pd.DataFrame, results: Results, folder: Path, options: Sequence[s
                         label=f"{name(row.method, row.value)}, {row.setting}, seed {row.seed}",
                     )  # fmt: skip
                 axes.set(xlabel=f"simulated hours over {profile}", xscale="log")
+                plain_log(axes.xaxis)
                 axes.legend(frameon=False, fontsize=7)
             panels[0].set_ylabel("test accuracy, %")
             drawing.suptitle(f"Ten clients with unlike devices, DeiT-T on CIFAR-100 ({SCALE})", fontsize=10)
@@ -169,7 +174,7 @@ def draw(rows: pd.DataFrame, results: Results, folder: Path, options: Sequence[s
 
 
 def timed(point: Point, curve: pd.DataFrame, network: NetworkConfig) -> pd.DataFrame:
-    """A lone client's curve with the columns `simulated_seconds` and `joules`, since the beginning.
+    """The curve of a lone client that keeps its model, with its `simulated_seconds` and `joules` since the beginning.
 
     Args:
         point: what was run.
@@ -177,10 +182,10 @@ def timed(point: Point, curve: pd.DataFrame, network: NetworkConfig) -> pd.DataF
         network: over which.
     """
     clock = Clock(network, lambda client: network.device(client, point.seed, {}), point.seed)
-    work = work_of(replace(point, seed=0))
+    work, model = work_of(replace(point, seed=0))
     steps = curve.samples.diff().fillna(curve.samples).astype(int) // SCALES[point.scale].batch
     parts = [
-        clock.timed(Round(client=0, steps=[work] * taken, down=0, up=0), number)
+        clock.timed(Round(client=0, steps=[work] * taken, down=model * (number == 1), up=0), number)
         for number, taken in zip(curve["round"], steps)
     ]
     return curve.assign(
@@ -190,17 +195,20 @@ def timed(point: Point, curve: pd.DataFrame, network: NetworkConfig) -> pd.DataF
 
 
 @cache
-def work_of(point: Point) -> Work:
-    """What a step of a whole batch asks for; the same for every seed."""
+def work_of(point: Point) -> tuple[Work, int]:
+    """What a step of a whole batch asks for, and the bits of a client's model; the same for every seed."""
     scale, price = SCALES[point.scale], point.step()
     model = build(point.model, classes=_CLASSES, image_size=scale.size, pretrained=False, seed=0)
     client, server = cut(model, _SPLIT_POINT)
     made = point.compressor()
+    client.with_scores = made.needs_scores
     flops = count(client, server, made, point.shape(), image_size=scale.size, answers=True)
-    return Work(
+    work = Work(
         forward=flops.forward, backward=flops.backward, server=flops.server, up=price.uplink_bits,
         down=price.downlink_bits,
     )  # fmt: skip
+    halves = [client, *([made.client_half] if made.client_half else [])]
+    return work, FLOAT_BITS * sum(values.numel() for half in halves for values in half.parameters())
 
 
 def reached(curve: pd.DataFrame) -> tuple[float, float]:

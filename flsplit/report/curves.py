@@ -7,10 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from matplotlib.axis import Axis
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import MaxNLocator
 
-from flsplit.report.style import Style, figure, to_svg
+from flsplit.report.style import Style, figure, plain_log, to_svg
 
 HALF, WHOLE = (5.7, 3.5), (11.6, 3.7)  # inches: half or the whole width of the page
 _MARKED = 40  # a line of more points carries fewer markers
@@ -42,13 +41,6 @@ def curve(x: pd.Series, y: pd.Series, style: Style) -> Curve | None:
     return Curve(points["x"].to_numpy(), points["y"].to_numpy(), style)
 
 
-def _plain_log(axis: Axis) -> None:
-    """Ticks at 1, 2 and 5 times powers of ten, written out."""
-    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
-    axis.set_minor_formatter(NullFormatter())
-
-
 def _draw(
     curves: Sequence[Curve], *, title: str, x_label: str, y_label: str, size: tuple[float, float], log_x: bool
 ) -> str:
@@ -56,7 +48,7 @@ def _draw(
         axes = drawing.subplots()
         if log_x:
             axes.set_xscale("log")
-            _plain_log(axes.xaxis)
+            plain_log(axes.xaxis)
         for line in curves:
             axes.plot(
                 line.x,

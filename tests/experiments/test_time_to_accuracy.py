@@ -1,0 +1,95 @@
+"""Time to accuracy: the clock of the study is that of a run, and what its table says follows from curves."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from experiments.bench.images import noise
+from experiments.point import Point
+from experiments.results import COLUMNS, Results
+from experiments.study import __main__ as command
+from experiments.study import time_to_accuracy as study
+from flsplit.compose import compose
+from flsplit.experiment import execute
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", [("base", None), ("adc", 0.2), ("topk", 0.1)])
+def test_a_row_is_timed_as_its_run_would_have_been(method: tuple[str, float | None], tmp_path: Path) -> None:
+    noise(tmp_path / "data", train=300, test=2)  # two whole batches
+    point = Point(
+        scale="reduced", dataset="cifar100", model="deit_tiny", method=method[0], value=method[1],
+        rule="sqrt" if method[0] == "adc" else None, seed=7, options=("network=lte",),
+    )  # fmt: skip
+    keys = [key for key in point.overrides(data=str(tmp_path / "data"), weights=None) if "limit" not in key]
+    keys += ["model.pretrained=false", "rounds=2", "budget.base_epochs=null", "strategy=splitfed_v3"]
+    run = execute(compose([*keys, f"out={tmp_path / 'run'}", "device=cpu", "engine=inline"]))
+    network = run.rounds[["simulated_seconds", "joules"]]
+    assert network.notna().all(axis=None) and (network > 0).all(axis=None)
+    curve = run.rounds[["round", "samples", "test_accuracy"]]
+    found = study.timed(replace(point, options=()), curve, study._profile("lte"))
+    pd.testing.assert_frame_equal(found[["simulated_seconds", "joules"]], network, rtol=1e-12)
+
+
+def made_up(folder: Path, points: list[Point], ends: dict[str, list[float]]) -> Results:
+    """Rows of these points, whose curves are evaluated in rounds 2 and 4."""
+    (folder / "curves").mkdir(parents=True)
+    rows = []
+    for point in points:
+        first, last = ends[point.method]
+        rows.append(dict.fromkeys(COLUMNS, 0) | point.key | {"rule": point.rule or "", "final_test_accuracy": last})
+        curve = {"round": [1, 2, 3, 4], "samples": [128 * 10 * n for n in (1, 2, 3, 4)]}
+        curve |= {"test_accuracy": [None, first, None, last], "simulated_seconds": [100.0, 200.0, 300.0, 400.0]}
+        pd.DataFrame(curve | {"joules": [1e3, 2e3, 3e3, 4e3]}).to_csv(
+            folder / "curves" / f"{point.slug}.csv", index=False
+        )
+    pd.DataFrame(rows).to_csv(folder / "results.csv", index=False)
+    return Results(folder)
+
+
+@pytest.mark.slow
+def test_seconds_to_an_accuracy_and_what_bandwidth_decides(tmp_path: Path) -> None:
+    ends = {"base": [0.3, 0.4], "adc": [0.25, 0.35], "topk": [0.1, 0.2]}
+    wanted = study.points(seeds=(43422,))
+    assert len({point.slug for point in wanted}) == len(wanted) == 2 * 3 * 2
+    assert {study.mode_of(point) for point in wanted} == set(study.TEN)
+    results = made_up(tmp_path / "study", wanted, ends)
+    one = [study._point(method, 43422, "reduced", ()) for method in study.STYLES]
+    rows = study.gather(wanted, results, made_up(tmp_path / "paper", one, ends))
+    ten = rows[rows.setting != study.ONE]
+    assert ten[ten.method == "base"].seconds.tolist() == [pytest.approx(300.0)] * 6  # halfway from 30 to 40%
+    assert ten[ten.method == "adc"].joules.tolist() == [pytest.approx(4e3)] * 6
+    lone = rows[rows.setting == study.ONE]
+    assert lone[lone.method == "topk"].seconds.isna().all() and not lone[lone.method != "topk"].seconds.isna().any()
+
+    # By hand: at which bandwidth 40 steps of ADC, which send less, take as long as 30 of base.
+    (base, _), (adc, _) = (study.work_of(replace(point, seed=0)) for point in one[:2])
+    long, short = ((work.forward + work.backward) / study.FLOPS for work in (adc, base))
+    decides = (30 * (base.up + base.down) - 40 * (adc.up + adc.down)) / (40 * long - 30 * short) / 1e6
+    said = [line for line in study.table(rows).splitlines() if line.startswith("One client of 10 GFLOP/s: adc 0.2")]
+    told = float(said[0].split(" up to ")[1].split()[0])
+    step = study.BANDWIDTHS[1] / study.BANDWIDTHS[0]
+    assert told <= decides * 1.005 and told * step > decides
+    assert any("topk" in line and "never" in line for line in study.table(rows).splitlines())
+    assert [path.name for path in study.draw(rows, results, tmp_path / "figures")] == [
+        "time_to_accuracy-bandwidth.png", "time_to_accuracy-time-cpu.png",
+    ]  # fmt: skip
+
+
+def test_ten_clients_compose(tmp_path: Path) -> None:
+    noise(tmp_path / "data", train=4, test=2)
+    for point in study.points(seeds=(51,), methods=("adc",)):
+        config = compose(point.overrides(data=str(tmp_path / "data"), weights=None))
+        network = config.network_config
+        assert config.clients == 10 and network is not None and network.flops == [2.5e9, 4e10]
+        assert (network.round_deadline_s is not None) == (study.mode_of(point) == "deadline")
+        assert config.rounds == (16 if config.strategy["name"] == "fedbuff" else 8)
+
+
+def test_committed_rows_give_the_study(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert command.main(["time_to_accuracy", "--list"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 24
