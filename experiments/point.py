@@ -27,7 +27,9 @@ class Scale:
         batch: samples per step.
         base_epochs: the budget, in epochs without compression.
         count_models: whether models that move count towards the budget.
-        epochs: rounds of every run, whatever it sends; None where the budget ends it.
+        epochs: rounds of every run, whatever it sends; None where the budget says how many.
+        counts_epochs: whether runs end after the rounds that the budget buys for their method alone, whatever a
+            quantiser or a channel makes of the bits; otherwise with the budget.
         evaluations: about how often a run is evaluated; None for every round.
         local_epochs: passes over a client's samples in a round.
         lr: Adam's step size; None for the model's own.
@@ -41,6 +43,7 @@ class Scale:
     base_epochs: int = 10
     count_models: bool = False
     epochs: int | None = None
+    counts_epochs: bool = False
     evaluations: int | None = None
     local_epochs: int = 1
     lr: float | None = None
@@ -51,7 +54,8 @@ SCALES = {
     "full": Scale(),  # the paper's protocol
     "medium": Scale(size=96, images=10_000, evaluations=10),  # the paper on two CPU cores, an hour or two each
     "reduced": Scale(size=96, images=2500, evaluations=10),  # and half an hour each
-    "link-cpu": Scale(size=96, images=2500, epochs=10, evaluations=2),  # quantisers and channels, on two CPU cores
+    # quantisers and channels, on two CPU cores: as many epochs as half the budget buys without them
+    "link-cpu": Scale(size=96, images=2500, base_epochs=5, counts_epochs=True, evaluations=2),
     # ten clients of 250 images whose devices differ
     "time-cpu": Scale(size=96, images=2500, test_images=2000, batch=62, epochs=8, local_epochs=2),
     "study": Scale(batch=64, count_models=True, evaluations=20),  # many clients, all of CIFAR-100
@@ -149,10 +153,10 @@ class Point:
         if self.rule is not None:
             keys["compressor.rule"] = self.rule
         keys["model.image_size"], keys["batch_size"] = scale.size, scale.batch
-        if scale.epochs is None:
+        if scale.epochs is None and not scale.counts_epochs:
             keys["budget.base_epochs"], keys["budget.count_models"] = scale.base_epochs, scale.count_models
         else:
-            keys["budget.base_epochs"], keys["rounds"] = "null", scale.epochs
+            keys["budget.base_epochs"], keys["rounds"] = "null", self.rounds()
         keys["local_epochs"], keys["precision"] = scale.local_epochs, scale.precision
         if scale.lr is not None:
             keys["lr"] = scale.lr

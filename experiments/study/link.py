@@ -8,10 +8,8 @@ from flsplit.report.style import Style
 
 SCALE = "link-cpu"
 SEEDS = (43422, 51)
-STYLES = {
-    method: Style.of(index)
-    for method, index in zip((("base", None), ("adc", 0.2), ("adc", 0.1), ("topk", 0.1)), (6, 5, 0, 2))
-}
+_METHODS = (("base", None), ("adc", 0.2), ("adc", 0.1), ("topk", 0.2), ("topk", 0.1))
+STYLES = {method: Style.of(index) for method, index in zip(_METHODS, (6, 5, 0, 1, 2))}
 
 
 def name(method: str, value: float | None) -> str:

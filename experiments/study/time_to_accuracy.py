@@ -31,7 +31,8 @@ from flsplit.split.model import build, cut
 
 SCALE, TARGET = "time-cpu", 0.35
 PROFILES = ("lora", "lte", "wifi", "5g")
-NAMES = tuple(dict.fromkeys(method for method, _ in STYLES))
+METHODS = (("base", None), ("adc", 0.2), ("adc", 0.1), ("topk", 0.1))
+NAMES = tuple(dict.fromkeys(method for method, _ in METHODS))
 BANDWIDTHS = tuple(np.geomspace(0.1, 10_000, 51))  # Mbit/s, each way
 FLOPS = 1e10  # operations/s of a client, those of the profiles lte, wifi and 5g
 ONE = "one client"
@@ -84,7 +85,7 @@ def gather(wanted: Sequence[Point], results: Results, paper: Results | None = No
             "value": point.value, "seed": point.seed, "point": point, "seconds": seconds, "joules": joules,
         })  # fmt: skip
 
-    for seed, method in product(dict.fromkeys(point.seed for point in wanted), STYLES):
+    for seed, method in product(dict.fromkeys(point.seed for point in wanted), METHODS):
         point = _point(method, seed, "reduced", ())
         curve = _curve(paper or Results(PAPER), point)
         if curve is not None:
@@ -138,9 +139,9 @@ def draw(rows: pd.DataFrame, results: Results, folder: Path, options: Sequence[s
         drawn.append(folder / f"{'-'.join(['time_to_accuracy', 'bandwidth', *options])}.png")
         with figure(7, 4.4) as drawing:
             axes = drawing.subplots()
-            for method, style in STYLES.items():
+            for method in METHODS:
                 if name(*method) in hours:
-                    axes.plot(hours.index, hours[name(*method)], color=style.colour, label=name(*method))
+                    axes.plot(hours.index, hours[name(*method)], color=STYLES[method].colour, label=name(*method))
             axes.set(xscale="log", yscale="log", xlabel="bandwidth each way, Mbit/s", ylabel=f"hours to {TARGET:.0%}")
             plain_log(axes.xaxis, at=(1.0,))
             plain_log(axes.yaxis)

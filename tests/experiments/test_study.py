@@ -128,8 +128,8 @@ def test_quantised_rows_are_found_drawn_and_told(tmp_path: Path, capsys: pytest.
     [told] = [line for line in out.splitlines() if line.startswith("No row has")]
     assert told.count("%") == 5 and "40.7%" in told and told.endswith("at 32 bits (32 Gb).")
     config = points[4].overrides(data=None, weights=None)
-    assert {"rounds=10", "budget.base_epochs=null", "quantizer=uniform", "quantizer.bits=8"} <= set(config)
-    assert points[4].rounds() == 10
+    assert {"rounds=6", "budget.base_epochs=null", "quantizer=uniform", "quantizer.bits=8"} <= set(config)
+    assert [point.rounds() for point in points[:8]] == [6, 27, 56, 43] * 2
 
 
 def test_rows_of_noisy_links_are_found_drawn_and_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -138,7 +138,7 @@ def test_rows_of_noisy_links_are_found_drawn_and_told(tmp_path: Path, capsys: py
     assert [noisy_link.channel_of(p) for p in points[:12:3]] == [
         ("clean", None), ("awgn", 10.0), ("rayleigh", 10.0), ("erasure", 0.1),
     ]  # fmt: skip
-    assert points[:3] == [p for p in quantised_adc.points() if p.options == () and p.value != 0.2 and p.seed == 43422]
+    assert points[:2] == [p for p in quantised_adc.points() if p.options == () and p.seed == 43422][:2]
     rows = []
     for point in points:
         kind, level = noisy_link.channel_of(point)
@@ -152,6 +152,6 @@ def test_rows_of_noisy_links_are_found_drawn_and_told(tmp_path: Path, capsys: py
     out = capsys.readouterr().out.splitlines()
     assert (tmp_path / "figures" / "noisy_link-link-cpu.png").exists()
     assert "clean           base          40.50  40.00- 41.00            2" in out
-    assert "awgn          0 adc 0.1       37.50  37.00- 38.00   3.00     2" in out
-    assert "erasure     0.3 topk 0.1      38.00  38.00- 38.00   2.00     1" in out
-    assert {"rounds=10", "channel=awgn", "channel.snr_db=10"} <= set(points[3].overrides(data=None, weights=None))
+    assert "awgn          0 adc 0.2       37.50  37.00- 38.00   3.00     2" in out
+    assert "erasure     0.3 topk 0.2      38.00  38.00- 38.00   2.00     1" in out
+    assert {"rounds=6", "channel=awgn", "channel.snr_db=10"} <= set(points[3].overrides(data=None, weights=None))

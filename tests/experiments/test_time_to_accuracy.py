@@ -58,7 +58,7 @@ def test_seconds_to_an_accuracy_and_what_bandwidth_decides(tmp_path: Path) -> No
     assert len({point.slug for point in wanted}) == len(wanted) == 2 * 3 * 2
     assert {study.mode_of(point) for point in wanted} == set(study.TEN)
     results = made_up(tmp_path / "study", wanted, ends)
-    one = [study._point(method, 43422, "reduced", ()) for method in study.STYLES]
+    one = [study._point(method, 43422, "reduced", ()) for method in study.METHODS]
     rows = study.gather(wanted, results, made_up(tmp_path / "paper", one, ends))
     ten = rows[rows.setting != study.ONE]
     assert ten[ten.method == "base"].seconds.tolist() == [pytest.approx(300.0)] * 6  # halfway from 30 to 40%
