@@ -108,8 +108,11 @@ class Results:
         }  # fmt: skip
         self._curves.mkdir(parents=True, exist_ok=True)
         columns = ["round", "samples", "uplink_bits", "downlink_bits", "sync_bits", "xi", "train_loss", "test_accuracy"]
-        if run.rounds.simulated_seconds.notna().any():
-            columns += ["simulated_seconds", "joules"]
+        columns += [
+            clock
+            for clock in ("simulated_seconds", "joules")
+            if clock in run.rounds and run.rounds[clock].notna().any()
+        ]
         run.rounds[columns].round(6).to_csv(self._curves / f"{point.slug}.csv", index=False)
         pd.DataFrame([row], columns=COLUMNS).to_csv(
             self.path, mode="a", header=not self.path.exists(), index=False, float_format="%.6g"

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from experiments import command
-from experiments.paper import figures, tables
+from experiments.paper import figures, rules, tables
 from experiments.paper.compare import compare
 from experiments.paper.protocol import DATASETS, METHODS, MODELS, OTHERS, RULES, SCALES, SEEDS, Choice, points
 from experiments.paper.reported import HOME
@@ -15,7 +15,7 @@ from experiments.results import Results
 from experiments.runner import run_missing
 from flsplit.errors import UserError
 
-NAMES = ("rows", "fig1", "fig3", "fig4", "fig5", "fig6", "fig7", "fig8", "table1", "table2", "compare")
+NAMES = ("rows", "fig1", "fig3", "fig4", "fig5", "fig6", "fig7", "fig8", "table1", "table2", "rules", "compare")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -35,6 +35,9 @@ def _make(arguments: argparse.Namespace) -> None:
         rows = results.table()
         there = [s for s in SCALES if (rows.scale == s).any()] or SCALES[:1]
         print("\n\n".join(compare(rows, s) for s in ([arguments.scale] if arguments.scale else there)))
+        return
+    if name == "rules":
+        _rules(arguments, results)
         return
     choice = Choice(
         scale=scale, datasets=arguments.dataset, models=arguments.model, methods=arguments.methods,
@@ -59,6 +62,20 @@ def _make(arguments: argparse.Namespace) -> None:
     for path in figures.draw(name, wanted, results, arguments.figures, place):
         print("drew", path)
     print(compare(results.table(), scale, wanted))
+
+
+def _rules(arguments: argparse.Namespace, results: Results) -> None:
+    seeds, ratios = arguments.seeds or SEEDS[:1], arguments.ratios or (0.2, 0.1)
+    wanted = [point for seed in seeds for point in rules.points(arguments.scale or "reduced", ratios, RULES, seed)]
+    if arguments.list:
+        command.show(wanted, results)
+        return
+    if not arguments.draw and not run_missing("rules", wanted, results, command.place(arguments)):
+        print(f"rules: nothing to run, {len(wanted)} runs are there")
+    rows = rules.gather(wanted, results)
+    if rows.empty:
+        raise UserError("rules: no rows yet")
+    print(rules.table(rows))
 
 
 def _parser() -> argparse.ArgumentParser:

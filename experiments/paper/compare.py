@@ -10,7 +10,7 @@ import pandas as pd
 from scipy.stats import t as student
 
 from experiments.paper.protocol import METHODS, OTHERS, RATIOS
-from experiments.paper.reported import reported
+from experiments.paper.reported import published
 from experiments.point import SCALES, Point
 
 WITHIN = 0.007  # what counts as reproduced: 0.7 points of accuracy
@@ -35,7 +35,7 @@ def compare(rows: pd.DataFrame, scale: str, points: Sequence[Point] | None = Non
         rows = rows[[key in wanted for key in _keys(rows, [*_KEY, "seed"])]]
     if rows.empty:
         return f"no rows of {scale} scale yet"
-    found = beside_reported(rows)
+    found = besidepublished(rows)
     lines = [
         f"{'dataset':9} {'model':10} {'method':10} {'parameter':16} {'rule':12} {'published':>9} {'ours':>6} {'+-':>5} "
         f"{'diff':>6} {'within':>6} {'published':>10} {'ours':>7} {'xi sent':>7}  conditions"
@@ -63,7 +63,7 @@ def compare(rows: pd.DataFrame, scale: str, points: Sequence[Point] | None = Non
     return "\n".join([*lines, *_orders(found)])
 
 
-def beside_reported(rows: pd.DataFrame) -> pd.DataFrame:
+def besidepublished(rows: pd.DataFrame) -> pd.DataFrame:
     """Means over seeds of rows of one scale, with what is published.
 
     Returns:
@@ -78,13 +78,13 @@ def beside_reported(rows: pd.DataFrame) -> pd.DataFrame:
     )  # fmt: skip
     spread = found.deviation / found.seeds.pow(0.5)
     found["half"] = [s * student.ppf(0.975, n - 1) if n > 1 else nan for s, n in zip(spread, found.seeds)]
-    found["published"] = [_reported(*key) for key in zip(found.dataset, found.model, found.method, found.parameter)]
+    found["published"] = [published(*key) for key in zip(found.dataset, found.model, found.method, found.parameter)]
     found["difference"] = found.ours - found.published
     base = rows[(rows.method == "base") & (rows.parameter == "")].set_index([*_PANEL, "seed"]).final_test_accuracy
     own = rows.assign(loss=rows.final_test_accuracy - [base.get(key, nan) for key in _keys(rows, [*_PANEL, "seed"])])
     loss = own.groupby(_KEY).loss.mean()  # of the seeds that `base` has too
     found["loss"] = [loss[key] for key in _keys(found, _KEY)]
-    found["published_loss"] = found.published - [_reported(*key, "base", "") for key in zip(found.dataset, found.model)]
+    found["published_loss"] = found.published - [published(*key, "base", "") for key in zip(found.dataset, found.model)]
     order = sorted(found.index, key=lambda at: _order(found.loc[at]))
     return found.loc[order].reset_index(drop=True)
 
@@ -147,20 +147,6 @@ def _order(row: pd.Series) -> tuple[object, ...]:
     words = row.parameter.split()
     numbers = tuple((float(w), "") if w.replace(".", "", 1).isdigit() else (0.0, w) for w in words)
     return (row.dataset, row.model, row.precision, (*METHODS, *OTHERS).index(row.method), numbers, row.rule)
-
-
-def _reported(dataset: str, model: str, method: str, parameter: str) -> float:
-    """The published accuracy of Figure 4; NaN where there is none, or a row differs from the protocol in more."""
-    table = reported().query("figure == 'fig4'")
-    table = table[(table.dataset == dataset) & (table.model == model) & (table.method == method)]
-    if method == "base":
-        table = table[[parameter == ""] * len(table)]
-    else:
-        try:
-            table = table[(table.parameter.astype(float) - float(parameter)).abs() < 1e-9]
-        except ValueError:
-            return nan
-    return nan if table.empty else float(table.test_accuracy.iloc[0])
 
 
 def _sign(value: float) -> int:
