@@ -9,7 +9,7 @@ import pandas as pd
 
 from experiments.point import Point
 from flsplit.errors import UserError
-from flsplit.experiment import Run
+from flsplit.record.run import Run
 
 HOME = Path(__file__).parent
 _WORDS = (

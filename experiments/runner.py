@@ -10,7 +10,8 @@ from pathlib import Path
 from experiments.point import Point
 from experiments.results import Results
 from flsplit.compose import compose
-from flsplit.experiment import execute, read_run
+from flsplit.experiment import execute
+from flsplit.record.run import read_run
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -35,15 +35,19 @@ class _Beside(MetaPathFinder):
 sys.meta_path.insert(0, _Beside())
 
 if TYPE_CHECKING:
-    from flsplit.experiment import Run, run
+    from flsplit.experiment import run
+    from flsplit.record.run import Run
+    from flsplit.report.load import Runs, load
 
-__all__ = ["Run", "run"]
+__all__ = ["Run", "Runs", "load", "run"]
+
+_FROM = {"Run": "record.run", "Runs": "report.load", "load": "report.load", "run": "experiment"}
 
 
 def __getattr__(name: str) -> Any:
-    """`flsplit.run` and `flsplit.Run`, imported on first use: a worker needs neither."""
-    if name in __all__:
+    """`flsplit.run`, `flsplit.load` and what they return, imported on first use: a worker needs none."""
+    if name in _FROM:
         from importlib import import_module
 
-        return getattr(import_module("flsplit.experiment"), name)
+        return getattr(import_module(f"flsplit.{_FROM[name]}"), name)
     raise AttributeError(f"module 'flsplit' has no attribute {name!r}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -12,7 +11,6 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
-import pandas as pd
 import torch
 
 from flsplit import data, engine
@@ -27,6 +25,7 @@ from flsplit.errors import UserError
 from flsplit.record import atomic
 from flsplit.record.folder import alone_in, folder_for
 from flsplit.record.loggers import logger_for
+from flsplit.record.run import Run, read_run
 from flsplit.record.tables import Recorder, write_partition
 from flsplit.server.app import Server
 from flsplit.server.checkpoint import Checkpoints
@@ -38,23 +37,6 @@ from flsplit.split import memory
 
 PROFILE = "client_profile.csv"
 Start = Callable[[engine.ServerMain], None]
-
-
-@dataclass(frozen=True)
-class Run:
-    """A finished run.
-
-    Attributes:
-        path: its folder.
-        rounds: `rounds.parquet`, a row per round.
-        clients: `clients.parquet`, a row per round and client that took part.
-        summary: `summary.json`.
-    """
-
-    path: Path
-    rounds: pd.DataFrame
-    clients: pd.DataFrame
-    summary: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -226,16 +208,6 @@ def lay_out(prepared: Prepared) -> tuple[Recorder, Checkpoints]:
     if checkpoints.load() is None:
         recorder.save()
     return recorder, checkpoints
-
-
-def read_run(folder: Path) -> Run:
-    """Read what a run has left in its folder."""
-    return Run(
-        path=folder,
-        rounds=pd.read_parquet(folder / "rounds.parquet"),
-        clients=pd.read_parquet(folder / "clients.parquet"),
-        summary=json.loads((folder / "summary.json").read_text()),
-    )
 
 
 def title(config: Config) -> str:

@@ -24,7 +24,8 @@ from flsplit import engine
 from flsplit.client.app import app as client_app
 from flsplit.compose import compose
 from flsplit.errors import UserError
-from flsplit.experiment import execute, prepare, read_run
+from flsplit.experiment import execute, prepare
+from flsplit.record.run import read_run
 from flsplit.record.tables import CLIENTS, PARTITION, ROUNDS
 from flsplit.server.checkpoint import Checkpoints
 from flsplit.server.summary import peak_megabytes, spread

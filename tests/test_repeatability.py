@@ -23,7 +23,8 @@ import flsplit
 from flsplit import engine
 from flsplit.client.app import app as client_app
 from flsplit.compose import compose
-from flsplit.experiment import execute, prepare, read_run
+from flsplit.experiment import execute, prepare
+from flsplit.record.run import read_run
 from flsplit.transport.hub import ServerHub
 
 SEED = int(os.environ.get("FLSPLIT_SEED", "0"))

@@ -17,7 +17,7 @@ import pandas as pd
 
 import flsplit
 from experiments import command
-from flsplit.experiment import read_run
+from flsplit.record.run import read_run
 from flsplit.report.style import Style, figure
 
 HOME = Path(__file__).parent

@@ -85,6 +85,29 @@ def other_differences(configs: Sequence[Mapping[str, Any]]) -> dict[str, list[st
     return {key: values for key, values in table.items() if len(set(values) - {""}) > 1}
 
 
+def varied(configs: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """Every setting that is not the same in all runs: key -> value in each run, as it is (None where absent).
+
+    The name of a group is called as on the command line: `compressor`, not `compressor.name`.
+    """
+    flats = [_values(config) for config in configs]
+    keys = dict.fromkeys(key for flat in flats for key in flat if key not in _CONSEQUENCES)
+    table = {key: [flat.get(key) for flat in flats] for key in keys}
+    return {
+        key.removesuffix(".name"): values for key, values in table.items() if len({str(value) for value in values}) > 1
+    }
+
+
+def _values(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            found |= _values(value, f"{prefix}{key}.")
+        elif prefix or key not in _NOT_SETTINGS:
+            found[f"{prefix}{key}"] = value
+    return {key: value for key, value in found.items() if key.partition(".")[0] not in _NOT_SETTINGS}
+
+
 def short_labels(configs: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[str]:
     """A label for each run from what differs, e.g. ``adc ratio=0.1 · splitfed_v2``.
 

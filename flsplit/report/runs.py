@@ -77,6 +77,18 @@ def _below(folder: Path, depth: int) -> Iterator[Path]:
             yield from _below(child, depth - 1)
 
 
+def runs_below(path: Path) -> list[Path]:
+    """The run folders at `path` and below it.
+
+    Raises:
+        ReportError: if a folder cannot be read.
+    """
+    try:
+        return list(_below(path, _DEPTH))
+    except OSError as error:
+        raise ReportError(f"{error.filename}: cannot be read: {error.strerror}") from error
+
+
 def find_runs(paths: Sequence[Path]) -> list[Path]:
     """The run folders among `paths` and below them, each once, in the order given.
 
@@ -87,10 +99,7 @@ def find_runs(paths: Sequence[Path]) -> list[Path]:
     for path in paths:
         if not path.is_dir():
             raise ReportError(f"{path}: no such folder; give a run's folder or one that contains run folders")
-        try:
-            runs = list(_below(path, _DEPTH))
-        except OSError as error:
-            raise ReportError(f"{error.filename}: cannot be read: {error.strerror}") from error
+        runs = runs_below(path)
         if not runs:
             raise ReportError(
                 f"{path}: no run here; a run's folder has config.yaml and rounds.parquet (looked {_DEPTH} levels deep)"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from flsplit.experiment import read_run
+from flsplit.record.run import read_run
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
 KEYS = ["clients=6", "compressor=base", "dataset.train_limit=300", "dataset.test_limit=20", "batch_size=8"]

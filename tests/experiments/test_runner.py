@@ -13,7 +13,7 @@ from experiments import command, runner
 from experiments.point import Point
 from experiments.results import Results, commit
 from experiments.runner import Place, run_missing
-from flsplit.experiment import Run
+from flsplit.record.run import Run
 
 POINT = Point(scale="reduced", dataset="cifar100", model="deit_tiny", method="base", seed=1)
 SUMMARY = {

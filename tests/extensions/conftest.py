@@ -9,7 +9,7 @@ import pytest
 
 import flsplit
 from flsplit import cli
-from flsplit.experiment import read_run
+from flsplit.record.run import read_run
 
 SMALL = ["engine=inline", "dataset.train_limit=60", "dataset.test_limit=40", "clients=3", "rounds=2", "batch_size=10"]
 Started = Callable[..., "flsplit.Run"]

@@ -10,7 +10,7 @@ from extensions.conftest import Started
 from safetensors.torch import load_file
 
 from flsplit import cli
-from flsplit.experiment import read_run
+from flsplit.record.run import read_run
 
 BUFFERED = ("--config-dir", "buffered/conf", "strategy=buffered", "clients=4")
 

@@ -21,8 +21,8 @@ from test_resume import assert_same
 import flsplit
 from flsplit.cli import main
 from flsplit.errors import RunFailed, explained
-from flsplit.experiment import read_run
 from flsplit.record import atomic
+from flsplit.record.run import read_run
 from flsplit.server import app as server_app
 from flsplit.server.checkpoint import Checkpoints
 from flsplit.transport import vectors

@@ -1,0 +1,98 @@
+"""A run as its folder tells it: tables, summary, and a plot of one over the other."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from flsplit.errors import UserError
+from flsplit.typed import nearest
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+SUMS = {"bits": ("uplink_bits", "downlink_bits", "sync_bits")}  # what can be drawn beside the columns
+_UNITS = {
+    "bits": ("sent, activations and models, gigabits", 1e-9), "simulated_seconds": ("simulated hours", 1 / 3600),
+    "joules": ("energy of clients, kJ", 1e-3), "test_accuracy": ("test accuracy, %", 100),
+    "test_link_accuracy": ("test accuracy over the link, %", 100),
+}  # fmt: skip
+_SHOWN = ("status", "final_test_accuracy", "best_test_accuracy", "rounds", "samples", "uplink_bits", "downlink_bits",
+          "sync_bits", "xi", "seconds")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run.
+
+    Attributes:
+        path: its folder.
+        rounds: `rounds.parquet`, a row per round.
+        clients: `clients.parquet`, a row per round and client that took part.
+        summary: `summary.json`.
+    """
+
+    path: Path
+    rounds: pd.DataFrame
+    clients: pd.DataFrame
+    summary: dict[str, Any]
+
+    def plot(self, ax: Axes | None = None, *, x: str = "round", y: str = "test_accuracy", **line: Any) -> Axes:
+        """Draw a column of `rounds` over another.
+
+        Args:
+            ax: where; None for pyplot's axes at hand.
+            x: a column of `rounds`, or `bits`, all that was sent.
+            y: the same.
+            line: for `Axes.plot`; the label is the folder's name unless it says another.
+
+        Returns:
+            the axes.
+
+        Raises:
+            UserError: if there is no such column.
+        """
+        return draw(self.rounds, ax, x, y, {"label": self.path.name, **line})
+
+    def _repr_html_(self) -> str:
+        """In a notebook: the summary's main figures."""
+        told = "".join(
+            f"<tr><th>{key}</th><td>{escape(str(self.summary[key]))}</td></tr>" for key in _SHOWN if key in self.summary
+        )
+        return f"<table><caption>{escape(str(self.path))}</caption>{told}</table>"
+
+
+def read_run(folder: Path) -> Run:
+    """Read what a finished run has left in its folder."""
+    return Run(
+        path=folder,
+        rounds=pd.read_parquet(folder / "rounds.parquet"),
+        clients=pd.read_parquet(folder / "clients.parquet"),
+        summary=json.loads((folder / "summary.json").read_text()),
+    )
+
+
+def draw(rounds: pd.DataFrame, ax: Axes | None, x: str, y: str, line: dict[str, Any]) -> Axes:
+    """One line of `Run.plot`, through the rounds in which both are known; with units on the axes."""
+    if ax is None:
+        import matplotlib.pyplot as plt
+
+        ax = plt.gca()
+    points = pd.DataFrame({"x": _column(rounds, x), "y": _column(rounds, y)}).dropna()
+    ax.plot(points.x * _UNITS.get(x, ("", 1))[1], points.y * _UNITS.get(y, ("", 1))[1], **{"marker": "o", **line})
+    ax.set(xlabel=_UNITS.get(x, (x.replace("_", " "),))[0], ylabel=_UNITS.get(y, (y.replace("_", " "),))[0])
+    return ax
+
+
+def _column(rounds: pd.DataFrame, name: str) -> pd.Series:
+    if name in SUMS:
+        return rounds[list(SUMS[name])].sum(axis=1)
+    known = [*SUMS, *(column for column in rounds if rounds[column].dtype.kind in "iuf")]
+    if name not in known:
+        raise UserError(f"a plot needs one of {', '.join(known)}, got {name!r}{nearest(name, known)}")
+    return rounds[name]

@@ -1,0 +1,115 @@
+"""Runs in pandas: one as `run` returns it, many as a table of what they varied and what came out."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from flsplit.errors import UserError
+from flsplit.record.run import Run, draw, read_run
+from flsplit.report import labels, runs
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+RESULTS = (
+    "status", "rounds", "samples", "final_test_accuracy", "best_test_accuracy", "uplink_bits", "downlink_bits",
+    "sync_bits", "wire_bytes", "xi", "simulated_seconds", "joules", "seconds",
+)  # fmt: skip
+Where = str | os.PathLike[str]
+
+
+class Runs:
+    """Several runs, finished or not.
+
+    Attributes:
+        table: a row per run: `run` (its folder), every key of the configuration that varies, and `RESULTS`.
+        rounds: a row per run and round: `run`, what varies, and the columns of `rounds.parquet`.
+    """
+
+    def __init__(self, found: Sequence[runs.Run]) -> None:
+        self._found = list(found)
+        varied = labels.varied([run.config for run in found])
+        names = [str(run.folder) for run in found]
+        head = pd.DataFrame({"run": names, **varied})
+        told = pd.DataFrame([{key: _told(run, key) for key in RESULTS} for run in found])
+        self.table = pd.concat([head, told], axis=1)
+        parts = [run.rounds.assign(**dict(zip(head, row))) for run, row in zip(found, head.itertuples(index=False))]
+        rounds = pd.concat(parts, ignore_index=True)
+        self.rounds = rounds[[*head, *(column for column in rounds if column not in head)]]
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+    def __iter__(self) -> Iterator[Run]:
+        """Each as `load` of its folder alone; a run that has not ended has an empty summary."""
+        for run in self._found:
+            yield Run(path=run.folder, rounds=run.rounds, clients=run.clients, summary=run.summary or {})
+
+    def plot(self, ax: Axes | None = None, *, x: str = "round", y: str = "test_accuracy", **line: Any) -> Axes:
+        """A line for each run, named by what it differs in.
+
+        Args:
+            ax: where; None for pyplot's axes at hand.
+            x: a column of `rounds.parquet`, or `bits`, all that was sent.
+            y: the same.
+            line: for `Axes.plot`, of every line.
+
+        Returns:
+            the axes, with a legend.
+
+        Raises:
+            UserError: if there is no such column.
+        """
+        names = labels.short_labels([run.config for run in self._found], [run.folder.name for run in self._found])
+        for run, name in zip(self._found, names):
+            ax = draw(run.rounds, ax, x, y, {"label": name, **line})
+        assert ax is not None
+        ax.legend()
+        return ax
+
+    def _repr_html_(self) -> str:
+        """In a notebook: the table."""
+        return str(self.table.to_html(index=False))
+
+
+def load(where: Where | Sequence[Where]) -> Run | Runs:
+    """Read what runs have left.
+
+    Args:
+        where: the folder of a finished run; or a folder with runs below it, a pattern such as `runs/*`, or a list of
+            any of these.
+
+    Returns:
+        the run, as `flsplit.run` returns it; or a table of all.
+
+    Raises:
+        UserError: if there is no run, or a file cannot be read.
+    """
+    if isinstance(where, (str, os.PathLike)) and runs.is_run(Path(where)):
+        if not (Path(where) / "summary.json").is_file():
+            raise UserError(f"{where}: this run has not ended; load([{str(where)!r}]) takes what there is")
+        runs.load_run(Path(where))  # so that a damaged file is one line
+        return read_run(Path(where))
+    given = [where] if isinstance(where, (str, os.PathLike)) else where
+    return Runs([runs.load_run(folder) for each in given for folder in _folders(os.fspath(each))])
+
+
+def _folders(where: str) -> list[Path]:
+    """Folders of runs at a path or below it; of a pattern, what it meets that holds none is passed over."""
+    if not glob.has_magic(where):
+        return runs.find_runs([Path(where)])
+    found = sorted(path for path in map(Path, glob.glob(where)) if path.is_dir())  # noqa: PTH207 (it may be absolute)
+    folders = [run for path in found for run in runs.runs_below(path)]
+    if not folders:
+        raise UserError(f"{where}: no run is called so, nor lies below what is")
+    return folders
+
+
+def _told(run: runs.Run, key: str) -> Any:
+    return run.status if key == "status" else run.figure(key)

@@ -1,0 +1,93 @@
+"""`flsplit.load`: one run as `flsplit.run` returns it, many as a table of what varied."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+
+import flsplit
+from flsplit.errors import UserError
+
+KEYS = ["engine=inline", "clients=2", "rounds=2", "batch_size=8", "dataset.train_limit=40", "dataset.test_limit=10"]
+
+
+@pytest.fixture(scope="module")
+def folders(own_cache: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three runs: ADC at two ratios, and none."""
+    home = tmp_path_factory.mktemp("runs")
+    for name, keys in (
+        ("a", ["compressor=adc", "compressor.ratio=0.2"]), ("b", ["compressor=adc", "compressor.ratio=0.4"]),
+        ("c", ["compressor=base", "seed=5"]),
+    ):  # fmt: skip
+        flsplit.run([*KEYS, *keys, f"out={home / name}"])
+    (home / "notes").mkdir()
+    return home
+
+
+def test_a_run_comes_back_as_it_was_returned(folders: Path) -> None:
+    returned = flsplit.run([*KEYS, f"out={folders / 'again' / 'x'}"])
+    loaded = flsplit.load(folders / "again" / "x")
+    assert isinstance(loaded, flsplit.Run) and loaded.summary == returned.summary
+    pd.testing.assert_frame_equal(loaded.rounds, returned.rounds)
+    pd.testing.assert_frame_equal(loaded.clients, returned.clients)
+    assert "final_test_accuracy" in loaded._repr_html_()
+
+
+def test_many_are_a_table_of_what_varied(folders: Path) -> None:
+    found = flsplit.load(str(folders / "[abc]"))
+    assert isinstance(found, flsplit.Runs) and len(found) == 3
+    table = found.table
+    assert [Path(run).name for run in table.run] == ["a", "b", "c"]
+    assert table.compressor.tolist() == ["adc", "adc", "base"]
+    assert table["compressor.ratio"].tolist()[:2] == [0.2, 0.4] and table["compressor.ratio"].isna()[2]
+    assert table.seed.tolist()[2] == 5
+    assert not {"out", "clients", "batch_size"} & set(table)
+    assert (table.status == "completed").all() and (table.rounds == 2).all()
+    each = [flsplit.load(folders / name) for name in "abc"]
+    assert table.uplink_bits.tolist() == [run.summary["uplink_bits"] for run in each if isinstance(run, flsplit.Run)]
+    assert len(found.rounds) == 6 and found.rounds.groupby("run")["round"].max().tolist() == [2, 2, 2]
+    assert found.rounds["compressor.ratio"].tolist()[:4] == [0.2, 0.2, 0.4, 0.4]
+    assert [run.path.name for run in found] == ["a", "b", "c"] and "<table" in found._repr_html_()
+    listed = flsplit.load([folders / "a", folders / "c"])
+    assert isinstance(listed, flsplit.Runs) and len(listed) == 2
+
+
+def test_plots_take_axes_and_give_them(folders: Path) -> None:
+    run, runs = flsplit.load(folders / "a"), flsplit.load(folders / "*")
+    axes = Figure().subplots()
+    assert isinstance(run, flsplit.Run) and run.plot(axes, x="bits", color="red") is axes
+    [line] = axes.get_lines()
+    sent = run.rounds[["uplink_bits", "downlink_bits", "sync_bits"]].sum(axis=1)
+    scored = run.rounds.test_accuracy.notna()
+    assert line.get_xdata().tolist() == pytest.approx((sent[scored] / 1e9).tolist())
+    assert line.get_ydata().tolist() == pytest.approx((100 * run.rounds.test_accuracy[scored]).tolist())
+    assert "gigabits" in axes.get_xlabel() and "%" in axes.get_ylabel()
+    axes = Figure().subplots()
+    assert isinstance(runs, flsplit.Runs) and runs.plot(axes, y="train_loss") is axes
+    labels = [line.get_label() for line in axes.get_lines()]
+    assert len(set(labels)) == len(labels) and axes.get_legend() is not None
+    with pytest.raises(UserError, match=r"got 'test_acuracy'.*test_accuracy"):
+        run.plot(axes, y="test_acuracy")
+
+
+def test_what_cannot_be_read_is_one_line(folders: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no run is called so"):
+        flsplit.load(str(tmp_path / "x*"))
+    with pytest.raises(UserError, match="no such folder"):
+        flsplit.load(tmp_path / "x")
+    with pytest.raises(UserError, match="no run here"):
+        flsplit.load(tmp_path)
+    cut = tmp_path / "cut"
+    cut.mkdir()
+    for name in ("config.yaml", "rounds.parquet", "clients.parquet", "partition.parquet"):
+        (cut / name).write_bytes((folders / "a" / name).read_bytes())
+    with pytest.raises(UserError, match="has not ended"):
+        flsplit.load(cut)
+    unfinished = flsplit.load([cut])
+    assert isinstance(unfinished, flsplit.Runs) and unfinished.table.status.tolist() == ["unfinished"]
+    (cut / "rounds.parquet").write_bytes(b"x")
+    with pytest.raises(UserError, match="not a readable Parquet file"):
+        flsplit.load([cut])
