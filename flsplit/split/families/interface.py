@@ -51,9 +51,11 @@ class ServerModel(nn.Module, ABC):
 
     Attributes:
         blocks: that it has of the model, the first one next to the cut.
+        head: the classifier.
     """
 
     blocks: nn.Module
+    head: nn.Module
 
     @abstractmethod
     def forward(self, z: Tensor) -> Tensor:

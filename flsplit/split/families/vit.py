@@ -91,6 +91,11 @@ class ViTServer(ServerModel):
         """See `ServerModel`."""
         return self.vit.blocks
 
+    @property
+    def head(self) -> nn.Module:  # type: ignore[override]
+        """See `ServerModel`."""
+        return self.vit.head
+
     def forward(self, z: Tensor) -> Tensor:
         """See `ServerModel`."""
         return self.vit.forward_head(self.vit.norm(self.vit.blocks(z)))

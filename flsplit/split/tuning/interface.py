@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 from torch import nn
@@ -24,6 +25,31 @@ class Tuning(ABC):
         Raises:
             ValueError: in one line that names the option, if it cannot be applied to this model.
         """
+
+
+def head_of(model: nn.Module) -> nn.Module | None:
+    """The classifier of a server side; None of a client side, which has none."""
+    head: nn.Module | None = getattr(model, "head", None)
+    return head
+
+
+def only(model: nn.Module, trained: Callable[[str, nn.Parameter], bool], otherwise: str) -> None:
+    """Have these parameters trained, the head too, and no others.
+
+    Args:
+        model: a client-side or server-side model.
+        trained: whether a parameter of this name is.
+        otherwise: what is wrong if none is.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    found = [parameter for name, parameter in model.named_parameters() if trained(name, parameter)]
+    if not found:
+        raise ValueError(f"model.tune={otherwise} in this side")
+    model.requires_grad_(False)
+    for parameter in [*found, *(head.parameters() if (head := head_of(model)) is not None else ())]:
+        parameter.requires_grad_(True)
 
 
 _TUNINGS: Plugins[Tuning] = Plugins(
