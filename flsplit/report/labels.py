@@ -56,16 +56,17 @@ def describe(config: Mapping[str, Any], aspect: str) -> str:
     return f"{name} {main}={_text(group[main])}"
 
 
-def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    flat: dict[str, str] = {}
+def _values(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Settings by their dotted keys, as they are."""
+    values: dict[str, Any] = {}
     for key, value in config.items():
         if not prefix and key in _NOT_SETTINGS:
             continue
         if isinstance(value, Mapping):
-            flat.update(_flat(value, f"{prefix}{key}."))
+            values |= _values(value, f"{prefix}{key}.")
         else:
-            flat[f"{prefix}{key}"] = _text(value)
-    return flat
+            values[f"{prefix}{key}"] = value
+    return values
 
 
 def _told_by_aspects(key: str) -> bool:
@@ -79,7 +80,7 @@ def other_differences(configs: Sequence[Mapping[str, Any]]) -> dict[str, list[st
 
     A setting that only some kinds of a group have (ADC's `rule`) counts only if those that have it differ.
     """
-    flats = [_flat(config) for config in configs]
+    flats = [{key: _text(value) for key, value in _values(config).items()} for config in configs]
     keys = dict.fromkeys(key for flat in flats for key in flat if not _told_by_aspects(key))
     table = {key: [flat.get(key, "") for flat in flats] for key in keys}
     return {key: values for key, values in table.items() if len(set(values) - {""}) > 1}
@@ -96,16 +97,6 @@ def varied(configs: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
     return {
         key.removesuffix(".name"): values for key, values in table.items() if len({str(value) for value in values}) > 1
     }
-
-
-def _values(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            found |= _values(value, f"{prefix}{key}.")
-        elif prefix or key not in _NOT_SETTINGS:
-            found[f"{prefix}{key}"] = value
-    return {key: value for key, value in found.items() if key.partition(".")[0] not in _NOT_SETTINGS}
 
 
 def short_labels(configs: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[str]:
