@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 
 import pytest
 import torch
@@ -128,3 +129,18 @@ def test_what_a_failed_client_has_left_of_a_gradient_is_forgotten() -> None:
 def test_a_state_of_another_model_is_refused() -> None:
     with pytest.raises(ValueError, match="does not fit"):
         a_side().load(SideState(torch.zeros(3)))
+
+
+@pytest.mark.parametrize(
+    ("values", "finite"),
+    [
+        ([], True),
+        ([1.0, -2.0], True),
+        ([3e38, 3e38, -1.0], True),  # their sum is not
+        ([1.0, math.nan], False),
+        ([math.inf, -math.inf], False),
+        ([-math.inf, 0.0], False),
+    ],
+)
+def test_is_finite_looks_at_every_value(values: list[float], finite: bool) -> None:
+    assert side_module.is_finite(torch.tensor(values)) is finite
