@@ -1,7 +1,14 @@
 """K-means that always ends with exactly T non-empty clusters and waits for no device.
 
+On a GPU all iterations are one launch where Triton can be used (`compressors.kmeans_triton`), as with every PyTorch
+for CUDA on Linux. Its clusters are those of the operations below, but where two distances are equal to rounding.
+
 Legend of shapes: B samples, T clusters, n features.
 """
+
+import logging
+from functools import cache
+from types import ModuleType
 
 import torch
 from torch import Tensor
@@ -49,8 +56,8 @@ def kmeans(
         max_iterations: iterations at most, >= 1.
         tolerance: of the squared total shift.
         look_every: iterations between two looks at the test for the end, each of which waits for the device
-            (default: 1 on CPU, 4 elsewhere). The result stays frozen once the test holds, so it does not
-            depend on this.
+            (default: 1 on CPU; elsewhere one launch does it all or, where it cannot, 4). The result stays frozen
+            once the test holds, so it does not depend on this.
 
     Returns:
         assignment: cluster of every sample (B,), int64, each of the T clusters taken at least once.
@@ -58,9 +65,11 @@ def kmeans(
     """
     clusters = len(start)
     assert 1 <= clusters <= len(x) and max_iterations >= 1, (clusters, len(x), max_iterations)
+    x = x.detach().float()
+    if look_every is None and x.is_cuda and (kernel := _one_launch()) and kernel.fits(len(x), clusters):
+        return kernel.lloyd(x, start, max_iterations=max_iterations, tolerance=tolerance)
     if look_every is None:
         look_every = 1 if x.device.type == "cpu" else 4
-    x = x.detach().float()
     centroids = x[start]
     assignment = torch.zeros(len(x), dtype=torch.int64, device=x.device)
     done = torch.zeros((), dtype=torch.bool, device=x.device)
@@ -75,6 +84,22 @@ def kmeans(
             if iteration % look_every == 0 and bool(done):
                 break
     return assignment, centroids
+
+
+@cache
+def _one_launch() -> ModuleType | None:
+    """The Triton kernel, if this machine can build and run it (which takes a C compiler); found out once a process."""
+    try:
+        from compressors import kmeans_triton
+
+        kmeans_triton.lloyd(torch.zeros(2, 1, device="cuda"), torch.tensor([0], device="cuda"))
+    except Exception as error:  # whatever is missing, the plain operations do
+        reason = (str(error).splitlines() or [""])[0]
+        logging.getLogger(__name__).warning(
+            "K-means takes many launches: Triton cannot be used here (%s: %s)", type(error).__name__, reason
+        )
+        return None
+    return kmeans_triton
 
 
 def _assign(x: Tensor, centroids: Tensor) -> Tensor:
