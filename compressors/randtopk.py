@@ -10,7 +10,8 @@ Legend of shapes: B samples, N tokens, D width, K values kept per sample.
 import torch
 from torch import Tensor
 
-from compressors.interface import Payload, draw_device
+from compressors import noise
+from compressors.interface import Payload
 from compressors.options import fraction
 from compressors.topk import TopK
 
@@ -54,7 +55,7 @@ class RandTopK(TopK):
             z: activations (B, N, D).
             y: labels (B,).
             s: not read.
-            generator: draws the noise, on its own device.
+            generator: gives the noise its key (see `compressors.noise`).
             draws: this noise instead, Exp(1) numbers of shape (B, N * D).
 
         Raises:
@@ -62,8 +63,7 @@ class RandTopK(TopK):
         """
         flat = z.float().flatten(1)
         if draws is None:
-            noise = torch.empty(flat.shape, dtype=torch.float32, device=draw_device(generator))
-            draws = noise.exponential_(generator=generator)
+            draws = noise.exponential(flat.shape, generator, z.device)
         elif draws.shape != flat.shape:
             raise ValueError(f"draws must have shape {tuple(flat.shape)}, got {tuple(draws.shape)}")
         return self._pick(flat, y, self._draw(flat.detach(), draws.to(z.device, non_blocking=True)))

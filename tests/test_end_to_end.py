@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -336,4 +337,14 @@ def test_compiled_models_differ_in_rounding_alone(
 def test_a_machine_without_compiler_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(UserError, match=r"needs a C\+\+ compiler, and there is no no-such-compiler here"):
+        compose(["compile=true"])
+
+
+def test_a_gpu_needs_a_compiler_of_c(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Triton's, whatever there is for C++."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setattr(shutil, "which", lambda program: "/usr/bin/g++" if program == "g++" else None)
+    with pytest.raises(UserError, match=r"needs a C compiler, and there is no gcc or clang here"):
         compose(["compile=true"])

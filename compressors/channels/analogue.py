@@ -9,6 +9,7 @@ from torch import Tensor
 
 from compressors.channels.interface import Channel, changed, decibels, disturbed, drawn_ratio, values_of
 from compressors.interface import BatchShape, Floats, Integers, Layout, Payload
+from compressors.noise import normal
 from compressors.stage import Way
 
 _POWER = Floats((1,), back=0, protected=True)
@@ -101,7 +102,7 @@ class Analogue(Channel):
 
 def gaussian(like: Tensor, generator: torch.Generator) -> Tensor:
     """Standard normal numbers in the shape of `like`, on its device."""
-    return torch.randn(like.shape, generator=generator).to(like.device, non_blocking=True)
+    return normal(like.shape, generator, like.device)
 
 
 def _with_power(layout: Layout) -> Layout:

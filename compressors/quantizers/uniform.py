@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from compressors import noise
 from compressors.options import choice
 from compressors.quantizers.interface import Quantizer, positive, whole
 from compressors.stage import Way
@@ -85,7 +86,7 @@ class Uniform(Quantizer):
 
     def _rounded(self, levels: Tensor, most: int, generator: torch.Generator) -> Tensor:
         if self._stochastic:
-            levels.add_(torch.rand(levels.shape, generator=generator).to(levels.device)).floor_()
+            levels.add_(noise.uniform(levels.shape, generator, levels.device)).floor_()
         else:
             levels.round_()
         return whole(levels.clamp_(0, most))

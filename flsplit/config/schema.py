@@ -374,9 +374,15 @@ def _check_compile(config: Config) -> None:
         return
     if config.engine.stack > 1:
         raise UserError(f"compile=true cannot go with engine.stack={config.engine.stack}; choose one of the two")
-    if not shutil.which(compiler := os.environ.get("CXX", "g++")):
+    on_gpu = config.device == "cuda" or (config.device == "auto" and torch.cuda.is_available())
+    language, usual = ("C", ("CC", "gcc", "clang")) if on_gpu else ("C++", ("CXX", "g++"))
+    variable, *compilers = usual
+    if variable in os.environ:
+        compilers = [os.environ[variable]]
+    if not any(map(shutil.which, compilers)):
         raise UserError(
-            f"compile=true needs a C++ compiler, and there is no {compiler} here; install one, or use compile=false"
+            f"compile=true needs a {language} compiler, and there is no {' or '.join(compilers)} here; install one, or "
+            "use compile=false"
         )
 
 

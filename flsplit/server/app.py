@@ -138,6 +138,7 @@ class Server:
             able = self._able()
             last = self._over(number, able)
             score, own = self._evaluate(evaluator, number, last)
+            evaluator.release()
             seconds = time.perf_counter() - began
             self.totals.training_seconds += trained - began
             self.totals.seconds += seconds

@@ -91,6 +91,11 @@ class Evaluator:
         of_link = {f"{LINK}loss": float(losses[LINK]) / samples} if self._link else {}
         return Score(float(losses[""]) / samples, {**found, **of_link})
 
+    def release(self) -> None:
+        """Let the processes of clients have what evaluations took of a GPU that they share."""
+        if self._assembly.device.type == "cuda" and self._assembly.config.engine.name != "inline":
+            torch.cuda.empty_cache()
+
     def _batches(self, table: Table, indices: np.ndarray | None) -> Iterator[tuple[Tensor, Tensor]]:
         """Large batches; where compression is on, batches of the training size in whole groups."""
         if not self._compress:

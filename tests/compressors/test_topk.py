@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from compressors import BatchShape
+from compressors import BatchShape, noise
 from compressors.randtopk import RandTopK
 from compressors.topk import TopK
 
@@ -114,7 +114,7 @@ def test_randtopk_draws_from_the_generator(make_batch: MakeBatch) -> None:
     seeded = [compressor.compress(z, y, s, generator=torch.Generator().manual_seed(seed)) for seed in (3, 3, 4)]
     assert torch.equal(seeded[0].integers[0], seeded[1].integers[0])
     assert not torch.equal(seeded[0].integers[0], seeded[2].integers[0])
-    draws = torch.empty(4, 60).exponential_(generator=torch.Generator().manual_seed(3))
+    draws = noise.exponential((4, 60), torch.Generator().manual_seed(3), torch.device("cpu"))
     explicit = compressor.compress(z, y, s, generator=torch.Generator().manual_seed(4), draws=draws)
     assert torch.equal(seeded[0].integers[0], explicit.integers[0])
 
