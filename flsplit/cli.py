@@ -12,9 +12,10 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import hydra
 from hydra._internal.utils import get_args_parser
@@ -22,6 +23,9 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from flsplit.errors import UNREAD, RunFailed, UserError, explained, is_unread
+
+if TYPE_CHECKING:
+    from flsplit.config.schema import Config
 
 _REFUSED = ("config_name", "config_path", "experimental_rerun")  # they would replace flsplit's own configuration
 _SHOW = ("help", "hydra_help", "cfg", "resolve", "info", "shell_completion")
@@ -138,7 +142,11 @@ class _Command:
         from flsplit.experiment import execute, prepare
 
         done = {number for number, config in enumerate(asked.jobs) if sweep and is_done(config)}
-        waiting = {number: prepare(config) for number, config in enumerate(asked.jobs) if number not in done}
+        waiting = {
+            number: replace(prepare(config), varied=varied)
+            for number, (config, varied) in enumerate(zip(asked.jobs, _varied(asked.jobs)))
+            if number not in done
+        }
 
         def job(cfg: DictConfig) -> None:
             number = HydraConfig.get().job.num if sweep else 0
@@ -157,6 +165,14 @@ class _Command:
                 _launch(["-m"] * sweep + asked.overrides, job)
         except OSError as error:  # the job's own do not come this far
             raise UserError(f"hydra.{'sweep' if sweep else 'run'}.dir: a folder cannot be made: {error}") from error
+
+
+def _varied(jobs: Sequence[Config]) -> list[dict[str, Any]]:
+    """For each job of a sweep, the settings that others have otherwise."""
+    from flsplit.report.labels import varied
+
+    found = varied([job.as_dict() for job in jobs])
+    return [{key: values[number] for key, values in found.items()} for number in range(len(jobs))]
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import suppress
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing, suppress
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
@@ -24,9 +24,10 @@ from flsplit.display.console import Progress, closing_table
 from flsplit.errors import UserError
 from flsplit.record import atomic
 from flsplit.record.folder import alone_in, folder_for
-from flsplit.record.loggers import logger_for
+from flsplit.record.loggers import Loggers, Told
 from flsplit.record.run import Run, read_run
 from flsplit.record.tables import Recorder, write_partition
+from flsplit.report.labels import settings
 from flsplit.server.app import Server
 from flsplit.server.checkpoint import Checkpoints
 from flsplit.server.origin import origin_of
@@ -54,6 +55,7 @@ class Prepared:
     workers: int
     origin: dict[str, Any]
     notes: list[str]
+    varied: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def dataset(self) -> data.Dataset:
@@ -106,6 +108,26 @@ def _execute(prepared: Prepared, *, quiet: bool, stream: TextIO | None, start: S
     recorder, checkpoints = lay_out(prepared)
     if start is None:
         start = partial(engine.run, prepared.plan, client_app, prepared.workers)
+    with closing(recorder.loggers):
+        server = _play(prepared, recorder, checkpoints, start, quiet=quiet, stream=stream)
+        metrics = config.metric_columns(prepared.dataset.classes)
+        status = "budget" if server.out_of_budget else "completed"
+        summary = finish(prepared.plan, metrics, prepared.out, server, recorder, status)
+        if recorder.loggers.take_files:
+            from flsplit.report.page import write_report
+
+            write_report([prepared.out], prepared.out / "report.html")
+            recorder.loggers.finish(summary, [prepared.out / name for name in ("config.yaml", "report.html")])
+    if not quiet:
+        closing_table({**summary, "out": str(prepared.out)}, title=title(config), stream=stream or sys.stdout)
+    return read_run(prepared.out)
+
+
+def _play(
+    prepared: Prepared, recorder: Recorder, checkpoints: Checkpoints, start: Start, *, quiet: bool,
+    stream: TextIO | None,
+) -> Server:  # fmt: skip
+    """All rounds; what was finished is summarised where they come to no good end."""
     state = checkpoints.load()
     with Progress(
         rounds=assembly_for(prepared.plan.to_json()).expected_rounds(),
@@ -117,23 +139,19 @@ def _execute(prepared: Prepared, *, quiet: bool, stream: TextIO | None, start: S
             prepared.plan.to_json(), recorder, checkpoints, progress, workers=prepared.workers,
             origin=prepared.origin, notes=prepared.notes,
         )  # fmt: skip
+        recorder.loggers.tell = progress.note
         for note in prepared.notes:
             progress.note(note)
-        about = prepared.plan, config.metric_columns(prepared.dataset.classes), prepared.out, server
         try:
             start(server.run)
         except UserError:
             raise
         except Exception:
             with suppress(OSError):  # a disk that is full, say, is what has stopped it
-                finish(*about, recorder, "failed")
+                metrics = prepared.plan.config.metric_columns(prepared.dataset.classes)
+                finish(prepared.plan, metrics, prepared.out, server, recorder, "failed")
             raise
-        finally:
-            recorder.logger.close()
-    summary = finish(*about, recorder, "budget" if server.out_of_budget else "completed")
-    if not quiet:
-        closing_table({**summary, "out": str(prepared.out)}, title=title(config), stream=stream or sys.stdout)
-    return read_run(prepared.out)
+    return server
 
 
 def prepare(config: Config) -> Prepared:
@@ -192,7 +210,8 @@ def lay_out(prepared: Prepared) -> tuple[Recorder, Checkpoints]:
     """
     out, config = prepared.out, prepared.plan.config
     checkpoints = Checkpoints(out / "checkpoint")
-    recorder = Recorder(out, logger_for(config.logger, out), config.metric_columns(prepared.dataset.classes))
+    told = Told(out, settings(config.as_dict()), prepared.varied)
+    recorder = Recorder(out, Loggers(config.logger, told), config.metric_columns(prepared.dataset.classes))
     try:
         out.mkdir(parents=True, exist_ok=True)
         atomic.write(

@@ -21,7 +21,7 @@ from flsplit.errors import UserError, options_of_the_user
 from flsplit.ledger.budget import CHARGES, SHARES, BudgetConfig
 from flsplit.metrics import Metric
 from flsplit.network import NetworkConfig
-from flsplit.record.loggers import check_logger
+from flsplit.record.loggers import check_loggers
 from flsplit.split.stages import Stages
 from flsplit.split.tuning import interface as tuning
 from flsplit.typed import nearest, read, shown
@@ -94,7 +94,7 @@ class Config:
     out: str | None = None
     resume: str | None = None
     experiment: str | None = None
-    logger: str | None = None
+    logger: list[str] = field(default_factory=list)
     min_clients: int = 1
     client_timeout: float | None = None
     resume_force: bool = False
@@ -212,7 +212,8 @@ def read_config(values: Mapping[str, Any]) -> Config:
         if value not in choices:
             known = ", ".join(choices)
             raise UserError(f"{key} must be one of {known}, got {shown(value)}{nearest(str(value), choices)}")
-    config = _expanded(read(Config, values))
+    loggers = values.get("logger") or []  # one may be named alone
+    config = _expanded(read(Config, {**values, "logger": [loggers] if isinstance(loggers, str) else loggers}))
     for key in _COUNTS:
         value = getattr(config, key)
         if value is not None and not 1 <= value <= _MOST:
@@ -241,7 +242,7 @@ def read_config(values: Mapping[str, Any]) -> Config:
         raise UserError(f"engine.stack must be at least 1, got {config.engine.stack}")
     _check_gpus(config)
     _check_compile(config)
-    check_logger(config.logger)
+    check_loggers(config.logger)
     if not isinstance(config.strategy.get("aggregator_args", {}), Mapping):
         raise UserError(
             "strategy.aggregator_args is a group of keys (strategy.aggregator_args.KEY=VALUE), "

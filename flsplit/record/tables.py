@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from flsplit.record import atomic
-from flsplit.record.loggers import Logger
+from flsplit.record.loggers import Loggers, Told
 
 _INT, _FLOAT = pa.int64(), pa.float64()
 _CHUNKS = 64
@@ -71,12 +71,12 @@ class Recorder:
 
     Args:
         folder: the run's.
-        logger: is shown the rounds that the files have got; None for none.
+        loggers: are shown the rounds that the files have got; None for none.
         metrics: columns of an evaluation's metrics.
     """
 
-    def __init__(self, folder: Path, logger: Logger | None = None, metrics: Iterable[str] = ()) -> None:
-        self.folder, self.logger = folder, logger or Logger()
+    def __init__(self, folder: Path, loggers: Loggers | None = None, metrics: Iterable[str] = ()) -> None:
+        self.folder, self.loggers = folder, loggers or Loggers([], Told(folder))
         self._rounds, self._clients = (
             pa.schema([*schema, *((name, _FLOAT) for name in map(test_column, metrics) if name not in schema.names)])
             .empty_table()
@@ -115,7 +115,7 @@ class Recorder:
         self._new_clients += client_rows
 
     def save(self) -> None:
-        """Bring the files up to date, and the logger."""
+        """Bring the files up to date, and the loggers."""
         new, self._rounds = len(self._new_rounds), _longer(self._rounds, self._new_rounds)
         self._clients = _longer(self._clients, self._new_clients)
         self._new_rounds, self._new_clients = [], []
@@ -123,7 +123,7 @@ class Recorder:
             _keep(self.folder / name)
             write(self.folder / name, table)
         if new:
-            self.logger.log(self._rounds, new)
+            self.loggers.log(self._rounds, new)
 
 
 def before(path: Path) -> Path:

@@ -56,14 +56,14 @@ def describe(config: Mapping[str, Any], aspect: str) -> str:
     return f"{name} {main}={_text(group[main])}"
 
 
-def _values(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def settings(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Settings by their dotted keys, as they are."""
     values: dict[str, Any] = {}
     for key, value in config.items():
         if not prefix and key in _NOT_SETTINGS:
             continue
         if isinstance(value, Mapping):
-            values |= _values(value, f"{prefix}{key}.")
+            values |= settings(value, f"{prefix}{key}.")
         else:
             values[f"{prefix}{key}"] = value
     return values
@@ -80,7 +80,7 @@ def other_differences(configs: Sequence[Mapping[str, Any]]) -> dict[str, list[st
 
     A setting that only some kinds of a group have (ADC's `rule`) counts only if those that have it differ.
     """
-    flats = [{key: _text(value) for key, value in _values(config).items()} for config in configs]
+    flats = [{key: _text(value) for key, value in settings(config).items()} for config in configs]
     keys = dict.fromkeys(key for flat in flats for key in flat if not _told_by_aspects(key))
     table = {key: [flat.get(key, "") for flat in flats] for key in keys}
     return {key: values for key, values in table.items() if len(set(values) - {""}) > 1}
@@ -91,7 +91,7 @@ def varied(configs: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
 
     The name of a group is called as on the command line: `compressor`, not `compressor.name`.
     """
-    flats = [_values(config) for config in configs]
+    flats = [settings(config) for config in configs]
     keys = dict.fromkeys(key for flat in flats for key in flat if key not in _CONSEQUENCES)
     table = {key: [flat.get(key) for flat in flats] for key in keys}
     return {

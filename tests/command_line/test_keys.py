@@ -230,7 +230,9 @@ MISTAKES = [
     ("--cfg job nothing_like_it=1", "unknown key nothing_like_it", "--help"),
     ("--cfg job --package nowhere", "nowhere", ""),
     ("--resolve", "--resolve", "--cfg"),
-    ("logger=tensorbord", "logger must be null or one of csv, tensorboard", "did you mean tensorboard?"),
+    ("logger=tensorbord", "logger must be null or any of csv, tensorboard", "did you mean tensorboard?"),
+    ("logger=[csv,csv]", "logger must name each tool once", "csv twice"),
+    ("logger=5", "logger must be a list such as [a,b]", "got 5"),
 ]  # fmt: skip
 
 

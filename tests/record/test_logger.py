@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import struct
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -10,8 +14,10 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import flsplit
+from flsplit.cli import main
 from flsplit.errors import UserError
-from flsplit.record import loggers as logger
+from flsplit.record import loggers
+from flsplit.record.loggers import Loggers, Told
 from flsplit.record.tables import ROUNDS
 
 SMALL = ["dataset.train_limit=40", "dataset.test_limit=20", "clients=2", "engine=inline", "eval_every=2"]
@@ -40,18 +46,106 @@ def test_tensorboard_has_a_curve_for_every_column(tmp_path: Path) -> None:
         assert [value for _, value in points] == pytest.approx(expected[name].tolist(), rel=1e-6)
 
 
+def rows_of(run: flsplit.Run) -> pa.Table:
+    return pa.Table.from_pandas(run.rounds, schema=ROUNDS, preserve_index=False)
+
+
 def test_rounds_that_are_gone_through_again_are_in_a_curve_once(tmp_path: Path) -> None:
-    rounds = flsplit.run([*SMALL, "rounds=3", f"out={tmp_path}/run"])
-    rows = pa.Table.from_pandas(rounds.rounds, schema=ROUNDS, preserve_index=False)
+    rows = rows_of(flsplit.run([*SMALL, "rounds=3", f"out={tmp_path}/run"]))
     for seen in ((1, 2, 3), (2, 3)):  # killed after its third round, before the checkpoint of the second
-        log = logger.TensorBoardLogger(tmp_path)
+        log = Loggers(["tensorboard"], Told(tmp_path))
         for count in seen:
             log.log(rows.slice(0, count), new=1)
         log.close()
     assert [step for step, _ in curves(tmp_path)["samples"]] == [1, 2, 3]
 
 
-def test_without_the_package_it_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(logger, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match="pip install tensorboard"):
-        flsplit.run(["logger=tensorboard"])
+@pytest.mark.parametrize("name", ["tensorboard", "wandb", "mlflow"])
+def test_without_the_package_it_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loggers, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=rf'pip install {name}(-skinny)?, or "flsplit\[{name}\]"'):
+        flsplit.run([f"logger={name}"])
+
+
+def test_a_sweeps_jobs_are_named_by_what_varies(tmp_path: Path) -> None:
+    told = Told(tmp_path / "run", varied={"compressor.ratio": 0.1, "seed": 3})
+    assert (told.name, told.group) == ("compressor.ratio=0.1 seed=3", "compressor.ratio=0.1")
+    assert (Told(tmp_path / "run").name, Told(tmp_path / "run").group) == ("run", None)
+    seeds = Told(tmp_path / "run", varied={"seed": 3})
+    assert (seeds.name, seeds.group) == ("seed=3", None)
+
+
+def test_one_that_fails_is_left_out_and_told_of(tmp_path: Path) -> None:
+    rows = rows_of(flsplit.run([*SMALL, "rounds=2", f"out={tmp_path}/run"]))
+    all_of_them, lines = Loggers(["mlflow", "csv"], Told(tmp_path)), list[str]()
+    all_of_them.tell = lines.append
+    (tmp_path / "mlflow-run").mkdir()  # where a file belongs
+    for count in (1, 2):
+        all_of_them.log(rows.slice(0, count), new=1)
+    [line] = lines
+    assert line.startswith("logger=mlflow is left out from here on: ")
+    assert len(pd.read_csv(tmp_path / "rounds.csv")) == 2
+
+
+@pytest.mark.slow
+def test_weights_and_biases_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    assert main([*SMALL, "-m", "rounds=2", "seed=4,5", "lr=1e-3,1e-4", "logger=[csv,wandb]", f"out={tmp_path}"]) == 0
+    groups = set()
+    for job in range(4):
+        folder = tmp_path / str(job)
+        [file] = folder.glob("wandb/offline-run-*/*.wandb")
+        told = dict(wandb_records(file))
+        rounds = [
+            {"/".join(i.nested_key) or i.key: json.loads(i.value_json) for i in record.item}
+            for kind, record in wandb_records(file)
+            if kind == "history"
+        ]
+        expected = pd.read_csv(folder / "rounds.csv")
+        assert [row["round"] for row in rounds] == [1, 2]
+        assert [row["train_loss"] for row in rounds] == expected.train_loss.tolist()
+        assert told["run"].project == "flsplit" and "seed" in told["run"].display_name
+        groups.add(told["run"].run_group)
+        assert sorted(entry.path for entry in told["artifact"].manifest.contents) == ["config.yaml", "report.html"]
+        assert told["exit"].exit_code == 0
+    assert groups == {"lr=0.001", "lr=0.0001"}
+
+
+def wandb_records(file: Path) -> Iterator[tuple[str, Any]]:
+    """What a `.wandb` file holds: LevelDB's log of protocol buffers, after seven bytes of its own."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    data, at, part = file.read_bytes(), 7, b""
+    while at + 7 <= len(data):
+        if (left := 32768 - at % 32768) < 7:
+            at += left
+            continue
+        _, size, kind = struct.unpack("<IHB", data[at : at + 7])
+        part, at = part + data[at + 7 : at + 7 + size], at + 7 + size
+        if kind in (1, 4):  # whole, or the last part
+            record = Record.FromString(part)
+            yield record.WhichOneof("record_type"), getattr(record, record.WhichOneof("record_type"))
+            part = b""
+
+
+@pytest.mark.slow
+def test_mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that is cut off and goes on is one there, each of its rounds once."""
+    from mlflow import MlflowClient, set_tracking_uri
+
+    uri = f"sqlite:///{tmp_path}/runs.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    monkeypatch.chdir(tmp_path)
+    set_tracking_uri(None)
+    flsplit.run([*SMALL, "rounds=2", "logger=mlflow", f"out={tmp_path}/run"])
+    run = flsplit.run([f"resume={tmp_path}/run", "rounds=3"])
+    client = MlflowClient(uri)
+    experiment = client.get_experiment_by_name("flsplit")
+    assert experiment is not None
+    [found] = client.search_runs([experiment.experiment_id])
+    assert (found.info.run_name, found.info.status) == ("run", "FINISHED")
+    assert found.data.params["compressor.name"] == "adc" and found.data.tags["status"] == "completed"
+    history = client.get_metric_history(found.info.run_id, "train_loss")
+    assert [point.step for point in history] == [1, 2, 3]
+    assert [point.value for point in history] == run.rounds.train_loss.tolist()
+    assert {file.path for file in client.list_artifacts(found.info.run_id)} == {"config.yaml", "report.html"}

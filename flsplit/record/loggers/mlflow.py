@@ -1,0 +1,85 @@
+"""MLflow: a run of the experiment `flsplit` (or `MLFLOW_EXPERIMENT_NAME`) at `MLFLOW_TRACKING_URI`.
+
+Jobs of a sweep that differ in their seed alone have the same tag `group`. A resumed run goes on in the same one there.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pyarrow as pa
+
+from flsplit.record.loggers.interface import Logger, Told, numbers
+
+_METRICS, _PARAMS, _LONGEST = 1000, 100, 500  # what MLflow takes at a time, and of a value
+
+
+class MlflowLogger(Logger):
+    """See this module."""
+
+    package: ClassVar = ("mlflow-skinny", "mlflow")
+    takes_files: ClassVar[bool] = True
+
+    def __init__(self, told: Told) -> None:
+        super().__init__(told)
+        self._client: Any = None
+        self._run = ""
+        self._last = 0  # round that MLflow has
+
+    def _begin(self) -> None:
+        if self._client is not None:
+            return
+        from mlflow import MlflowClient
+        from mlflow.entities import Param
+
+        logging.getLogger("mlflow").setLevel(logging.WARNING)
+        self._client, kept = MlflowClient(), self.told.folder / "mlflow-run"
+        if kept.exists():
+            self._run = kept.read_text()
+            self._last = max((m.step for m in self._client.get_metric_history(self._run, "samples")), default=0)
+            self._client.set_terminated(self._run, "RUNNING")
+            return
+        name = os.environ.get("MLFLOW_EXPERIMENT_NAME", "flsplit")
+        found = self._client.get_experiment_by_name(name)
+        experiment = found.experiment_id if found else self._client.create_experiment(name)
+        tags = {"group": self.told.group} if self.told.group else {}
+        self._run = self._client.create_run(experiment, run_name=self.told.name, tags=tags).info.run_id
+        kept.write_text(self._run)
+        params = [Param(key, str(value)[:_LONGEST]) for key, value in self.told.settings.items()]
+        for first in range(0, len(params), _PARAMS):
+            self._client.log_batch(self._run, params=params[first : first + _PARAMS])
+
+    def log(self, rounds: pa.Table, new: int) -> None:
+        """See `Logger`. Rounds that a resumed run goes through again are there already."""
+        from mlflow.entities import Metric
+
+        self._begin()
+        now = int(time.time() * 1000)
+        metrics = [
+            Metric(name, float(value), now, row["round"])
+            for row in rounds.slice(len(rounds) - new).to_pylist()
+            if row["round"] > self._last
+            for name, value in numbers(row).items()
+        ]
+        for first in range(0, len(metrics), _METRICS):
+            self._client.log_batch(self._run, metrics=metrics[first : first + _METRICS])
+
+    def finish(self, summary: Mapping[str, Any], files: Sequence[Path]) -> None:
+        """See `Logger`."""
+        self._begin()
+        for key in ("status", "device", "xi"):
+            self._client.set_tag(self._run, key, str(summary.get(key)))
+        for file in files:
+            self._client.log_artifact(self._run, str(file))
+        self._client.set_terminated(self._run, "FINISHED")
+        self._client = None
+
+    def close(self) -> None:
+        """See `Logger`."""
+        if self._client is not None:
+            self._client.set_terminated(self._run, "FAILED")

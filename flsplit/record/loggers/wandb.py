@@ -1,0 +1,67 @@
+"""Weights & Biases: a run of the project `flsplit` (or `WANDB_PROJECT`), its curves over rounds.
+
+Jobs of a sweep that differ in their seed alone are a group. Whatever W&B reads from the environment holds, such as
+`WANDB_MODE=offline`; its files lie in the run's folder. A resumed run goes on in the same one there.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from secrets import token_hex
+from typing import Any, ClassVar
+
+import pyarrow as pa
+
+from flsplit.record.loggers.interface import Logger, Told, numbers
+
+
+class WandbLogger(Logger):
+    """See this module."""
+
+    package: ClassVar = ("wandb", "wandb")
+    takes_files: ClassVar[bool] = True
+
+    def __init__(self, told: Told) -> None:
+        super().__init__(told)
+        self._run: Any = None
+
+    def _begun(self) -> Any:
+        if self._run is None:
+            import wandb
+
+            kept = self.told.folder / "wandb" / "id"
+            name = kept.read_text() if kept.exists() else token_hex(4)
+            self._run = wandb.init(
+                project=os.environ.get("WANDB_PROJECT", "flsplit"), id=name, resume="allow", dir=self.told.folder,
+                name=self.told.name, group=self.told.group, config=dict(self.told.settings),
+                settings=wandb.Settings(silent=True, console="off"),
+            )  # fmt: skip
+            kept.parent.mkdir(exist_ok=True)
+            kept.write_text(name)
+            self._run.define_metric("*", step_metric="round")
+        return self._run
+
+    def log(self, rounds: pa.Table, new: int) -> None:
+        """See `Logger`. W&B drops rounds that it has already."""
+        for row in rounds.slice(len(rounds) - new).to_pylist():
+            self._begun().log({"round": row["round"], **numbers(row)}, step=row["round"])
+
+    def finish(self, summary: Mapping[str, Any], files: Sequence[Path]) -> None:
+        """See `Logger`."""
+        import wandb
+
+        run = self._begun()
+        run.summary.update({key: value for key, value in summary.items() if not isinstance(value, (dict, list))})
+        artifact = wandb.Artifact(f"run-{run.id}", type="run")
+        for file in files:
+            artifact.add_file(str(file))
+        run.log_artifact(artifact)
+        run.finish(exit_code=0)
+        self._run = None
+
+    def close(self) -> None:
+        """See `Logger`."""
+        if self._run is not None:
+            self._run.finish(exit_code=1)
