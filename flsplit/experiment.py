@@ -8,7 +8,7 @@ from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from flsplit import data, engine
 from flsplit.assembly import Assembly, Plan, assembly_for
 from flsplit.client.app import app as client_app
 from flsplit.compose import compose
+from flsplit.config.overrides import quoted
 from flsplit.config.profile import Profile, read_profiles
 from flsplit.config.schema import Config
 from flsplit.data.clients import save_clients
@@ -35,6 +36,9 @@ from flsplit.server.resume import check_checkpoint
 from flsplit.server.strategy import Strategy, build
 from flsplit.server.summary import finish
 from flsplit.split import memory
+
+if TYPE_CHECKING:
+    from datasets import DatasetDict
 
 PROFILE = "client_profile.csv"
 Start = Callable[[engine.ServerMain], None]
@@ -63,18 +67,21 @@ class Prepared:
         return assembly_for(self.plan.to_json()).dataset
 
 
-def run(overrides: Sequence[str] = (), *, quiet: bool = True) -> Run:
+def run(overrides: Sequence[str] = (), *, dataset: DatasetDict | None = None, quiet: bool = True) -> Run:
     """Run one experiment.
 
     Args:
         overrides: as on the command line, such as `["clients=4", "engine=inline"]`.
+        dataset: a `datasets.DatasetDict` with images and class labels, in the place of `dataset=...`; a copy is kept
+            in the cache of tables, from which the run can be resumed.
         quiet: whether to show no progress.
 
     Raises:
         UserError: for a mistake in the overrides, before anything is written.
         RunFailed: if the run could not go on; its folder holds what was finished.
     """
-    return execute(compose(overrides), quiet=quiet)
+    given = [] if dataset is None else ["dataset=folder", f"dataset.path={quoted(str(data.kept(dataset)))}"]
+    return execute(compose([*given, *overrides]), quiet=quiet)
 
 
 def execute(

@@ -11,7 +11,7 @@ class DatasetConfig:
 
     Attributes:
         name: How the data set is called; `digits` is the one that ships with scikit-learn.
-        path: A local copy (Parquet files or class folders); None takes the data from the Hub.
+        path: A local copy (Parquet files, class folders, what `save_to_disk` left); None takes the data from the Hub.
         train_limit: At most this many training samples, a seeded subset with the classes in proportion.
         test_limit: The same for the test samples.
         max_side: Images whose longer side exceeds this many pixels are shrunk to it, once.

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,11 +15,14 @@ from flsplit.data.build import write_table
 from flsplit.data.config import DatasetConfig
 from flsplit.data.errors import DataError
 from flsplit.data.partitions.interface import Samples
-from flsplit.data.sources import digits, folder, hub, parquet
+from flsplit.data.sources import arrow, digits, folder, hub, parquet
 from flsplit.data.sources.reader import Source, Split
 from flsplit.data.subset import stratified
 from flsplit.data.table import Table
 from flsplit.streams import numpy_stream
+
+if TYPE_CHECKING:
+    from datasets import DatasetDict
 
 _FORMAT = 1  # of the files in the cache; raise it when they change
 
@@ -75,8 +79,9 @@ def check(config: DatasetConfig, *, seed: int = 0, columns: Sequence[str] = (), 
             raise DataError(f"dataset.{key}={value}: must be 1 or more, or null")
     path = _local(config)
     if path is not None:
-        files = parquet.find(path, config)
-        if files is not None:
+        if arrow.is_saved(path):
+            arrow.splits(path, config)
+        elif (files := parquet.find(path, config)) is not None:
             parquet.check(files, config, columns)
         else:
             folder.source(path, config, columns)
@@ -104,6 +109,14 @@ def load(config: DatasetConfig, *, seed: int, columns: Sequence[str] = (), cache
     return Dataset.open(place)
 
 
+def kept(dataset: DatasetDict, *, cache_dir: Path | None = None) -> Path:
+    """A folder in the cache with this data set, written by its own `save_to_disk` unless it is there."""
+    splits = {name: split._fingerprint for name, split in dataset.items()}
+    place = (cache_dir or cache.root()) / f"given-{cache.fingerprint(**splits)}"
+    cache.build_once(place, lambda temporary: arrow.save(dataset, temporary))
+    return place
+
+
 def _local(config: DatasetConfig) -> Path | None:
     """The local copy that the configuration names; None for the digits and the Hub."""
     if config.name == "digits":
@@ -129,6 +142,8 @@ def _source(config: DatasetConfig, columns: Sequence[str]) -> Source:
     path = _local(config)
     if path is None:
         return hub.source(config, columns)
+    if arrow.is_saved(path):
+        return arrow.source(path, config, columns)
     files = parquet.find(path, config)
     return folder.source(path, config, columns) if files is None else parquet.source(files, config, columns)
 
@@ -143,10 +158,16 @@ def _place(config: DatasetConfig, seed: int, columns: Sequence[str], cache_dir: 
         content["columns"] = sorted(columns)
     path = _local(config)
     if path is not None:
-        files = parquet.find(path, config)
-        found = folder.files(path, config, columns) if files is None else files["train"] + files["test"]
-        content["path"] = cache.listing(found, path)
+        content["path"] = cache.listing(_files(path, config, columns), path)
     return (cache_dir or cache.root()) / f"{config.name}-{cache.fingerprint(**content)}"
+
+
+def _files(path: Path, config: DatasetConfig, columns: Sequence[str]) -> list[Path]:
+    """All that a local copy consists of."""
+    if arrow.is_saved(path):
+        return arrow.files(path)
+    files = parquet.find(path, config)
+    return folder.files(path, config, columns) if files is None else files["train"] + files["test"]
 
 
 def _write(config: DatasetConfig, seed: int, columns: Sequence[str], place: Path) -> None:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from flsplit.data.config import DatasetConfig
 from flsplit.data.errors import DataError
-from flsplit.data.sources.reader import Source, Split, checked_column, checked_labels, class_names, no_column
+from flsplit.data.sources.arrow import of_datasets
+from flsplit.data.sources.reader import Source
 from flsplit.online import reachable
 
 
@@ -39,35 +37,7 @@ def source(config: DatasetConfig, columns: Sequence[str]) -> Source:
         raise _unreachable(config) from error
     except ValueError as error:
         raise DataError(f"dataset={config.name}: {config.hub} on the Hub: {str(error).splitlines()[0]}") from error
-    for key in ("image_column", "label_column"):
-        if getattr(config, key) not in loaded[0].column_names:
-            raise DataError(
-                f"dataset.{key}: {config.hub} has no column {getattr(config, key)!r}, "
-                f"only {', '.join(loaded[0].column_names)}"
-            )
-    others = [name for name in loaded[0].column_names if name != config.image_column]
-    for column in columns:
-        if column not in others:
-            raise no_column(column, others, f"{config.hub} on the Hub")
-    names = getattr(loaded[0].features[config.label_column], "names", None)
-    train, test = (
-        _split(part.cast_column(config.image_column, datasets.Image(decode=False)), config, further)
-        for part, further in zip(loaded, (columns, ()))
-    )
-    return Source(train, test, class_names(names, train.labels, test.labels, f"dataset={config.name}"))
-
-
-def _split(part: Any, config: DatasetConfig, columns: Sequence[str]) -> Split:
-    labels = np.asarray(part.with_format("numpy", columns=[config.label_column])[:][config.label_column])
-
-    def read(rows: np.ndarray) -> Iterator[bytes | np.ndarray]:
-        for row in part.select_columns([config.image_column]).select(rows):
-            image = row[config.image_column]
-            yield image["bytes"] if image["bytes"] is not None else Path(image["path"]).read_bytes()
-
-    name = f"dataset={config.name}"
-    further = {column: checked_column(column, part.select_columns([column])[:][column], name) for column in columns}
-    return Split(checked_labels(labels, name), read, lambda row: f"{name}: image {row}", further)
+    return of_datasets(loaded[0], loaded[1], config, columns, f"{config.hub} on the Hub")
 
 
 def _unreachable(config: DatasetConfig) -> DataError:

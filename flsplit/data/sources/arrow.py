@@ -1,0 +1,144 @@
+"""Tables of the library `datasets`: from the Hub, or as `DatasetDict.save_to_disk` leaves them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from flsplit.data.config import DatasetConfig
+from flsplit.data.errors import DataError
+from flsplit.data.sources.reader import Source, Split, checked_column, checked_labels, class_names, no_column
+
+_SPLITS = "dataset_dict.json"  # of a saved DatasetDict
+
+
+def is_saved(path: Path) -> bool:
+    """Whether `save_to_disk` has written this folder."""
+    return (path / _SPLITS).is_file() or (path / "dataset_info.json").is_file()
+
+
+def splits(path: Path, config: DatasetConfig) -> tuple[str, str]:
+    """Names of the splits to train and to test on, of a folder that `is_saved`.
+
+    Raises:
+        DataError: One is missing.
+    """
+    if not (path / _SPLITS).is_file():
+        raise DataError(
+            f"dataset.path: {path} is one saved Dataset; save a DatasetDict with {config.train_split} and "
+            f"{config.test_split}"
+        )
+    try:
+        there = list(json.loads((path / _SPLITS).read_text(encoding="utf-8"))["splits"])
+    except (ValueError, LookupError, TypeError) as error:
+        raise DataError(f"dataset.path: {path / _SPLITS} is damaged") from error
+    return names_of_splits(there, config, f"dataset.path: {path}")
+
+
+def names_of_splits(there: Sequence[str], config: DatasetConfig, where: str) -> tuple[str, str]:
+    """Which of the splits `there` are trained and tested on.
+
+    Raises:
+        DataError: One is missing.
+    """
+    test = next((name for name in config.test_names if name in there), None)
+    for wanted, found in ((config.train_split, config.train_split in there), (config.test_split, test)):
+        if not found:
+            raise DataError(f"{where} has no split {wanted!r}, only {', '.join(there)}")
+    assert test is not None
+    return config.train_split, test
+
+
+def save(dataset: Any, path: Path) -> None:
+    """Writes a `DatasetDict`, without the bars that `datasets` shows."""
+    import datasets
+
+    shown = datasets.are_progress_bars_disabled() is False
+    datasets.disable_progress_bars()
+    try:
+        dataset.save_to_disk(str(path))
+    finally:
+        if shown:
+            datasets.enable_progress_bars()
+
+
+def files(path: Path) -> list[Path]:
+    """All files of a saved data set, in a fixed order."""
+    return sorted(file for file in path.rglob("*") if file.is_file())
+
+
+def source(path: Path, config: DatasetConfig, columns: Sequence[str]) -> Source:
+    """Opens a saved data set; `columns` are further ones of the training samples.
+
+    Raises:
+        DataError: It cannot be read, or lacks a split or a column.
+    """
+    import datasets
+
+    names = splits(path, config)
+    try:
+        loaded = [datasets.Dataset.load_from_disk(str(path / name)) for name in names]
+    except Exception as error:  # of pyarrow, json, or the file system
+        raise DataError(f"dataset.path: {path} cannot be read: {' '.join(str(error).split())[:200]}") from error
+    return of_datasets(loaded[0], loaded[1], config, columns, f"dataset.path: {path}")
+
+
+def of_datasets(train: Any, test: Any, config: DatasetConfig, columns: Sequence[str], where: str) -> Source:
+    """What two `datasets.Dataset` hold.
+
+    Args:
+        train: to train on.
+        test: to test on.
+        config: names the columns; where they are called as by default and not
+            there, the only one of images and the only one of class labels are taken.
+        columns: further ones of the training samples.
+        where: how messages call the data set.
+
+    Raises:
+        DataError: A column is missing, or holds no labels.
+    """
+    import datasets
+
+    image = _column(train, config, "image_column", datasets.Image, where)
+    label = _column(train, config, "label_column", datasets.ClassLabel, where)
+    for key, column in (("image_column", image), ("label_column", label)):
+        if column not in test.column_names:
+            raise DataError(f"dataset.{key}: {where}: the split to test on has no column {column!r}")
+    others = [name for name in train.column_names if name != image]
+    for column in columns:
+        if column not in others:
+            raise no_column(column, others, where)
+    names = getattr(train.features[label], "names", None)
+    name = f"dataset={config.name}"
+    parts = _split(train, image, label, columns, name), _split(test, image, label, (), name)
+    return Source(*parts, class_names(names, parts[0].labels, parts[1].labels, name))
+
+
+def _column(part: Any, config: DatasetConfig, key: str, kind: type, where: str) -> str:
+    if (named := getattr(config, key)) in part.column_names:
+        return str(named)
+    alike = [name for name, feature in part.features.items() if isinstance(feature, kind)]
+    if len(alike) != 1 or named != getattr(DatasetConfig, key):
+        raise DataError(f"dataset.{key}: {where} has no column {named!r}, only {', '.join(part.column_names)}")
+    return str(alike[0])
+
+
+def _split(part: Any, image: str, label: str, columns: Sequence[str], name: str) -> Split:
+    import datasets
+
+    if not isinstance(part.features[image], datasets.Image):
+        raise DataError(f"dataset.image_column: {name}: the column {image!r} holds no images")
+    part = part.cast_column(image, datasets.Image(decode=False))
+    labels = np.asarray(part.with_format("numpy", columns=[label])[:][label])
+
+    def read(rows: np.ndarray) -> Iterator[bytes | np.ndarray]:
+        for row in part.select_columns([image]).select(rows):
+            found = row[image]
+            yield found["bytes"] if found["bytes"] is not None else Path(found["path"]).read_bytes()
+
+    further = {column: checked_column(column, part.select_columns([column])[:][column], name) for column in columns}
+    return Split(checked_labels(labels, name), read, lambda row: f"{name}: image {row}", further)

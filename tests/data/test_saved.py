@@ -1,0 +1,115 @@
+"""Data sets of the library `datasets` as they are: saved to disk, or handed over."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pytest
+from PIL import Image
+
+import flsplit
+from flsplit.data import DataError, DatasetConfig, check, load
+
+CONFIG = DatasetConfig(name="folder")
+Pixels = dict[str, np.ndarray]
+
+
+@pytest.fixture
+def pixels(rng: np.random.Generator) -> Pixels:
+    return {
+        name: rng.integers(0, 256, (count, 8, 8, 3), dtype=np.uint8) for name, count in (("train", 24), ("test", 9))
+    }
+
+
+def given(pixels: Pixels, *, image: str = "image", label: str = "label", test: str = "test") -> datasets.DatasetDict:
+    features = datasets.Features({image: datasets.Image(), label: datasets.ClassLabel(names=["ant", "bee", "cow"]),
+                                  "site": datasets.Value("string")})  # fmt: skip
+    parts = {
+        {"train": "train", "test": test}[name]: datasets.Dataset.from_dict(
+            {
+                image: [Image.fromarray(one) for one in images],
+                label: [row % 3 for row in range(len(images))],
+                "site": [f"s{row % 2}" for row in range(len(images))],
+            },
+            features=features,
+        )
+        for name, images in pixels.items()
+    }
+    return datasets.DatasetDict(parts)
+
+
+def saved(folder: Path, dataset: datasets.DatasetDict) -> DatasetConfig:
+    dataset.save_to_disk(str(folder))
+    return DatasetConfig(name="folder", path=str(folder))
+
+
+def test_a_saved_data_set(pixels: Pixels, tmp_path: Path, cache_dir: Path) -> None:
+    config = saved(tmp_path / "saved", given(pixels))
+    check(config, columns=["site"])
+    found = load(config, seed=0, columns=["site"], cache_dir=cache_dir)
+    assert found.classes == ("ant", "bee", "cow")
+    assert np.array_equal(found.train.pixels, pixels["train"]) and np.array_equal(found.test.pixels, pixels["test"])
+    assert found.train.labels.tolist() == [0, 1, 2] * 8
+    assert found.train.column("site").tolist() == ["s0", "s1"] * 12
+
+
+def test_columns_are_found_by_their_kind(pixels: Pixels, tmp_path: Path, cache_dir: Path) -> None:
+    config = saved(tmp_path / "saved", given(pixels, image="img", label="kind", test="validation"))
+    assert load(config, seed=0, cache_dir=cache_dir).test.labels.tolist() == [0, 1, 2] * 3
+    wrong = DatasetConfig(name="folder", path=config.path, label_column="fine")  # which the user has typed
+    with pytest.raises(DataError, match=r"dataset\.label_column: .* no column 'fine', only img, kind, site"):
+        load(wrong, seed=0, cache_dir=cache_dir)
+
+
+def test_other_files_behind_the_same_path_are_another_table(pixels: Pixels, tmp_path: Path, cache_dir: Path) -> None:
+    config = saved(tmp_path / "saved", given(pixels))
+    first = load(config, seed=0, cache_dir=cache_dir)
+    turned = {name: images[::-1].copy() for name, images in pixels.items()}
+    for name in ("train", "test"):
+        (tmp_path / "saved" / name / "data-00000-of-00001.arrow").unlink()
+    given(turned).save_to_disk(str(tmp_path / "saved"))
+    second = load(config, seed=0, cache_dir=cache_dir)
+    assert np.array_equal(first.train.pixels, pixels["train"])
+    assert np.array_equal(second.train.pixels, turned["train"])
+
+
+def test_a_data_set_in_memory(pixels: Pixels, tmp_path: Path) -> None:
+    keys = ["engine=inline", "clients=2", "rounds=1", "batch_size=6", "partition=column", "partition.column=site",
+            "augment=none"]  # fmt: skip
+    run = flsplit.run([*keys, f"out={tmp_path}/given"], dataset=given(pixels))
+    config = saved(tmp_path / "saved", given(pixels))
+    again = flsplit.run([*keys, "dataset=folder", f"dataset.path={config.path}", f"out={tmp_path}/again"])
+    assert run.rounds.train_loss.tolist() == again.rounds.train_loss.tolist()
+    assert len(flsplit.run([f"resume={tmp_path}/given", "rounds=2"]).rounds) == 2
+
+
+def test_what_is_wrong_is_one_line(pixels: Pixels, tmp_path: Path, cache_dir: Path) -> None:
+    dataset = given(pixels)
+    dataset["train"].save_to_disk(str(tmp_path / "lone"))
+    with pytest.raises(DataError, match="is one saved Dataset; save a DatasetDict with train and test"):
+        check(DatasetConfig(name="folder", path=str(tmp_path / "lone")))
+    config = saved(tmp_path / "saved", datasets.DatasetDict(train=dataset["train"]))
+    with pytest.raises(DataError, match="has no split 'test', only train"):
+        check(config)
+    whole = saved(tmp_path / "whole", dataset)
+    [file] = (tmp_path / "whole" / "train").glob("*.arrow")
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(DataError, match=r"dataset\.path: .* cannot be read") as caught:
+        load(whole, seed=0, cache_dir=cache_dir)
+    assert "\n" not in str(caught.value)
+    (tmp_path / "whole" / "dataset_dict.json").write_text(json.dumps({"parts": []}))
+    with pytest.raises(DataError, match=r"dataset_dict\.json is damaged"):
+        check(whole)
+
+
+def test_labels_that_are_none(pixels: Pixels, tmp_path: Path, cache_dir: Path) -> None:
+    config = saved(tmp_path / "saved", given(pixels))
+    text = DatasetConfig(name="folder", path=config.path, label_column="site")
+    with pytest.raises(DataError, match="labels of type"):
+        load(text, seed=0, cache_dir=cache_dir)
+    swapped = DatasetConfig(name="folder", path=config.path, image_column="site")
+    with pytest.raises(DataError, match="the column 'site' holds no images"):
+        load(swapped, seed=0, cache_dir=cache_dir)
