@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 SUMS = {"bits": ("uplink_bits", "downlink_bits", "sync_bits")}  # what can be drawn beside the columns
-_UNITS = {
+UNITS = {  # how axes are called, and what their numbers are multiplied by
+    "seconds": ("hours", 1 / 3600),
     "bits": ("sent, activations and models, gigabits", 1e-9), "simulated_seconds": ("simulated hours", 1 / 3600),
     "joules": ("energy of clients, kJ", 1e-3), "test_accuracy": ("test accuracy, %", 100),
     "test_link_accuracy": ("test accuracy over the link, %", 100),
@@ -47,7 +48,7 @@ class Run:
 
         Args:
             ax: where; None for pyplot's axes at hand.
-            x: a column of `rounds`, or `bits`, all that was sent.
+            x: a column of `rounds`; `bits`, all that was sent; `seconds` since the start.
             y: the same.
             line: for `Axes.plot`; the label is the folder's name unless it says another.
 
@@ -83,16 +84,25 @@ def draw(rounds: pd.DataFrame, ax: Axes | None, x: str, y: str, line: dict[str, 
         import matplotlib.pyplot as plt
 
         ax = plt.gca()
-    points = pd.DataFrame({"x": _column(rounds, x), "y": _column(rounds, y)}).dropna()
-    ax.plot(points.x * _UNITS.get(x, ("", 1))[1], points.y * _UNITS.get(y, ("", 1))[1], **{"marker": "o", **line})
-    ax.set(xlabel=_UNITS.get(x, (x.replace("_", " "),))[0], ylabel=_UNITS.get(y, (y.replace("_", " "),))[0])
+    points = pd.DataFrame({"x": values(rounds, x), "y": values(rounds, y)}).dropna()
+    ax.plot(points.x * UNITS.get(x, ("", 1))[1], points.y * UNITS.get(y, ("", 1))[1], **{"marker": "o", **line})
+    ax.set(xlabel=UNITS.get(x, (x.replace("_", " "),))[0], ylabel=UNITS.get(y, (y.replace("_", " "),))[0])
     return ax
 
 
-def _column(rounds: pd.DataFrame, name: str) -> pd.Series:
+def values(rounds: pd.DataFrame, name: str) -> pd.Series:
+    """What can be drawn of rounds: a column, or a sum.
+
+    Args:
+        rounds: as `rounds.parquet`.
+        name: a column of numbers; `bits`, all that was sent; `seconds` since the start.
+
+    Raises:
+        UserError: if there is no such column.
+    """
     if name in SUMS:
         return rounds[list(SUMS[name])].sum(axis=1)
     known = [*SUMS, *(column for column in rounds if rounds[column].dtype.kind in "iuf")]
     if name not in known:
         raise UserError(f"a plot needs one of {', '.join(known)}, got {name!r}{nearest(name, known)}")
-    return rounds[name]
+    return rounds[name].cumsum() if name == "seconds" else rounds[name]

@@ -14,7 +14,7 @@ from flsplit.report.runs import ReportError
 __all__ = ["main", "write_report"]
 
 
-class _Parser(argparse.ArgumentParser):
+class OneLine(argparse.ArgumentParser):
     """Tells a mistake in one line, without the usage before it."""
 
     def error(self, message: str) -> NoReturn:
@@ -27,7 +27,7 @@ def main(argv: list[str] | None = None) -> int:
     Returns:
         0, 1 for a fault of the program, 2 for a mistake of the user's.
     """
-    parser = _Parser(prog="flsplit-report", description="Write one self-contained HTML page about runs.")
+    parser = OneLine(prog="flsplit-report", description="Write one self-contained HTML page about runs.")
     parser.add_argument(
         "runs", nargs="+", metavar="RUN", type=Path, help="a run's folder, or one that contains run folders"
     )

@@ -56,7 +56,7 @@ class Runs:
 
         Args:
             ax: where; None for pyplot's axes at hand.
-            x: a column of `rounds.parquet`, or `bits`, all that was sent.
+            x: a column of `rounds.parquet`; `bits`, all that was sent; `seconds` since the start.
             y: the same.
             line: for `Axes.plot`, of every line.
 

@@ -1,0 +1,135 @@
+"""A figure for a paper: a line for each group of runs, its mean over seeds and the interval that they leave for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from scipy import stats
+
+from flsplit.record.run import UNITS, values
+from flsplit.report import labels
+from flsplit.report.runs import ReportError, Run
+from flsplit.report.style import Style, figure
+
+WIDTHS = {1: 3.4, 2: 7.0}  # inches: of one column, and of both, in most journals and proceedings
+FORMATS = (".pdf", ".png", ".svg")
+CONFIDENCE = 0.95
+# TrueType in PDF, as publishers want it; letters as large as those of a caption.
+_PRINT = {"pdf.fonttype": 42, "font.size": 8, "lines.linewidth": 1.2, "svg.fonttype": "path", "savefig.dpi": 300}
+
+
+@dataclass(frozen=True)
+class Line:
+    """A group of runs that differ in their seed alone.
+
+    Attributes:
+        name: what tells it from the others.
+        points: a row for each round that all its runs have and in which both are known: `x` and `y`, means over seeds;
+            `low` and `high`, between which the mean of `y` lies with a confidence of 95% if seeds are alike (Student's
+            t); NaN for one seed.
+        seeds: how many.
+    """
+
+    name: str
+    points: pd.DataFrame
+    seeds: int
+
+
+def lines(runs: Sequence[Run], x: str, y: str, by: Sequence[str] = ()) -> list[Line]:
+    """Runs in groups.
+
+    Args:
+        runs: of any number of seeds each.
+        x: a column of `rounds.parquet`, `bits` (all that was sent), or `seconds` (since the start).
+        y: the same.
+        by: settings whose values make a group, such as `compressor` or `compressor.ratio`; none for all that vary, but
+            the seed.
+
+    Raises:
+        ReportError: if a setting is unknown, or runs of a group differ in another one, which no mean may hide.
+    """
+    varied = labels.varied([run.config for run in runs])
+    varied.pop("seed", None)
+    known = {key.removesuffix(".name") for run in runs for key in labels.settings(run.config)}
+    for key in by:
+        if key not in known:
+            raise ReportError(f"--by {key}: the runs have no such setting")
+    keys = [key for key in (by or varied) if key in varied]
+    groups: dict[tuple[str, ...], list[int]] = {}
+    for number in range(len(runs)):
+        groups.setdefault(tuple(str(varied[key][number]) for key in keys), []).append(number)
+    for members in groups.values():
+        for key, found in varied.items():
+            if len(different := {str(found[number]) for number in members}) > 1:
+                raise ReportError(
+                    f"--by {','.join(by)}: runs of one line differ in {key} ({', '.join(sorted(different))}); add it, "
+                    "or leave such runs out"
+                )
+    told = [{**runs[members[0]].config, "seed": 0} for members in groups.values()]
+    names = labels.short_labels(told, [runs[members[0]].folder.name for members in groups.values()])
+    return [_line(name, [runs[n] for n in members], x, y) for name, members in zip(names, groups.values())]
+
+
+def draw(found: Sequence[Line], axes: Axes, x: str, y: str) -> None:
+    """Lines with their intervals, units on the axes, and a legend where there are several."""
+    (_, scale_x), (_, scale_y) = UNITS.get(x, (x, 1)), UNITS.get(y, (y, 1))
+    for number, line in enumerate(found):
+        style, points = Style.of(number), line.points
+        axes.plot(
+            points.x * scale_x, points.y * scale_y, color=style.colour, marker=style.marker, markersize=3,
+            markevery=max(1, len(points) // 10), label=line.name,
+        )  # fmt: skip
+        if line.seeds > 1:
+            axes.fill_between(
+                points.x * scale_x, points.low * scale_y, points.high * scale_y, color=style.colour, alpha=0.2, lw=0
+            )
+    axes.set(xlabel=_title(x), ylabel=_title(y))
+    if len(found) > 1:
+        axes.legend(frameon=False)
+
+
+def save(runs: Sequence[Run], out: Path, *, x: str, y: str, by: Sequence[str] = (), columns: int = 1) -> list[Line]:
+    """Draw runs into a file, as wide as one or two columns.
+
+    Raises:
+        ReportError: see `lines`; or the file is of another kind, or cannot be written.
+    """
+    if out.suffix not in FORMATS:
+        raise ReportError(f"--out {out} must end in {', '.join(FORMATS)}")
+    found = lines(runs, x, y, by)
+    if not any(len(line.points) for line in found):
+        raise ReportError(f"no run has a round in which both {x} and {y} are known")
+    width = WIDTHS[columns]
+    with figure(width, 0.62 * width if columns == 1 else 0.42 * width) as drawing, matplotlib.rc_context(_PRINT):
+        draw(found, drawing.add_subplot(), x, y)
+        metadata: dict[str, Any] = {".pdf": {"CreationDate": None}, ".svg": {"Date": None}}.get(out.suffix, {})
+        try:
+            drawing.savefig(out, metadata=metadata)
+        except OSError as error:
+            raise ReportError(f"--out {out} cannot be written: {error.strerror}") from error
+    return found
+
+
+def _line(name: str, runs: Sequence[Run], x: str, y: str) -> Line:
+    parts = [
+        pd.DataFrame({"round": run.rounds["round"], "x": values(run.rounds, x), "y": values(run.rounds, y)}).dropna()
+        for run in runs
+    ]
+    by_round = pd.concat(parts).groupby("round")
+    points = by_round.mean()[by_round.size() == len(runs)]
+    half = np.nan
+    if len(runs) > 1:
+        error = by_round["y"].std() / np.sqrt(len(runs))
+        half = (error * stats.t.ppf((1 + CONFIDENCE) / 2, len(runs) - 1))[points.index]
+    return Line(name, points.assign(low=points.y - half, high=points.y + half), len(runs))
+
+
+def _title(name: str) -> str:
+    return UNITS.get(name, (name.replace("_", " "), 1))[0]

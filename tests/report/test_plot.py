@@ -1,0 +1,99 @@
+"""Figures for papers: means and intervals by hand, groups that hide nothing, files as publishers want them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from make_runs import config, make_run, rounds_table
+from matplotlib.image import imread
+from scipy import stats
+
+from flsplit.report.plot import lines
+from flsplit.report.plot_cli import main
+from flsplit.report.runs import ReportError, find_runs, load_run
+
+ADC = {"name": "adc", "rule": "sqrt"}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """ADC at two ratios with three seeds each, the last of them shorter, and one run of `base`."""
+    home = tmp_path_factory.mktemp("runs")
+    for ratio in (0.1, 0.4):
+        for seed in (0, 1, 2):
+            settings = config(seed=seed, compressor={**ADC, "ratio": ratio})
+            table = rounds_table(9 if seed == 2 else 12, ratio=ratio, seed=seed)
+            make_run(home / f"{ratio}-{seed}", settings, rounds=table)
+    make_run(home / "base", config(compressor={"name": "base"}), rounds=rounds_table(12, ratio=1.0, eval_every=3))
+    return home
+
+
+def loaded(home: Path) -> list:  # type: ignore[type-arg]
+    return [load_run(folder) for folder in find_runs([home])]
+
+
+def test_means_and_intervals_by_hand(runs: Path) -> None:
+    found = lines(loaded(runs), "bits", "test_accuracy")
+    assert [(line.name, line.seeds, len(line.points)) for line in found] == [
+        ("adc ratio=0.1", 3, 9), ("adc ratio=0.4", 3, 9), ("base", 1, 4),
+    ]  # fmt: skip
+    for line, ratio in zip(found, (0.1, 0.4)):
+        tables = [rounds_table(12, ratio=ratio, seed=seed) for seed in (0, 1, 2)]
+        for number in (1, 5, 9):
+            row = line.points.loc[number]
+            scores = [float(table.test_accuracy[number - 1]) for table in tables]
+            bits = [int(table.loc[number - 1, ["uplink_bits", "downlink_bits", "sync_bits"]].sum()) for table in tables]
+            low, high = stats.t.interval(0.95, 2, sum(scores) / 3, stats.sem(scores))
+            assert (row.x, row.y) == pytest.approx((sum(bits) / 3, sum(scores) / 3))
+            assert (row.low, row.high) == pytest.approx((low, high))
+    assert found[2].points.low.isna().all()
+
+
+def test_seconds_run_from_the_start(runs: Path) -> None:
+    [*_, base] = lines(loaded(runs), "seconds", "train_loss")
+    assert base.points.x.tolist() == [2.5 * number for number in range(1, 13)]
+
+
+def test_a_line_hides_no_setting(runs: Path) -> None:
+    with pytest.raises(ReportError, match=r"runs of one line differ in compressor\.ratio \(0\.1, 0\.4\); add it"):
+        lines(loaded(runs), "bits", "test_accuracy", ["compressor"])
+    both = lines(loaded(runs), "bits", "test_accuracy", ["compressor", "compressor.ratio", "strategy"])
+    assert len(both) == 3
+    with pytest.raises(ReportError, match="--by colour: the runs have no such setting"):
+        lines(loaded(runs), "bits", "test_accuracy", ["colour"])
+
+
+@pytest.mark.parametrize(("columns", "inches"), [(1, 3.4), (2, 7.0)])
+def test_files(runs: Path, tmp_path: Path, columns: int, inches: float, capsys: pytest.CaptureFixture[str]) -> None:
+    for kind in ("pdf", "png", "svg"):
+        out = tmp_path / f"figure.{kind}"
+        assert main([str(runs), "--x", "rounds", "--out", str(out), "--columns", str(columns)]) == 0
+        assert "adc ratio=0.1: 3 seeds, 9 points\n" in (said := capsys.readouterr().out) and f"wrote {out}" in said
+    assert imread(tmp_path / "figure.png").shape[1] == pytest.approx(inches * 300, abs=1)
+    pdf = (tmp_path / "figure.pdf").read_bytes()
+    assert b"/FontFile2" in pdf and b"/Type3" not in pdf
+    again = tmp_path / "again.pdf"
+    main([str(runs), "--x", "rounds", "--out", str(again), "--columns", str(columns)])
+    assert again.read_bytes() == pdf
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["--out", "figure.jpg"], "--out figure.jpg must end in .pdf, .png, .svg"),
+        (["--out", "no/such/folder/figure.pdf"], "cannot be written: No such file"),
+        (["--out", "figure.pdf", "--y", "test_acuracy"], "did you mean test_accuracy?"),
+        (["--out", "figure.pdf", "--columns", "3"], "invalid choice: 3"),
+        ([], "required: --out"),
+    ],
+)
+def test_mistakes_are_one_line(
+    runs: Path, tmp_path: Path, arguments: list[str], line: str, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    assert main([str(runs), *arguments]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and line in said
+    assert not list(tmp_path.iterdir())
