@@ -2,6 +2,7 @@
 
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
@@ -13,6 +14,7 @@ os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # an actor that counts no GPU may still see them
+warnings.filterwarnings("ignore", message="IProgress not found")  # in notebooks, by libraries that show bars
 
 
 class _Beside(MetaPathFinder):
@@ -35,13 +37,19 @@ class _Beside(MetaPathFinder):
 sys.meta_path.insert(0, _Beside())
 
 if TYPE_CHECKING:
-    from flsplit.experiment import run
+    from flsplit.experiment import run, trained
     from flsplit.record.run import Run
     from flsplit.report.load import Runs, load
 
-__all__ = ["Run", "Runs", "load", "run"]
+__all__ = ["Run", "Runs", "load", "run", "trained"]
 
-_FROM = {"Run": "record.run", "Runs": "report.load", "load": "report.load", "run": "experiment"}
+_FROM = {
+    "Run": "record.run",
+    "Runs": "report.load",
+    "load": "report.load",
+    "run": "experiment",
+    "trained": "experiment",
+}
 
 
 def __getattr__(name: str) -> Any:

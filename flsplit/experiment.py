@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -36,6 +36,7 @@ from flsplit.server.resume import check_checkpoint
 from flsplit.server.strategy import Strategy, build
 from flsplit.server.summary import finish
 from flsplit.split import memory
+from flsplit.split.side import Side
 
 if TYPE_CHECKING:
     from datasets import DatasetDict
@@ -320,3 +321,27 @@ def _image_size(config: Config, dataset: data.Dataset) -> int:
     if config.model.image_size is not None:
         return config.model.image_size
     return max(dataset.train.pixels.shape[1:3]) if dataset.train.uniform else 64
+
+
+def trained(folder: Path | str) -> tuple[Assembly, Side, Side]:
+    """What a run has come to, to look into: its data and settings, and both sides as its last checkpoint has them.
+
+    Args:
+        folder: the run's.
+
+    Returns:
+        the assembly (`dataset`, `pipeline`, `config`); client and server side: `model`, a module in evaluation mode
+        with the global weights, and `stages`, compressor first.
+
+    Raises:
+        UserError: if there is no checkpoint, or the run's data are not where they were.
+    """
+    state = Checkpoints(Path(folder) / "checkpoint").load()
+    if state is None:
+        raise UserError(f"{folder}: there is no checkpoint of a run here")
+    assembly = assembly_for(prepare(compose([f"resume={quoted(str(folder))}"])).plan.to_json())
+    sides = assembly.client_side(), assembly.server_side()
+    for side, model in zip(sides, (state.client_model, state.server_model)):
+        side.load(replace(model, moments=None))
+        side.modules.eval()
+    return assembly, *sides

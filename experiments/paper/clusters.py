@@ -17,13 +17,11 @@ from torch import Tensor, nn
 from compressors.adc import ADC
 from experiments.point import Point
 from experiments.runner import Place
-from flsplit.assembly import Assembly, assembly_for
-from flsplit.compose import compose
+from flsplit.assembly import Assembly
 from flsplit.errors import UserError
-from flsplit.experiment import prepare
+from flsplit.experiment import trained
 from flsplit.report.style import figure
-from flsplit.server.checkpoint import Checkpoints
-from flsplit.split.side import Side, SideState
+from flsplit.split.side import Side
 from flsplit.streams import torch_stream
 
 SHOWN = 6  # images of a cluster
@@ -52,13 +50,9 @@ def fig8(points: Sequence[Point], place: Place, path: Path) -> None:
 def _trained(point: Point, place: Place) -> tuple[Assembly, Side]:
     """A finished run: its assembly, and a client side with the model that it ended with."""
     folder = place.runs / point.slug
-    state = Checkpoints(folder / "checkpoint").load()
-    if state is None:
+    if not (folder / "checkpoint").is_dir():
         raise UserError(f"fig8 needs the trained model of {point.slug}, but {folder} holds no finished run")
-    prepared = prepare(compose([f'resume="{folder}"']))
-    assembly = assembly_for(prepared.plan.to_json())
-    side = assembly.client_side()
-    side.load(SideState(state.client_model.weights))
+    assembly, side, _ = trained(folder)
     return assembly, side
 
 
@@ -73,7 +67,7 @@ def cluster(assembly: Assembly, side: Side) -> tuple[np.ndarray, np.ndarray, int
     """
     adc, config, table = side.stages.compressor, assembly.config, assembly.dataset.train
     assert isinstance(adc, ADC), "Figure 8 is about ADC"
-    model = side.model.eval()
+    model = side.model
     rows = np.random.default_rng(config.seed).permutation(len(table))[: config.batch_size]
     images, labels = next(assembly.pipeline.eval_batches(table, rows, config.batch_size))
     z, scores = model(images)

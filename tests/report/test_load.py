@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 from matplotlib.figure import Figure
 
 import flsplit
@@ -91,3 +92,17 @@ def test_what_cannot_be_read_is_one_line(folders: Path, tmp_path: Path) -> None:
     (cut / "rounds.parquet").write_bytes(b"x")
     with pytest.raises(UserError, match="not a readable Parquet file"):
         flsplit.load([cut])
+
+
+def test_the_models_that_a_run_ended_with_score_as_it_says(folders: Path) -> None:
+    """By a plain loop over the test images."""
+    run = flsplit.load(folders / "a")
+    assembly, client, server = flsplit.trained(folders / "a")
+    images, labels = next(assembly.pipeline.eval_batches(assembly.dataset.test, None, 10))
+    with torch.no_grad():
+        right = server.model(client.model(images)[0]).argmax(1) == labels
+    assert isinstance(run, flsplit.Run)
+    assert right.double().mean() == run.summary["final_test_accuracy"]
+    assert client.stages.compressor.name == "adc"
+    with pytest.raises(UserError, match="there is no checkpoint of a run here"):
+        flsplit.trained(folders / "notes")
