@@ -8,7 +8,10 @@ from compressors.stage import Stage
 
 _COMPRESSORS: Plugins[Compressor] = Plugins(
     "compressor", "compressors", Compressor,  # type: ignore[type-abstract]
-    helpers=("channels", "interface", "kmeans", "options", "plugins", "quantizers", "registry", "stage")
+    helpers=(
+        "channels", "interface", "kmeans", "kmeans_triton", "noise", "options", "plugins", "quantizers", "registry",
+        "stage",
+    ),
 )  # fmt: skip
 available = _COMPRESSORS.available
 _STAGES: dict[str, Plugins[Stage]] = {
