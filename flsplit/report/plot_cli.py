@@ -6,8 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from flsplit.errors import UserError, explained
-from flsplit.report.cli import OneLine
+from flsplit.report.cli import OneLine, code_of
 from flsplit.report.plot import FORMATS, WIDTHS, save
 from flsplit.report.runs import find_runs, load_run
 
@@ -15,11 +14,7 @@ _ALIKE = {"rounds": "round"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Draw the figure.
-
-    Returns:
-        0, 1 for a fault of the program, 2 for a mistake of the user's.
-    """
+    """Draw the figure; returns what `code_of` does."""
     parser = OneLine(
         prog="flsplit-plot", usage="flsplit-plot RUN... --out FILE [--x X] [--y Y] [--by KEY,KEY] [--columns N]",
         description="Draw runs as a line for each setting: the mean over seeds and its 95% interval.",
@@ -32,22 +27,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--by", default="", metavar="KEY,KEY", help="settings that make a line [all but the seed]")
     parser.add_argument("--out", required=True, type=Path, help=f"the file to write: {', '.join(FORMATS)}")
     parser.add_argument("--columns", type=int, default=1, choices=list(WIDTHS), help="its width, in columns [1]")
-    try:
+
+    def draw() -> None:
         given = parser.parse_args(argv)
         runs = [load_run(folder) for folder in find_runs(given.runs)]
         by = [key.strip() for key in given.by.split(",") if key.strip()]
         x, y = (_ALIKE.get(name, name) for name in (given.x, given.y))
-        lines = save(runs, given.out, x=x, y=y, by=by, columns=given.columns)
-    except UserError as error:
-        print(f"flsplit-plot: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except Exception as error:
-        print(f"flsplit-plot: {explained(error, None)}", file=sys.stderr)
-        return 1
-    for line in lines:
-        print(f"{line.name}: {line.seeds} seed{'s' * (line.seeds != 1)}, {len(line.points)} points")
-    print(f"wrote {given.out}")
-    return 0
+        for line in save(runs, given.out, x=x, y=y, by=by, columns=given.columns):
+            print(f"{line.name}: {line.seeds} seed{'s' * (line.seeds != 1)}, {len(line.points)} points")
+        print(f"wrote {given.out}")
+
+    return code_of("flsplit-plot", draw)
 
 
 if __name__ == "__main__":

@@ -75,7 +75,9 @@ def test_a_sweeps_jobs_are_named_by_what_varies(tmp_path: Path) -> None:
     assert (seeds.name, seeds.group) == ("seed=3", None)
 
 
-def test_one_that_fails_is_left_out_and_told_of(tmp_path: Path) -> None:
+def test_one_that_fails_is_left_out_and_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/runs.db")
+    monkeypatch.chdir(tmp_path)
     rows = rows_of(flsplit.run([*SMALL, "rounds=2", f"out={tmp_path}/run"]))
     all_of_them, lines = Loggers(["mlflow", "csv"], Told(tmp_path)), list[str]()
     all_of_them.tell = lines.append
