@@ -54,8 +54,8 @@ SCALES = {
     "full": Scale(),  # the paper's protocol
     "medium": Scale(size=96, images=10_000, evaluations=10),  # the paper on two CPU cores, an hour or two each
     "reduced": Scale(size=96, images=2500, evaluations=10),  # and half an hour each
-    # quantisers and channels, on two CPU cores: as many epochs as half the budget buys without them
-    "link-cpu": Scale(size=96, images=2500, base_epochs=5, counts_epochs=True, evaluations=2),
+    # quantisers and channels, on two CPU cores: as many epochs as 0.3 of the budget buys without them
+    "link-cpu": Scale(size=96, images=2500, test_images=4000, base_epochs=3, counts_epochs=True, evaluations=1),
     # ten clients of 250 images whose devices differ
     "time-cpu": Scale(size=96, images=2500, test_images=2000, batch=62, epochs=8, local_epochs=2),
     "study": Scale(batch=64, count_models=True, evaluations=20),  # many clients, all of CIFAR-100

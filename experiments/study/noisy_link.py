@@ -1,7 +1,7 @@
 """What a link that disturbs values or loses packets does to training: accuracy by channel, for methods, one client.
 
 Both ways are disturbed, at every step. Models are scored without the channel, so that accuracy says what training has
-come to. Methods train as long as half the paper's budget lasts them, over every channel.
+come to. Methods train as long as three tenths of the paper's budget last them, over every channel.
 """
 
 from __future__ import annotations
