@@ -195,9 +195,10 @@ def prepare(config: Config) -> Prepared:
     for profile in profiles.values():
         size = profile.batch_size or config.batch_size
         config.check_compressor(profile.ratio, batch_size=size, tokens=tokens, width=width)
-    _check_sides(strategy, assembly)
+    sides = assembly.client_side(), assembly.server_side()
+    _check_sides(strategy, assembly, *sides)
     _check_time(strategy, config)
-    _check_memory(assembly, most=max(len(train) for train, _ in halves))
+    _check_memory(assembly, sides, most=max(len(train) for train, _ in halves))
     if config.engine.stack > 1:
         _check_stack(strategy, assembly)
     origin = origin_of(plan, dataset.fingerprint)
@@ -256,8 +257,7 @@ def _profiles(config: Config, out: Path) -> dict[int, Profile]:
     )
 
 
-def _check_sides(strategy: Strategy, assembly: Assembly) -> None:
-    client, server = assembly.client_side(), assembly.server_side()
+def _check_sides(strategy: Strategy, assembly: Assembly, client: Side, server: Side) -> None:
     config, compressor = assembly.config, client.stages.compressor
     if compressor.needs_scores and not assembly.parts[0].has_scores:
         raise UserError(
@@ -286,16 +286,16 @@ def _check_time(strategy: Strategy, config: Config) -> None:
         )
 
 
-def _check_memory(assembly: Assembly, most: int) -> None:
+def _check_memory(assembly: Assembly, sides: tuple[Side, Side], most: int) -> None:
     """Refuse what cannot be in memory; `most` samples are the largest client's."""
     config, (tokens, width), size = assembly.config, assembly.activations, assembly.plan.image_size
     lanes = min(config.engine.stack, config.taking_part)
-    sides = sum(len(side.state().weights) for side in (assembly.client_side(), assembly.server_side()))
+    weights = sum(len(side.state().weights) for side in sides)
     batch = max(assembly.profile(client).batch_size or config.batch_size for client in range(config.clients))
     step = memory.of_a_step(min(batch, most), image_size=size, tokens=tokens, width=width)
     stack = f"engine.stack={lanes} of " if lanes > 1 else ""
     memory.check(
-        lanes * (memory.of_training(sides) + step), assembly.device,
+        lanes * (memory.of_training(weights) + step), assembly.device,
         f"{stack}batch_size={batch} at model.image_size={size}", "lower one of them",
     )  # fmt: skip
 

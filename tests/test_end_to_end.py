@@ -54,25 +54,21 @@ def same_numbers(a: pd.DataFrame, b: pd.DataFrame) -> None:
     pd.testing.assert_frame_equal(a[columns], b[columns], check_exact=True)
 
 
-ALL = ("splitfed_v1", "splitfed_v2", "splitfed_v3", "sequential", "parallel")  # with every compressor
-EVERY = {
-    f"{strategy}-{compressor}": [
-        f"strategy={strategy}",
-        f"compressor={compressor}",
-        *OPTIONS.get(compressor, []),
-        *(["network=lte"] if strategy == "fedbuff" else []),
-    ]
-    for strategy in strategies.available()
-    for compressor in (compressors.available() if strategy in ALL else ("adc",))
+EACH = {  # its messages from process to process
+    f"central-{compressor}": ["strategy.placement=central", f"compressor={compressor}", *OPTIONS.get(compressor, [])]
+    for compressor in compressors.available()
 }
-CENTRAL = {
-    "v1-central": ["strategy.placement=central"],
-    "v2-step": ["strategy=splitfed_v2", "strategy.turn=step"],
-    "parallel-round": ["strategy=parallel", "strategy.sync=round"],
+EVERY = {
+    strategy: [f"strategy={strategy}", *(["network=lte"] if strategy == "fedbuff" else [])]
+    for strategy in strategies.available()
+}
+MORE = {
+    "v2-step": ["strategy=splitfed_v2", "strategy.turn=step", "compressor=bottlenet", *OPTIONS["bottlenet"]],
+    "parallel-round": ["strategy=parallel", "strategy.sync=round", "compressor=topk"],
     "v1-stacked": ["engine.stack=2"],
 }
 HARD = ["clients=7", "clients_per_round=3", "partition.alpha=0.1"]
-BOTH = {name: [*SMALL, *HARD, *keys] for name, keys in {**EVERY, **CENTRAL}.items()}
+BOTH = {name: [*SMALL, *HARD, *keys] for name, keys in {**EACH, **EVERY, **MORE}.items()}
 ALONE = {
     "splitfed_v1": Setting(compressor="adc", options=(("ratio", 0.3),), rounds=3),
     "splitfed_v2": Setting(compressor="bottlenet", options=(("ratio", 0.3),), rounds=3),

@@ -63,7 +63,7 @@ def test_two_nodes_give_the_numbers_of_one(two_nodes: Any, tmp_path: Path, monke
 @pytest.mark.xdist_group("ray")
 def test_the_end_of_a_node_is_not_the_end_of_the_run(two_nodes: Any, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    keys = ["clients=8", "rounds=15", "compressor=base", "dataset.train_limit=600", "dataset.test_limit=20"]
+    keys = ["clients=8", "rounds=8", "compressor=base", "dataset.train_limit=240", "dataset.test_limit=20"]
     process = subprocess.Popen(
         [sys.executable, "-m", "flsplit.cli", *keys, f"engine.address={two_nodes.address}", f"out={out}"],
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
@@ -78,7 +78,7 @@ def test_the_end_of_a_node_is_not_the_end_of_the_run(two_nodes: Any, tmp_path: P
     finally:
         process.kill()
     failed = flsplit.experiment.read_run(out).clients.groupby("round").failed.sum()
-    assert len(failed) == 15 and (failed < 8).all()
+    assert len(failed) == 8 and (failed < 8).all()
     assert (failed > 0).sum() <= 2 and failed.iloc[-1] == 0  # in the round of its end, or at the turn of two
 
 

@@ -49,13 +49,19 @@ def after(calls: int, real: Callable[..., Any]) -> Callable[..., Any]:
     return once
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> flsplit.Run:
+    """A run on a disk that has room."""
+    return flsplit.run([*INLINE, "rounds=6", f"out={tmp_path_factory.mktemp('whole') / 'run'}"])
+
+
 @pytest.mark.some
 @pytest.mark.parametrize("calls", range(6, 22, 3))
 @pytest.mark.parametrize("where", ["server", "client"])
 def test_a_full_disk_stops_a_run_that_goes_on_when_there_is_room(
-    where: str, calls: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    whole = flsplit.run([*INLINE, "rounds=6", f"out={tmp_path / 'whole'}"])
+    where: str, calls: int, whole: flsplit.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
     monkeypatch.setattr(server_app, "SAVE_EVERY", 0.0)
     place, name = (atomic, "write") if where == "server" else (vectors, "write")
     monkeypatch.setattr(place, name, after(calls if where == "server" else calls - 4, getattr(place, name)))
