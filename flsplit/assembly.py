@@ -281,21 +281,23 @@ class Assembly:
         """A new client side with the initial weights.
 
         Args:
-            trained: whether it is to be trained, which `compile` is for.
+            trained: whether it is to be trained, which `compile` and `engine.graphs` are for.
         """
         side = self._side("client")
         assert isinstance(side.model, ClientModel)
         side.model.with_scores = side.stages.compressor.needs_scores
-        return self._compiled(side) if trained else side
+        return self._made_fast(side) if trained else side
 
     def server_side(self, *, trained: bool = False) -> Side:
         """A new server side with the initial weights; see `client_side`."""
         side = self._side("server")
-        return self._compiled(side) if trained else side
+        return self._made_fast(side) if trained else side
 
-    def _compiled(self, side: Side) -> Side:
+    def _made_fast(self, side: Side) -> Side:
         if self.config.compile:
             side.model.compile()  # in place; it is compiled when it first goes forward
+        if self.config.engine.graphs and self.device.type == "cuda":
+            side.capture()
         return side
 
     def host(self, *, sides: int = 1) -> ServerHost:

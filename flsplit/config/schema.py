@@ -54,6 +54,7 @@ class EngineConfig:
     gpus_per_client: float | str
     stack: int = 1
     address: str | None = None
+    graphs: bool = True
 
     @property
     def threads(self) -> int:

@@ -61,6 +61,7 @@ def finish(plan: Plan, metrics: Mapping[str, bool], out: Path, server: Server, r
         "samples_per_second": tally.samples / totals.training_seconds if totals.training_seconds else None,
         "peak_rss_mb": peak_megabytes(),
         **({"peak_gpu_mb": torch.cuda.max_memory_allocated() / 2**20} if plan.device == "cuda" else {}),
+        **({"graphs": plan.config.engine.graphs} if plan.device == "cuda" else {}),
         "device": _device_name(plan.device),
         "seed": plan.config.seed,
         "repeatable": build(**plan.config.strategy).repeatable,

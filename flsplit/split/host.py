@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from flsplit.split.messages import Downlink, Uplink
+from flsplit.split.passes import Passes
 from flsplit.split.side import Side, SideState
 from flsplit.split.stages import Stages
 
@@ -101,7 +102,7 @@ class ServerHost:
         payloads = [own.received(uplink, side.device) for own, uplink in zip(stages, uplinks)]
         with self._autocast():
             parts = [own.decompress(payload, uplink) for own, payload, uplink in zip(stages, payloads, uplinks)]
-            logits = _logits(side.model, [z for z, _ in parts]).float()
+            logits = _logits(side.passes, [z for z, _ in parts]).float()
         targets = [target for _, target in parts]
         loss = F.cross_entropy(logits, _joined(targets))
         loss.backward()
@@ -151,7 +152,7 @@ class ServerHost:
         return self._idle.pop() if self._idle else self._make_side()
 
 
-def _logits(model: nn.Module, parts: Sequence[Tensor]) -> Tensor:
+def _logits(model: Passes, parts: Sequence[Tensor]) -> Tensor:
     """One forward pass over all clients' activations; one each where they keep different numbers of tokens."""
     if len({z.shape[1:] for z in parts}) == 1:
         return model(_joined(parts))

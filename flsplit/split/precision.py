@@ -23,5 +23,6 @@ def autocast(device: str, precision: str) -> Iterator[None]:
         yield
         return
     attention = sdpa_kernel(SDPBackend.MATH) if device == "cpu" else nullcontext()
-    with torch.autocast(device, dtype=torch.bfloat16), attention:
+    # Every weight is cast once a pass, so a cache of them saves nothing; CUDA graphs cannot be made with one.
+    with torch.autocast(device, dtype=torch.bfloat16, cache_enabled=device == "cpu"), attention:
         yield

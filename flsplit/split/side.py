@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from flsplit.split.packed import Packed
+from flsplit.split.passes import Captured, Passes, can_be_captured
 from flsplit.split.stages import Stages
 
 BETAS, EPS = (0.9, 0.999), 1e-8
@@ -70,6 +71,7 @@ class Side:
         proximal_mu: float = 0.0,
     ) -> None:
         self.model, self.stages, self.device = model, stages, device
+        self.passes = Passes(model)
         self.modules = nn.ModuleList([model, *halves]).to(device)
         self.parameters = [p for p in self.modules.parameters() if p.requires_grad]
         kept = list(_buffers(nn.ModuleList(own).to(device)).values())
@@ -91,13 +93,14 @@ class Side:
         self._load_moments(None)
 
     def _make_adam(self) -> tuple[torch.optim.Adam, Tensor]:
-        """Adam over pieces of memory, and its step counts, which it wants on the CPU."""
+        """Adam over pieces of memory, and its step counts; on a GPU a step is one launch, which wants them there."""
         length = _PIECE if self.device.type == "cpu" else len(self._trained)
+        fused = self.device.type == "cuda"
         whole = (self._trained, self._gradients.memory, self._means.memory, self._squares.memory)
         pieces = list(zip(*(memory.split(length) for memory in whole)))
-        steps = torch.zeros(len(pieces))
+        steps = torch.zeros(len(pieces), device=self.device if fused else "cpu")
         weights = [nn.Parameter(weights) for weights, *_ in pieces]
-        adam = torch.optim.Adam(weights, lr=self.lr, betas=BETAS, eps=EPS)
+        adam = torch.optim.Adam(weights, lr=self.lr, betas=BETAS, eps=EPS, fused=True if fused else None)
         for parameter, step, (_, gradient, *moments) in zip(weights, steps, pieces):
             parameter.grad = gradient
             adam.state[parameter] = dict(zip(_SLOT, (step, *moments)))
@@ -130,6 +133,7 @@ class Side:
 
     def step(self) -> None:
         """One optimizer step on the gradients at hand, which it consumes; none where nothing is trained."""
+        self.passes.done()
         if self._adam is None:
             return
         if self._anchor is not None:
@@ -193,8 +197,14 @@ class Side:
         self._anchor = None
         self._load_moments(state.moments)
 
+    def capture(self) -> None:
+        """Let the model's passes become CUDA graphs; without effect where they cannot."""
+        if can_be_captured(self.model):
+            self.passes = Captured(self.model)
+
     def forget(self) -> None:
         """Drop the gradients of a step that was never taken, because its client failed on the way back."""
+        self.passes.done()
         self._gradients.clear()
 
     def anchor(self) -> None:

@@ -52,7 +52,7 @@ def local_pass(
     for step, (images, labels) in enumerate(batches):
         key = (client, round, step)
         with autocast():
-            z, scores = side.model(images)
+            z, scores = side.passes(images)
             shape = shape_of(z, classes)
             payload = stages.compress(z, labels, scores, shape, generator=stream(step), key=key)
         uplink = stages.uplink(payload, shape, key=key)
