@@ -120,6 +120,21 @@ def test_the_gpu_case_is_left_out_without_one(monkeypatch: pytest.MonkeyPatch) -
     assert list(gpu.run(pairs=1)) == []
 
 
+def test_graphs_are_measured_against_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Launches are those of the additional steps; on a CPU there would be none."""
+
+    def run(workload: Workload, engine__graphs: str = "true", **more: object) -> float:
+        for _ in range(50 + workload.steps * (2 if engine__graphs == "true" else 9)):
+            with torch.profiler.record_function("cudaLaunchKernel"):
+                pass
+        return 300.0 if engine__graphs == "true" else 100.0
+
+    monkeypatch.setattr(gpu, "_ACTIVITIES", (torch.profiler.ProfilerActivity.CPU,))
+    monkeypatch.setattr(gpu, "_STEPS", (4, 2))
+    monkeypatch.setattr(Workload, "run", run)
+    assert [result.ratio for result in gpu.graphs(TINY, {}, "base", pairs=1)] == [3, 300, 2, 9]
+
+
 @pytest.mark.slow
 def test_the_rounds_of_the_clock_hold_the_whole_run() -> None:
     with replace(TINY, steps=6).made() as made:
