@@ -46,4 +46,4 @@ def test_no_rows_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str])
 
 def test_the_page_says_what_the_rows_say(capsys: pytest.CaptureFixture[str]) -> None:
     assert command.main(["rules", "--draw"]) == 0
-    assert capsys.readouterr().out.strip() in (PAPER / "README.md").read_text()
+    assert capsys.readouterr().out.strip() in (PAPER / "rules.md").read_text()
