@@ -66,7 +66,8 @@ def test_seeds_are_one_line_between_their_least_and_greatest(tmp_path: Path) -> 
         ["engine=inline", "rounds=3", "seed=5"],
         ["compressor=topk", "compressor.rate=0.2", "partition=shards", "lr=0.01", "metrics=[accuracy,top5]"],
         ["strategy=fedavg", "clients=4", "quantizer=uniform", "quantizer.bits=4", "channel=awgn", "network=lte"],
-        ["model=timm", "model.name=vit_tiny_patch16_224", "strategy.aggregator=fedprox", "strategy.aggregator_args.proximal_mu=0.01"],
+        ["model=timm", "model.name=vit_tiny_patch16_224"],
+        ["strategy.aggregator=fedprox", "strategy.aggregator_args.proximal_mu=0.01"],
         ["experiment=paper", "dataset=digits", "clients=2", "budget.base_epochs=2"],
     ],
 )  # fmt: skip
