@@ -143,7 +143,7 @@ class _Command:
 
         done = {number for number, config in enumerate(asked.jobs) if sweep and is_done(config)}
         waiting = {
-            number: replace(prepare(config), varied=varied)
+            number: replace(prepare(config, quiet=False), varied=varied)
             for number, (config, varied) in enumerate(zip(asked.jobs, _varied(asked.jobs)))
             if number not in done
         }

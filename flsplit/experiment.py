@@ -21,6 +21,7 @@ from flsplit.config.overrides import quoted
 from flsplit.config.profile import Profile, read_profiles
 from flsplit.config.schema import Config
 from flsplit.data.clients import save_clients
+from flsplit.display.building import building
 from flsplit.display.console import Progress, closing_table
 from flsplit.errors import UserError
 from flsplit.record import atomic
@@ -106,7 +107,7 @@ def execute(
         UserError: if data or model refuse the configuration; nothing is written then.
         RunFailed: if the run could not go on.
     """
-    prepared = prepared or prepare(config)
+    prepared = prepared or prepare(config, quiet=quiet, stream=stream)
     with alone_in(prepared.out, resumed=config.resume is not None):
         return _execute(prepared, quiet=quiet, stream=stream, start=start)
 
@@ -162,8 +163,13 @@ def _play(
     return server
 
 
-def prepare(config: Config) -> Prepared:
+def prepare(config: Config, *, quiet: bool = True, stream: TextIO | None = None) -> Prepared:
     """Load the data, cut the model, divide the samples: all that can refuse a configuration.
+
+    Args:
+        config: from `compose`.
+        quiet: whether to show no progress of tables that have to be built.
+        stream: for it; stderr if None.
 
     Raises:
         UserError: naming the key.
@@ -171,7 +177,8 @@ def prepare(config: Config) -> Prepared:
     out = folder_for(config.out, resumed=config.resume is not None)
     try:
         partition = data.build_partition(**config.partition)
-        dataset = data.load(config.dataset, seed=config.seed, columns=partition.columns)
+        with building(quiet=quiet, stream=stream) as tell:
+            dataset = data.load(config.dataset, seed=config.seed, columns=partition.columns, tell=tell)
     except OSError as error:
         raise UserError(f"dataset.path: {error.strerror}: {error.filename}") from error
     labels = dataset.train.labels

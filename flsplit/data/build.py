@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,7 +19,12 @@ from flsplit.data.table import TableWriter
 _AHEAD = 64  # images in memory at once
 
 
-def write_table(folder: Path, name: str, split: Split, rows: np.ndarray, max_side: int | None) -> None:
+Tell = Callable[[str, int, int], None]  # a table's name, images done, images of it
+
+
+def write_table(
+    folder: Path, name: str, split: Split, rows: np.ndarray, max_side: int | None, tell: Tell | None = None
+) -> None:
     """Writes the `rows` of `split` as the table `name` in `folder`.
 
     Every image is decoded once, so that a broken one shows before training starts.
@@ -29,6 +35,7 @@ def write_table(folder: Path, name: str, split: Split, rows: np.ndarray, max_sid
         split: Where labels and images come from.
         rows: Ascending row numbers.
         max_side: Longest side in pixels; larger images are shrunk.
+        tell: Called after each image.
 
     Raises:
         DataError: An image cannot be read; the line names it.
@@ -51,6 +58,9 @@ def write_table(folder: Path, name: str, split: Split, rows: np.ndarray, max_sid
     threads = min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
     stream = zip((int(row) for row in rows), split.read(rows))
     with ThreadPoolExecutor(threads, thread_name_prefix="flsplit-data") as pool:
-        for encoded, pixels in ordered_map(prepare, stream, pool=pool, ahead=_AHEAD):
+        made = ordered_map(prepare, stream, pool=pool, ahead=_AHEAD)
+        for done, (encoded, pixels) in enumerate(made, start=1):
             writer.add(encoded, pixels)
+            if tell is not None:
+                tell(name, done, len(rows))
     writer.close()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from flsplit.data import cache
-from flsplit.data.build import write_table
+from flsplit.data.build import Tell, write_table
 from flsplit.data.config import DatasetConfig
 from flsplit.data.errors import DataError
 from flsplit.data.partitions.interface import Samples
@@ -91,7 +91,10 @@ def check(config: DatasetConfig, *, seed: int = 0, columns: Sequence[str] = (), 
         hub.check(config)
 
 
-def load(config: DatasetConfig, *, seed: int, columns: Sequence[str] = (), cache_dir: Path | None = None) -> Dataset:
+def load(
+    config: DatasetConfig, *, seed: int, columns: Sequence[str] = (), cache_dir: Path | None = None,
+    tell: Tell | None = None,
+) -> Dataset:  # fmt: skip
     """Builds the data set's tables in the cache if they are not there, and maps them.
 
     Args:
@@ -100,12 +103,13 @@ def load(config: DatasetConfig, *, seed: int, columns: Sequence[str] = (), cache
         columns: Further columns that the training samples are to have beside image and label (`Table.column`); a
             table with other columns is another one in the cache.
         cache_dir: The cache; by default `$FLSPLIT_CACHE`, or `flsplit` in the user's cache folder.
+        tell: Told how far a table is that has to be built: its name, images done, images of it.
 
     Raises:
         DataError: The data cannot be found or read.
     """
     place = _place(config, seed, columns, cache_dir)
-    cache.build_once(place, lambda temporary: _write(config, seed, columns, temporary))
+    cache.build_once(place, lambda temporary: _write(config, seed, columns, temporary, tell))
     return Dataset.open(place)
 
 
@@ -170,11 +174,11 @@ def _files(path: Path, config: DatasetConfig, columns: Sequence[str]) -> list[Pa
     return folder.files(path, config, columns) if files is None else files["train"] + files["test"]
 
 
-def _write(config: DatasetConfig, seed: int, columns: Sequence[str], place: Path) -> None:
+def _write(config: DatasetConfig, seed: int, columns: Sequence[str], place: Path, tell: Tell | None) -> None:
     source = _source(config, columns)
     splits = {"train": (source.train, config.train_limit), "test": (source.test, config.test_limit)}
     for name, (split, limit) in splits.items():
-        write_table(place, name, split, _rows(split, limit, seed, name), config.max_side)
+        write_table(place, name, split, _rows(split, limit, seed, name), config.max_side, tell)
     (place / "classes.json").write_text(json.dumps(source.classes), encoding="utf-8")
 
 

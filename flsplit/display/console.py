@@ -29,6 +29,9 @@ class State:
     rounds: int | None
     step: int = 0
     steps: int | None = None
+    clients_done: int = 0
+    clients: int | None = None
+    began: float = 0.0  # the round, on the progress's clock
     loss: float | None = None
     accuracy: float | None = None
     uplink_bits: int = 0
@@ -44,8 +47,8 @@ class State:
 class Progress:
     """The live display of a run: a bar on a terminal, a plain line per round elsewhere.
 
-    Safe to call from any thread; what is written to a stream that has been closed is dropped. `NO_COLOR` or
-    `TERM=dumb` ask for plain lines.
+    Safe to call from any thread; what is written to a stream that has been closed is dropped. `NO_COLOR`,
+    `TERM=dumb` or `FLSPLIT_PROGRESS=0` ask for plain lines.
 
         with Progress(rounds=30) as progress:
             progress.step(round=1, step=5, steps=120, loss=2.1, uplink_bits=10**6, downlink_bits=10**6)
@@ -97,7 +100,16 @@ class Progress:
             live.stop()
 
     def step(
-        self, *, round: int, step: int, steps: int | None, loss: float, uplink_bits: int, downlink_bits: int
+        self,
+        *,
+        round: int,
+        step: int,
+        steps: int | None,
+        loss: float,
+        uplink_bits: int,
+        downlink_bits: int,
+        clients_done: int = 0,
+        clients: int | None = None,
     ) -> None:
         """Note where the run stands; cheap enough for every step, as the display reads it when it draws.
 
@@ -108,6 +120,8 @@ class Progress:
             loss: the round's mean so far.
             uplink_bits: sent in the run so far, clients to server.
             downlink_bits: sent in the run so far, server to clients.
+            clients_done: clients whose part in the round is over; shown in rounds that last.
+            clients: that take part; None if unknown.
         """
         with self._lock:
             state = replace(
@@ -115,6 +129,9 @@ class Progress:
                 round=round,
                 step=step,
                 steps=steps,
+                clients_done=clients_done,
+                clients=clients,
+                began=self._round_began,
                 loss=loss,
                 uplink_bits=uplink_bits,
                 downlink_bits=downlink_bits,

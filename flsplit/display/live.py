@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _PER_SECOND = 5
 _BAR = (10, 30)  # columns: below, the bar is left out; above, it grows no further
+_LONG = 5.0  # seconds of a round, after which clients are counted too
 _GAP = 2  # columns between pieces
 
 
@@ -47,9 +48,11 @@ class _Line:
             (4, Text(f"{'' if short else 'step '}{state.step}{steps}")),
             (1, Text(f"loss {loss}")),
             (2, Text(f"{'acc' if short else 'accuracy'} {percent(state.accuracy)}", style="green")),
-            (5, Text(f"up {human_bits(state.uplink_bits)}", style="cyan")),
-            (6, Text(f"down {human_bits(state.downlink_bits)}", style="cyan")),
+            (6, Text(f"up {human_bits(state.uplink_bits)}", style="cyan")),
+            (7, Text(f"down {human_bits(state.downlink_bits)}", style="cyan")),
         ]
+        if state.clients is not None and self._now - state.began > _LONG:
+            parts.insert(2, (5, Text(f"{state.clients_done}/{state.clients}{'' if short else ' clients'}")))
         if state.ends_at is not None:
             parts.append((3, Text(f"left {duration(state.ends_at - self._now)}")))
         return parts

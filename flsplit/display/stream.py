@@ -49,6 +49,10 @@ class SafeStream:
 
     @property
     def is_terminal(self) -> bool:
-        """Whether a live display makes sense: a terminal with a cursor, and no wish for plain text."""
-        plain = os.environ.get("NO_COLOR") or os.environ.get("TERM", "").lower() in ("dumb", "unknown")
+        """Whether a live display makes sense: a terminal with a cursor, and no wish for plain text.
+
+        `NO_COLOR`, `TERM=dumb` and `FLSPLIT_PROGRESS=0` are such wishes.
+        """
+        plain = os.environ.get("NO_COLOR") or os.environ.get("FLSPLIT_PROGRESS") == "0"
+        plain = plain or os.environ.get("TERM", "").lower() in ("dumb", "unknown")
         return self.isatty() and not plain

@@ -11,9 +11,9 @@ from matplotlib.ticker import MaxNLocator
 
 from flsplit.report.style import Style, figure, plain_log, to_svg
 
-HALF, WHOLE = (5.7, 3.5), (11.6, 3.7)  # inches: half or the whole width of the page
+HALF, WHOLE, NARROW = (5.7, 3.5), (11.6, 3.7), (4.6, 3.3)  # inches: half or the whole page, a telephone
 _MARKED = 40  # a line of more points carries fewer markers
-_POINTS = 1000  # and is thinned beyond this
+_POINTS = 500  # and is thinned beyond this
 _UNITS = {
     "bits": ((1e12, "terabits"), (1e9, "gigabits"), (1e6, "megabits"), (1e3, "kilobits"), (1, "bits")),
     "seconds": ((3 * 86400, "days"), (3 * 3600, "hours"), (1, "seconds")),
@@ -24,21 +24,54 @@ _SIZES = {"days": 86400.0, "hours": 3600.0}  # of units that begin elsewhere
 
 @dataclass(frozen=True)
 class Curve:
-    """One run's line."""
+    """A line of one run, or of the mean of several, which lie between `low` and `high`."""
 
     x: np.ndarray
     y: np.ndarray
     style: Style
+    low: np.ndarray | None = None
+    high: np.ndarray | None = None
+
+    def keep(self, rows: np.ndarray, scale: float = 1.0) -> Curve:
+        """Some of its points, with `x` in another unit."""
+        low, high = (None if bound is None else bound[rows] for bound in (self.low, self.high))
+        return Curve(self.x[rows] / scale, self.y[rows], self.style, low, high)
+
+
+def mean_curve(found: Sequence[tuple[pd.Series, pd.Series]], style: Style) -> Curve | None:
+    """The mean of runs that differ in their seed, round by round.
+
+    Args:
+        found: x and y of each, in the order of rounds; those that have not come as far as the farthest are left out.
+        style: of the line.
+    """
+    known = [points for x, y in found if not (points := _known(x, y)).empty]
+    if not known:
+        return None
+    most = max(points.index[-1] for points in known)
+    last = [points for points in known if points.index[-1] == most]
+    if len(last) == 1:
+        return _of(last[0], style)
+    rounds = pd.concat(last).groupby(level=0)
+    mean, low, high = rounds.mean(), rounds["y"].min(), rounds["y"].max()
+    return _of(mean.assign(low=low, high=high), style)
 
 
 def curve(x: pd.Series, y: pd.Series, style: Style) -> Curve | None:
     """A line through the rows where both are known; None if there are none."""
-    points = pd.DataFrame({"x": x, "y": y}).astype(float).replace([np.inf, -np.inf], np.nan).dropna()
-    if points.empty:
-        return None
+    points = _known(x, y)
+    return None if points.empty else _of(points, style)
+
+
+def _known(x: pd.Series, y: pd.Series) -> pd.DataFrame:
+    return pd.DataFrame({"x": x, "y": y}).astype(float).replace([np.inf, -np.inf], np.nan).dropna()
+
+
+def _of(points: pd.DataFrame, style: Style) -> Curve:
     if len(points) > _POINTS:
         points = points.iloc[np.unique(np.linspace(0, len(points) - 1, _POINTS).round().astype(int))]
-    return Curve(points["x"].to_numpy(), points["y"].to_numpy(), style)
+    low, high = (points[name].to_numpy() if name in points else None for name in ("low", "high"))
+    return Curve(points["x"].to_numpy(), points["y"].to_numpy(), style, low, high)
 
 
 def _draw(
@@ -50,6 +83,8 @@ def _draw(
             axes.set_xscale("log")
             plain_log(axes.xaxis)
         for line in curves:
+            if line.low is not None and line.high is not None:
+                axes.fill_between(line.x, line.low, line.high, color=line.style.colour, alpha=0.16, linewidth=0)
             axes.plot(
                 line.x,
                 line.y,
@@ -83,12 +118,12 @@ def over(
         what: what they are, for the axis.
         size: inches.
     """
-    curves = [Curve(line.x[line.x > 0], line.y[line.x > 0], line.style) for line in curves]
+    curves = [line.keep(line.x > 0) for line in curves]
     curves = [line for line in curves if len(line.x)]
     totals = [line.x[-1] for line in curves]
     least, unit = next(pair for pair in _UNITS[kind] if max(totals) >= pair[0] or pair[0] == 1)
     scale = _SIZES.get(unit, least)
     log_x = max(totals) > 8 * min(totals)
-    scaled = [Curve(line.x / scale, line.y, line.style) for line in curves]
+    scaled = [line.keep(np.full(len(line.x), True), scale) for line in curves]
     label = f"{what} ({unit}{', log scale' if log_x else ''})"
     return _draw(scaled, title=title, x_label=label, y_label=y_label, size=size, log_x=log_x)

@@ -15,9 +15,9 @@ from flsplit.report.style import Style, figure, plain_axes, to_svg
 _BLUES = LinearSegmentedColormap.from_list(
     "samples", ["#ffffff", "#c6dff0", "#7fb8dc", "#2f8cc4", "#0072B2", "#003f66"]
 )
-_WIDEST = 11.6  # inches
+_WIDEST, _NARROW = 11.6, 4.6  # inches: the whole page, a telephone
 _COLUMNS = 1200  # more clients than this share columns
-_WRITTEN = (30, 20)  # up to so many clients and labels, the counts are written into the cells
+_WRITTEN = {False: (30, 20), True: (10, 20)}  # up to so many clients and labels, the counts are in the cells
 
 
 def counts(partition: pd.DataFrame) -> pd.DataFrame:
@@ -62,7 +62,7 @@ def _pooled(table: pd.DataFrame) -> tuple[np.ndarray, int]:
     return np.add.reduceat(cells, starts, axis=1) / widths, share
 
 
-def _heat_map(axes: Axes, table: pd.DataFrame, height: float) -> Any:
+def _heat_map(axes: Axes, table: pd.DataFrame, height: float, narrow: bool) -> Any:
     cells, share = _pooled(table)
     labels, clients = table.shape
     image = axes.imshow(
@@ -74,7 +74,7 @@ def _heat_map(axes: Axes, table: pd.DataFrame, height: float) -> Any:
         extent=(-0.5, clients - 0.5, labels - 0.5, -0.5),
     )
     plain_axes(axes)
-    if clients <= _WRITTEN[0] and labels <= _WRITTEN[1]:
+    if clients <= _WRITTEN[narrow][0] and labels <= _WRITTEN[narrow][1]:
         axes.set_xticks(np.arange(clients + 1) - 0.5, minor=True)
         axes.set_yticks(np.arange(labels + 1) - 0.5, minor=True)
         axes.grid(True, which="minor", color="white", linewidth=1.5)
@@ -87,22 +87,22 @@ def _heat_map(axes: Axes, table: pd.DataFrame, height: float) -> Any:
                 f"{int(cells[row, column])}",
                 ha="center",
                 va="center",
-                fontsize=8.5 if clients <= 20 else 7,
+                fontsize=8.5 if clients <= 20 and not narrow else 7,
                 color="white" if dark else "#26303d",
             )
-    _ticks(axes.xaxis, list(table.columns), room=30)
+    _ticks(axes.xaxis, list(table.columns), room=12 if narrow else 30)
     _ticks(axes.yaxis, list(table.index), room=int(height / 0.17))
     axes.set(xlabel=f"client{f' (each column: mean of {share})' if share > 1 else ''}", ylabel="label")
     return image
 
 
-def partition_svg(table: pd.DataFrame, title: str) -> str:
+def partition_svg(table: pd.DataFrame, title: str, *, narrow: bool = False) -> str:
     """Clients by labels as a heat map of counts, samples per client above; bars for a single client."""
     labels, clients = table.shape
     if clients == 1:
-        return _one_client(table, title)
+        return _one_client(table, title, narrow)
     height = float(np.clip(0.26 * labels, 1.5, 5.2))
-    width = float(np.clip(2.4 + 0.52 * clients, 5.7, _WIDEST))
+    width = _width(2.4 + 0.52 * clients, narrow)
     with figure(width, height + 1.9) as drawing:
         bars, heat = drawing.subplots(2, 1, sharex=True, height_ratios=[1.0, height])
         sizes = table.sum(axis=0).to_numpy()
@@ -115,7 +115,7 @@ def partition_svg(table: pd.DataFrame, title: str) -> str:
         bars.yaxis.set_major_locator(MaxNLocator(nbins=3, integer=True))
         bars.tick_params(axis="x", length=0, labelbottom=False)
         bars.grid(False, axis="x")
-        image = _heat_map(heat, table, height)
+        image = _heat_map(heat, table, height, narrow)
         bar = drawing.colorbar(image, ax=heat, pad=0.012, aspect=28, fraction=0.05)
         bar.set_label("samples of a label")
         bar.outline.set_visible(False)
@@ -123,14 +123,18 @@ def partition_svg(table: pd.DataFrame, title: str) -> str:
         return to_svg(drawing, title)
 
 
-def _one_client(table: pd.DataFrame, title: str) -> str:
+def _width(wanted: float, narrow: bool) -> float:
+    return _NARROW if narrow else float(np.clip(wanted, 5.7, _WIDEST))
+
+
+def _one_client(table: pd.DataFrame, title: str, narrow: bool) -> str:
     sizes = table.iloc[:, 0].to_numpy()
-    width = float(np.clip(2.0 + 0.45 * len(sizes), 5.7, _WIDEST))
+    width = _width(2.0 + 0.45 * len(sizes), narrow)
     with figure(width, 2.4) as drawing:
         axes = drawing.subplots()
         axes.bar(np.arange(len(sizes)), sizes, width=0.82, color="#56B4E9")
         axes.grid(False, axis="x")
-        _ticks(axes.xaxis, list(table.index), room=30)
+        _ticks(axes.xaxis, list(table.index), room=12 if narrow else 30)
         axes.set(xlabel="label", ylabel="samples", xlim=(-0.6, len(sizes) - 0.4))
         axes.yaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
         return to_svg(drawing, title)
@@ -142,16 +146,15 @@ def last_accuracies(clients: pd.DataFrame) -> pd.Series:
     return known.groupby("client")["test_accuracy"].last().astype(float)
 
 
-def accuracy_svg(accuracies: pd.Series, style: Style, title: str) -> str:
+def accuracy_svg(accuracies: pd.Series, style: Style, title: str, *, narrow: bool = False) -> str:
     """Accuracy of every client as a dot, with their mean."""
     values = 100 * accuracies.to_numpy()
-    width = float(np.clip(2.4 + 0.52 * len(values), 5.7, _WIDEST))
-    with figure(width, 2.5) as drawing:
+    with figure(_width(2.4 + 0.52 * len(values), narrow), 2.5) as drawing:
         axes = drawing.subplots()
         axes.axhline(values.mean(), color="#5b6573", linewidth=1.1, linestyle=(0, (5, 3)))
         size = 28 if len(values) <= 60 else 9
         axes.scatter(np.arange(len(values)), values, s=size, color=style.colour, linewidths=0)
-        _ticks(axes.xaxis, list(accuracies.index), room=30)
+        _ticks(axes.xaxis, list(accuracies.index), room=12 if narrow else 30)
         axes.set(xlabel="client", ylabel="accuracy (%)", xlim=(-0.7, len(values) - 0.3))
         axes.margins(y=0.12)
         return to_svg(drawing, title)

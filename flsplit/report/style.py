@@ -25,9 +25,14 @@ _MARKER_SHAPES = {  # the same markers for the HTML legend, around (17, 7)
     "D": '<path d="M17 2.6l4.4 4.4-4.4 4.4-4.4-4.4z"/>',
     "v": '<path d="M17 11.2l4-7.4h-8z"/>',
 }
+# In the page each of these is a variable, which a dark page sets otherwise (`flsplit.report.css`).
+_VARIABLES = {
+    **{colour.lower(): f"--line-{number}" for number, colour in enumerate(_COLOURS)},
+    "#8a919c": "--chart-axis", "#333a45": "--chart-text", "#e6e9ee": "--chart-grid", "#5b6573": "--chart-mean",
+    "#d5d9e0": "--chart-rest",
+}  # fmt: skip
 _SETTINGS = {
     "svg.fonttype": "none",  # text stays text: small, selectable, in the page's font
-    "svg.hashsalt": "flsplit",  # the same data gives the same page
     "text.parse_math": False,
     "font.family": "sans-serif",
     "font.size": 10,
@@ -61,16 +66,20 @@ class Style:
 
     def swatch(self) -> str:
         """A piece of the run's line, as an SVG for legends."""
-        return (
-            f'<svg class="swatch" width="34" height="14" aria-hidden="true" fill="{self.colour}">'
-            f'<path d="M2 7h30" stroke="{self.colour}" stroke-width="2"/>{_MARKER_SHAPES[self.marker]}</svg>'
+        return _with_variables(
+            f'<svg class="swatch" width="34" height="14" aria-hidden="true" style="fill: {self.colour}">'
+            f'<path d="M2 7h30" style="stroke: {self.colour}; stroke-width: 2"/>{_MARKER_SHAPES[self.marker]}</svg>'
         )
 
 
 @contextmanager
 def figure(width: float, height: float) -> Iterator[Figure]:
-    """An empty figure of `width` x `height` inches in the house style, outside pyplot's global state."""
-    with matplotlib.rc_context(_SETTINGS):
+    """An empty figure of `width` x `height` inches in the house style, outside pyplot's global state.
+
+    The same data gives the same file.
+    """
+    salt = f"flsplit {width:g} {height:g}"  # names of parts, which figures of one page may only share with their like
+    with matplotlib.rc_context({**_SETTINGS, "svg.hashsalt": salt}):
         yield Figure(figsize=(width, height), layout="constrained")
 
 
@@ -88,7 +97,13 @@ def plain_log(axis: Axis, at: Sequence[float] = (1.0, 2.0, 5.0)) -> None:
 
 
 def to_svg(drawing: Figure, title: str) -> str:
-    """The figure as an SVG element that can stand in an HTML page; call it inside `figure`'s block."""
+    """The figure as an SVG element that can stand in an HTML page; call it inside `figure`'s block.
+
+    It has no background, and its colours can be set by the page, all but those of a heat map's text.
+    """
+    drawing.patch.set_visible(False)
+    for axes in drawing.axes:
+        axes.patch.set_visible(False)
     buffer = io.StringIO()
     FigureCanvasSVG(drawing).print_svg(buffer, metadata={"Date": None})
     svg = buffer.getvalue()
@@ -99,4 +114,18 @@ def to_svg(drawing: Figure, title: str) -> str:
     svg = re.sub(r'<g id="[a-zA-Z]+\d*_\d+">', "<g>", svg)
     svg = re.sub(r"<!--.*?-->\s*", "", svg, flags=re.DOTALL)
     svg = re.sub(r"\n\s*", "\n", svg)
-    return svg.replace("<svg", f'<svg role="img" aria-label="{escape(title)}"', 1)
+    return _with_variables(svg.replace("<svg", f'<svg role="img" aria-label="{escape(title)}"', 1))
+
+
+def as_file(svg: str) -> str:
+    """What `to_svg` has made as a file of its own: on white, in the colours of a light page."""
+    names = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" style="background: #fff"'
+    return re.sub(r"var\(--[a-z0-9-]+, (#\w+)\)", r"\1", svg).replace("<svg", f"<svg {names}", 1)
+
+
+def _with_variables(svg: str) -> str:
+    def variable(found: re.Match[str]) -> str:
+        name = _VARIABLES.get(found[1].lower())
+        return found[0] if name is None else f": var({name}, {found[1]})"
+
+    return re.sub(r": (#[0-9a-fA-F]{6})\b", variable, svg)

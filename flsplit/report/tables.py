@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from html import escape
+from math import floor, log10
+from statistics import fmean, stdev
 from typing import Any
 
 import pandas as pd
@@ -11,11 +13,13 @@ import pandas as pd
 from flsplit.display.units import duration, missing
 from flsplit.report.labels import ASPECTS, describe, other_differences
 from flsplit.report.runs import Run
+from flsplit.report.seeds import Group
 from flsplit.report.skew import Skew, Spread
 from flsplit.report.style import Style
 
 _DASH = "\N{EN DASH}"
-_STATUSES = {"completed", "budget", "failed", "unfinished"}
+_ENDED = {"completed", "budget"}
+_STATUSES = {*_ENDED, "failed", "unfinished"}
 
 
 def number(value: Any, scale: float = 1.0) -> str:
@@ -58,14 +62,18 @@ _RESULTS: tuple[tuple[str, Callable[[Run], str]], ...] = (
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], kind: str) -> str:
-    """An HTML table from cells that are HTML already; every first cell names its row."""
-    lines = [f'<div class="scroll"><table class="{kind}">']
+    """An HTML table from cells that are HTML already; every first cell names its row.
+
+    One of the kind `cards` is shown as cards where it would be too wide: each cell carries the head of its column.
+    """
+    names = [f' data-head="{cell.replace("<wbr>", "")}"' if "cards" in kind else "" for cell in head[1:]]
+    lines = [f'<div class="box"><div class="scroll"><table class="{kind}">']
     lines.append("<thead><tr>" + "".join(f'<th scope="col">{cell}</th>' for cell in head) + "</tr></thead>")
     lines.append("<tbody>")
     for first, *rest in rows:
-        cells = "".join(f"<td>{cell}</td>" for cell in rest)
+        cells = "".join(f"<td{name}>{cell}</td>" for name, cell in zip(names, rest))
         lines.append(f'<tr><th scope="row">{first}</th>{cells}</tr>')
-    lines.append("</tbody></table></div>")
+    lines.append("</tbody></table></div></div>")
     return "\n".join(lines)
 
 
@@ -83,7 +91,42 @@ def _status(run: Run) -> str:
 def results(runs: Sequence[Run], cells: Sequence[str]) -> str:
     """What the runs reached; `cells` name them."""
     rows = [[cell, _status(run), *(escape(show(run)) for _, show in _RESULTS)] for run, cell in zip(runs, cells)]
-    return table(["run", "status", *(head for head, _ in _RESULTS)], rows, "results")
+    return table(["run", "status", *(head for head, _ in _RESULTS)], rows, "results cards")
+
+
+def seeds(groups: Sequence[Group]) -> str:
+    """What runs that have ended reached on average over seeds, with the standard deviation; empty without any."""
+    if all(len(group.runs) == 1 for group in groups):
+        return ""
+    rows = []
+    for group in groups:
+        ended = [run for run in group.runs if run.status in _ENDED]
+        found = [[run.figure(key) for run in ended] for key, *_ in _MEANS]
+        of_all = f" of {len(group.runs)}" if len(ended) < len(group.runs) else ""
+        rows.append(
+            [
+                run_cell(group.label, group.label, group.style), f"{len(ended)}{of_all}",
+                *(_mean(values, scale) for values, (_, _, scale) in zip(found, _MEANS)),
+            ]
+        )  # fmt: skip
+    return table(["mean over seeds", "runs", *(head for _, head, _ in _MEANS)], rows, "seeds cards")
+
+
+_MEANS = (
+    ("final_test_accuracy", "final acc. (%)", 0.01), ("best_test_accuracy", "best acc. (%)", 0.01), ("xi", "ξ", 1),
+    ("uplink_bits", "uplink (Mb)", 1e6), ("downlink_bits", "downlink (Mb)", 1e6), ("sync_bits", "models (Mb)", 1e6),
+)  # fmt: skip
+
+
+def _mean(values: Sequence[Any], scale: float) -> str:
+    known = [float(value) / scale for value in values if not missing(value)]
+    if not known:
+        return _DASH
+    if len(known) == 1:
+        return number(known[0])
+    mean, deviation = fmean(known), stdev(known)
+    digits = max(0, 2 - floor(log10(mean))) if 0 < mean < 1000 else 0
+    return f"{mean:,.{digits}f} ± {deviation:,.{digits}f}"
 
 
 def metrics(runs: Sequence[Run], cells: Sequence[str]) -> str:
@@ -92,24 +135,30 @@ def metrics(runs: Sequence[Run], cells: Sequence[str]) -> str:
     last = [rounds.filter(regex=r"^test_(?!loss$|accuracy$)").tail(1) for rounds in evaluated]
     names = list(dict.fromkeys(name for rows in last for name in rows))
     rows = [[cell, *(number(found.get(name)) for name in names)] for cell, found in zip(cells, map(_only, last))]
-    return table(["run", *(escape(name.removeprefix("test_")) for name in names)], rows, "results") if names else ""
+    return (
+        table(["run", *(escape(name.removeprefix("test_")) for name in names)], rows, "results cards") if names else ""
+    )
 
 
 def _only(rows: pd.DataFrame) -> dict[str, Any]:
     return {} if rows.empty else dict(rows.iloc[0])
 
 
-def settings(runs: Sequence[Run], cells: Sequence[str]) -> str:
-    """How the runs were set up: the main settings, then whatever else is not the same in all of them."""
-    differing = other_differences([run.config for run in runs])
-    rows = []
-    for index, (run, cell) in enumerate(zip(runs, cells)):
-        main = [describe(run.config, aspect) or _DASH for aspect in ASPECTS]
-        other = [values[index] or _DASH for values in differing.values()]
-        rows.append([cell, *(escape(text) for text in (*main, *other))])
+def settings(groups: Sequence[Group], cells: Sequence[str]) -> str:
+    """How runs were set up: the main settings, then whatever else is not the same in all of them."""
+    first = [group.runs[0] for group in groups]
+    main = {aspect: [describe(run.config, aspect) or _DASH for run in first] for aspect in ASPECTS}
+    main["seed"] = [", ".join(describe(run.config, "seed") for run in group.runs) for group in groups]
+    shared = {} if len(groups) == 1 else {aspect: told[0] for aspect, told in main.items() if len(set(told)) == 1}
+    columns = {key: told for key, told in main.items() if key not in shared}
     # A long key may break after each of its parts.
-    other_heads = [escape(key).replace(".", ".<wbr>").replace("_", "_<wbr>") for key in differing]
-    return table(["run", *ASPECTS, *other_heads], rows, "settings")
+    for key, values in other_differences([run.config for run in first]).items():
+        columns[escape(key).replace(".", ".<wbr>").replace("_", "_<wbr>")] = [value or _DASH for value in values]
+    rows = [[cell, *(escape(told[number]) for told in columns.values())] for number, cell in enumerate(cells)]
+    same = "".join(f"<div><dt>{key}</dt><dd>{escape(told)}</dd></div>" for key, told in shared.items())
+    return (f'<p>In all runs:</p><dl class="flow">{same}</dl>' if same else "") + (
+        table(["run", *columns], rows, "settings cards") if columns else ""
+    )
 
 
 def skew(measures: Skew) -> str:
@@ -146,7 +195,7 @@ def skew(measures: Skew) -> str:
             "one client of many holds all",
         ],
     ]
-    return table(["skew", "value", "min", "median", "max", "0 means", "1 means"], rows, "skew")
+    return table(["skew", "value", "min", "median", "max", "0 means", "1 means"], rows, "skew cards")
 
 
 def failures(clients: pd.DataFrame, most: int = 30) -> str:

@@ -21,12 +21,13 @@ def spent(clients: pd.DataFrame) -> pd.DataFrame:
     return clients.dropna(subset=list(PARTS)).groupby("client")[list(PARTS)].sum()
 
 
-def bars_svg(times: pd.DataFrame, title: str) -> str:
+def bars_svg(times: pd.DataFrame, title: str, *, narrow: bool = False) -> str:
     """Stacked bars of `spent`, in their own unit."""
     busy = times.compute_seconds + times.transfer_seconds
     shown = times.loc[busy.nlargest(_MOST).index].sort_index()
     scale, unit = (3600, "hours") if shown.sum(axis=1).max() > 3 * 3600 else (1, "seconds")
-    with figure(min(11.6, max(5.0, 0.28 * len(shown) + 2.2)), 3.3) as drawing:
+    width = 4.6 if narrow else min(11.6, max(5.7, 0.28 * len(shown) + 2.2))
+    with figure(width, 3.3) as drawing:
         axes = drawing.subplots()
         below = pd.Series(0.0, index=shown.index)
         places = range(len(shown))
@@ -34,9 +35,14 @@ def bars_svg(times: pd.DataFrame, title: str) -> str:
             heights = shown[column] / scale
             axes.bar(places, heights, bottom=below, color=colour, width=0.8, label=label)
             below = below + heights
-        step = max(1, -(-len(shown) // 30))
+        step = max(1, -(-len(shown) // (15 if narrow else 30)))
         axes.set_xticks(list(places)[::step], [str(client) for client in shown.index[::step]])
         axes.grid(False, axis="x")
         axes.set(xlabel="client", ylabel=f"simulated {unit}")
-        axes.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(1, 1))
+        if narrow:
+            axes.legend(
+                frameon=False, fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3, columnspacing=1
+            )
+        else:
+            axes.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(1, 1))
         return to_svg(drawing, title)

@@ -74,7 +74,7 @@ class Server:
         self._plan, self._recorder, self._checkpoints, self._progress = plan, recorder, checkpoints, progress
         self._origin, self.notes = dict(origin or {}), list(notes)
         self._workers = workers
-        self._shown, self._round, self._steps = 0.0, 0, 0
+        self._shown, self._round, self._steps, self._clients = 0.0, 0, 0, 0
         self._saved, self._took = float("-inf"), 0.0  # when, and how long it took
         self._unsaved: State | None = None
         self.out_of_budget = False
@@ -336,7 +336,7 @@ class Server:
 
     def _expect(self, number: int, clients: Sequence[int], limits: dict[int, int] | None) -> None:
         """Work out how many steps the round will take, for the display."""
-        self._round = number
+        self._round, self._clients = number, len(clients)
         self._steps = sum(len(self._assembly.steps(c, None if limits is None else limits[c])) for c in clients)
 
     def _show(self) -> None:
@@ -352,7 +352,8 @@ class Server:
         losses = [(loss, tally.steps) for tally, loss in reports.values() if np.isfinite(loss)]
         weight = sum(n for _, n in losses)
         self._progress.step(
-            round=self._round, step=steps, steps=self._steps,
+            round=self._round, step=steps, steps=self._steps, clients_done=len(self._fed.reports),
+            clients=self._clients,
             loss=sum(loss * n for loss, n in losses) / weight if weight else float("nan"),
             uplink_bits=self.totals.tally.uplink_bits + sum(t.uplink_bits for t, _ in reports.values()),
             downlink_bits=self.totals.tally.downlink_bits + sum(t.downlink_bits for t, _ in reports.values()),

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import flsplit.report
+from flsplit.display.building import building
 from flsplit.display.console import Progress, closing_table, human_bits
 from flsplit.display.units import duration
 
@@ -125,7 +126,7 @@ def test_without_a_last_round_there_is_no_time_left() -> None:
     assert stream.getvalue() == ("round 1  loss 1.234  accuracy 56.7%  up  12.3 Mb  down  11.9 Mb    2.1 s\n")
 
 
-@pytest.mark.parametrize("variable,value", [("NO_COLOR", "1"), ("TERM", "dumb")])
+@pytest.mark.parametrize("variable,value", [("NO_COLOR", "1"), ("TERM", "dumb"), ("FLSPLIT_PROGRESS", "0")])
 def test_plain_on_a_terminal_that_asks_for_it(monkeypatch: pytest.MonkeyPatch, variable: str, value: str) -> None:
     monkeypatch.setenv(variable, value)
     stream = Terminal()
@@ -312,3 +313,26 @@ def test_a_run_without_terminal_does_not_wait_for_rich_or_matplotlib() -> None:
     root = Path(flsplit.report.__file__).parents[2]
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert done.stdout == "x\n[]\n"
+
+
+def test_clients_are_counted_in_rounds_that_last() -> None:
+    stream, clock = Terminal(), Clock()
+    with Progress(rounds=3, stream=stream, clock=clock) as progress:
+        for seconds in (4, 2):
+            assert "clients" not in shown(stream)
+            clock.now += seconds
+            progress.step(
+                round=1, step=3, steps=9, loss=1, uplink_bits=1, downlink_bits=1, clients_done=2, clients=10
+            )  # fmt: skip
+    assert "step 3/9  2/10 clients  loss 1.000" in shown(stream).splitlines()[-1]
+
+
+@pytest.mark.parametrize("kind,seconds,told", [(Terminal, 2, True), (Terminal, 0.1, False), (io.StringIO, 2, False)])
+def test_tables_that_take_long_to_build_have_a_bar(kind: type[io.StringIO], seconds: float, told: bool) -> None:
+    stream, clock = kind(), Clock()
+    with building(stream=stream, clock=clock) as tell:
+        tell("train", 1, 40)
+        clock.now += seconds
+        tell("train", 20, 40)
+    assert ("building the table of train images" in shown(stream)) == told
+    assert told or stream.getvalue() == ""

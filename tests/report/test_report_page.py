@@ -209,7 +209,7 @@ def test_client_accuracy_and_failures(tmp_path: Path) -> None:
     table.loc[(table["client"] == 2) & (table["round"] == 1), "test_accuracy"] = 0.75
     text = page_of(tmp_path, make_run(tmp_path / "run", clients=table)).text
     assert "mean 50.0% (dashed), 25.0% to 75.0%, 2 clients" in text
-    failures = text.split("Clients that failed:")[1].split()
+    failures = text.split("Clients that failed:")[1].split("How to cite")[0].split()
     assert failures == ["client", "failures", "rounds", "3", "2", "2,", "4", "7", "1", "5"]
     quiet = page_of(tmp_path, make_run(tmp_path / "quiet"))
     assert "Clients that failed" not in quiet.text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 import tracemalloc
 from pathlib import Path
 
@@ -206,11 +207,11 @@ def page_rows(tmp_path: Path, *partitions: pd.DataFrame) -> list[list[str]]:
     write_report(runs, tmp_path / "page.html")
     html = (tmp_path / "page.html").read_text(encoding="utf-8")
     rows = []
-    for table in html.split('<table class="skew">')[1:]:
+    for table in html.split('<table class="skew cards">')[1:]:
         body = table.split("<tbody>")[1].split("</tbody>")[0]
         for row in body.split("</tr>")[:-1]:
             cells = row.split('<th scope="row">')[1].replace("</th>", "").replace("</td>", "")
-            rows.append(cells.split("<td>"))
+            rows.append(re.split("<td[^>]*>", cells))
     return rows
 
 
