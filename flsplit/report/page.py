@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from flsplit.report import curves, partition, tables, times
+from flsplit.report import curves, means, partition, tables, times
 from flsplit.report.css import CSS
 from flsplit.report.labels import folder_names, short_labels
 from flsplit.report.runs import ReportError, Run, find_runs, load_run
@@ -203,6 +203,7 @@ def render(runs: Sequence[Run]) -> str:
             f"<h2>Result{plural}</h2>",
             tables.results(runs, cells),
             f'<p class="note">{_XI}</p>',
+            means.section(runs),
             _metrics_section(runs, cells),
             "<h2>Settings</h2>",
             tables.settings(runs, cells),
