@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from flsplit.compose import Request
 
 _REFUSED = ("config_name", "config_path", "experimental_rerun")  # they would replace flsplit's own configuration
-_SHOW = ("help", "hydra_help", "cfg", "resolve", "info", "shell_completion")
+_SHOW = ("hydra_help", "cfg", "resolve", "info", "shell_completion")
 
 Job = Callable[[DictConfig], object]
 
@@ -88,6 +88,10 @@ class _Command:
         flags = _parse(arguments)
         if flags.version:
             print("flsplit", _version())
+        elif flags.help:
+            from flsplit.config.help import text
+
+            print(text(flags.overrides, flags.config_dir and Path(flags.config_dir).expanduser()))
         elif any(getattr(flags, name) for name in _SHOW):
             self._show(arguments, flags)
         else:
@@ -101,7 +105,7 @@ class _Command:
     def _show(self, arguments: list[str], flags: argparse.Namespace) -> None:
         from flsplit.config.overrides import composable, in_one_line
 
-        typed = composable(flags.overrides) if flags.cfg or flags.help else flags.overrides
+        typed = composable(flags.overrides) if flags.cfg else flags.overrides
         complaint = io.StringIO()
         try:
             with in_one_line(), redirect_stderr(complaint):
@@ -177,7 +181,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     for name in _REFUSED:
         if getattr(flags, name) is not None:
             refuse(f"--{name.replace('_', '-')} does not go with flsplit")
-    if flags.config_dir is not None:
+    if flags.config_dir is not None and not flags.help:
         folder = Path(flags.config_dir).expanduser().absolute()
         if not folder.is_dir():
             raise UserError(f"--config-dir must be a folder of configuration groups, got {flags.config_dir}")
