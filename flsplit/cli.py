@@ -12,25 +12,23 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr
-from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import hydra
 from hydra._internal.utils import get_args_parser
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from flsplit.errors import UNREAD, RunFailed, UserError, explained, is_unread
+from flsplit.errors import UserError, goes_on, told
 
 if TYPE_CHECKING:
-    from flsplit.config.schema import Config
+    from flsplit.compose import Request
 
 _REFUSED = ("config_name", "config_path", "experimental_rerun")  # they would replace flsplit's own configuration
-_SHOW = ("help", "hydra_help", "cfg", "resolve", "info", "shell_completion")
+_SHOW = ("hydra_help", "cfg", "resolve", "info", "shell_completion")
 
-Job = Callable[[DictConfig], None]
+Job = Callable[[DictConfig], object]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -44,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         command.run(list(sys.argv[1:] if argv is None else argv))
     except KeyboardInterrupt:
-        command.fail(f"interrupted{command.goes_on}", 130)
+        command.fail(f"interrupted{goes_on(command.folder)}", 130)
         if argv is None:  # a process of our own: not to wait for the server's thread, which would start Ray anew
             os._exit(command.code)
     except Exception as error:
@@ -69,31 +67,17 @@ class _Command:
         self.code = 0
         self.folder: Path | None = None
 
-    @property
-    def begun(self) -> Path | None:
-        """The folder of the run at hand, once it has been laid out."""
-        return self.folder if self.folder is not None and (self.folder / "config.yaml").exists() else None
-
-    @property
-    def goes_on(self) -> str:
-        """Ends a line about a run that has begun."""
-        return "" if self.begun is None else f"; resume={self.begun} goes on from here"
-
     def fail(self, message: object, code: int) -> None:
         """Tell the user in one line."""
         print("flsplit:", " ".join(str(message).splitlines()), file=sys.stderr)
         self.code = max(self.code, code)
 
-    def stopped_by(self, error: Exception, where: str = "") -> None:
-        """Tell what has stopped a run: the user's mistake, something foreseen, or a fault, whose traceback is kept."""
-        if is_unread(error):
-            self.code = UNREAD
-        elif isinstance(error, UserError):
-            self.fail(f"{where}{error}", 2)
-        elif isinstance(error, RunFailed):
-            self.fail(f"{where}{error}{self.goes_on}", 1)
-        else:
-            self.fail(f"{where}{explained(error, self.begun)}{self.goes_on}", 1)
+    def stopped_by(self, error: Exception) -> None:
+        """Tell what has stopped a run."""
+        said, code = told(error, self.folder)
+        if said:
+            self.fail(said, code)
+        self.code = max(self.code, code)
 
     def run(self, arguments: list[str]) -> None:
         """Show what is asked for, or check everything and then let Hydra run it.
@@ -104,6 +88,10 @@ class _Command:
         flags = _parse(arguments)
         if flags.version:
             print("flsplit", _version())
+        elif flags.help:
+            from flsplit.config.help import text
+
+            print(text(flags.overrides, flags.config_dir and Path(flags.config_dir).expanduser()))
         elif any(getattr(flags, name) for name in _SHOW):
             self._show(arguments, flags)
         else:
@@ -117,7 +105,7 @@ class _Command:
     def _show(self, arguments: list[str], flags: argparse.Namespace) -> None:
         from flsplit.config.overrides import composable, in_one_line
 
-        typed = composable(flags.overrides) if flags.cfg or flags.help else flags.overrides
+        typed = composable(flags.overrides) if flags.cfg else flags.overrides
         complaint = io.StringIO()
         try:
             with in_one_line(), redirect_stderr(complaint):
@@ -129,50 +117,51 @@ class _Command:
             raise UserError(str(error)) from error
 
     def _start(self, overrides: list[str], *, sweep: bool) -> None:
-        from flsplit.compose import is_done, request
-        from flsplit.config.overrides import in_one_line
+        from flsplit.compose import request
 
         if (here := str(Path.cwd())) not in sys.path:
             sys.path.append(here)  # where users keep compressors and strategies of their own
         asked = request(overrides, sweep=sweep)
-        if self._alone:
+        if self._alone and not asked.apart:
             from flsplit import engine
 
             engine.begin(asked.jobs[0])  # Ray starts while data and models are prepared
+        if sweep:
+            self._sweep(asked)
+        else:
+            self._single(asked)
+
+    def _single(self, asked: Request) -> None:
         from flsplit.experiment import execute, prepare
 
-        done = {number for number, config in enumerate(asked.jobs) if sweep and is_done(config)}
-        waiting = {
-            number: replace(prepare(config, quiet=False), varied=varied)
-            for number, (config, varied) in enumerate(zip(asked.jobs, _varied(asked.jobs)))
-            if number not in done
-        }
+        ready = prepare(asked.jobs[0], quiet=False)
 
-        def job(cfg: DictConfig) -> None:
-            number = HydraConfig.get().job.num if sweep else 0
-            if number in done:
-                print(f"flsplit: {asked.jobs[number].out} is done already", file=sys.stderr)
-                return
-            ready = waiting.pop(number)  # composed and prepared: `cfg` is the same
+        def job(_: DictConfig) -> None:  # composed and prepared: it is the same
             self.folder = ready.out
             try:
                 execute(ready.plan.config, prepared=ready)
-            except Exception as error:  # on its way through Hydra it would be printed as well, and end a sweep
-                self.stopped_by(error, f"{ready.out}: " if sweep else "")
+            except Exception as error:  # on its way through Hydra it would be printed as well
+                self.stopped_by(error)
 
+        _start_jobs(asked.overrides, job, "hydra.run.dir")
+
+    def _sweep(self, asked: Request) -> None:
+        from flsplit.sweep import Sweep
+
+        sweep = Sweep(asked)
         try:
-            with in_one_line():
-                _launch(["-m"] * sweep + asked.overrides, job)
-        except OSError as error:  # the job's own do not come this far
-            raise UserError(f"hydra.{'sweep' if sweep else 'run'}.dir: a folder cannot be made: {error}") from error
-
-
-def _varied(jobs: Sequence[Config]) -> list[dict[str, Any]]:
-    """For each job of a sweep, the settings that others have otherwise."""
-    from flsplit.report.labels import varied
-
-    found = varied([job.as_dict() for job in jobs])
-    return [{key: values[number] for key, values in found.items()} for number in range(len(jobs))]
+            with sweep:
+                if not sweep.nothing_left:
+                    _start_jobs(["-m", *asked.overrides], sweep.job, "hydra.sweep.dir")
+        except UserError:
+            raise
+        except Exception as error:  # of a launcher's or a sweeper's
+            if sweep.any_well or not asked.searched:  # Optuna has no best where all have failed
+                self.stopped_by(error)
+        finally:
+            self.folder = sweep.job.folder
+        sweep.show()
+        self.code = max(self.code, sweep.code)
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
@@ -192,12 +181,27 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     for name in _REFUSED:
         if getattr(flags, name) is not None:
             refuse(f"--{name.replace('_', '-')} does not go with flsplit")
-    if flags.config_dir is not None:
+    if flags.config_dir is not None and not flags.help:
         folder = Path(flags.config_dir).expanduser().absolute()
         if not folder.is_dir():
             raise UserError(f"--config-dir must be a folder of configuration groups, got {flags.config_dir}")
         flags.overrides.append('hydra.searchpath=["file://' + str(folder).replace('"', '\\"') + '"]')
     return flags
+
+
+def _start_jobs(arguments: list[str], job: Job, key: str) -> None:
+    """Have Hydra run what has been checked, in a folder that `key` names.
+
+    Raises:
+        UserError: what Hydra says, or that it cannot make the folder.
+    """
+    from flsplit.config.overrides import in_one_line
+
+    try:
+        with in_one_line():
+            _launch(arguments, job)
+    except OSError as error:  # a job's own do not come this far
+        raise UserError(f"{key}: a folder cannot be made: {error}") from error
 
 
 def _launch(arguments: list[str], job: Job) -> None:

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hydra import compose as hydra_compose
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.types import IntervalSweep, Override
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
@@ -21,17 +23,25 @@ if TYPE_CHECKING:
     from flsplit.config.schema import Config
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Request:
     """What a command line asks for.
 
     Attributes:
         overrides: as Hydra takes them.
-        jobs: a checked configuration for each run, in Hydra's order.
+        jobs: a checked configuration for each run, in Hydra's order; of a search, one that it may begin with.
+        folder: of the whole sweep; None for a single run.
+        searched: keys of a search: a sweeper of Hydra's (Optuna) chooses their values from what jobs have come to.
+        trials: how many jobs there will be.
+        apart: whether a launcher of Hydra's starts jobs in other processes.
     """
 
     overrides: list[str]
     jobs: list[Config]
+    folder: Path | None = None
+    searched: tuple[str, ...] = ()
+    trials: int | None = 1
+    apart: bool = False
 
 
 def compose(overrides: Sequence[str]) -> Config:
@@ -55,7 +65,7 @@ def request(overrides: Sequence[str], *, sweep: bool = False) -> Request:
     with hydra(), in_one_line(overrides):
         typed = read(overrides)
         if not sweep:
-            return Request(typed, [resolve(hydra_compose("config", overrides=typed), typed)])
+            return Request(overrides=typed, jobs=[resolve(hydra_compose("config", overrides=typed), typed)])
         application = GlobalHydra.instance().hydra
         assert application is not None
         master = application.compose_config(
@@ -65,19 +75,65 @@ def request(overrides: Sequence[str], *, sweep: bool = False) -> Request:
             typed.append("hydra.sweep.dir=${out}")
         else:  # worked out once: whatever the time in it, all jobs and Hydra itself have the same folder
             typed.append("hydra.sweep.dir=" + quoted(str(master.hydra.sweep.dir)))
-        params = [f"{key}={value}" for key, value in (master.hydra.sweeper.params or {}).items()]
-        [jobs] = BasicSweeper.split_arguments(parse([*params, *typed]), max_batch_size=None)
+        given = parse([*(f"{key}={value}" for key, value in (master.hydra.sweeper.params or {}).items()), *typed])
+        trials = master.hydra.sweeper.get("n_trials")
+        searched = () if _is(master.hydra.sweeper, BasicSweeper) else _searched(given)
+        if searched:
+            jobs = [[_first(override) for override in given]]
+        else:
+            [jobs] = BasicSweeper.split_arguments(given, max_batch_size=None)
+            trials = len(jobs)
         if not jobs:
             raise UserError("-m: the values given make no combination at all, so there is nothing to run")
-        configs = [_sweep_job(read(job), number, master) for number, job in enumerate(jobs)]
+        configs = [sweep_job(read(job), number, master) for number, job in enumerate(jobs)]
+        folder = Path(str(master.out if typed[-1].endswith("${out}") else master.hydra.sweep.dir)).expanduser()
     folders = [config.out for config in configs]
     if shared := [folder for folder in folders if folders.count(folder) > 1]:
         raise UserError(f"-m: several jobs would write into {shared[0]}; each needs a folder of its own")
-    return Request(typed, configs)
+    return Request(
+        overrides=typed, jobs=configs, folder=folder, searched=searched, trials=trials,
+        apart=not _is(master.hydra.launcher, BasicLauncher),
+    )  # fmt: skip
 
 
-def _sweep_job(overrides: list[str], number: int, master: DictConfig) -> Config:
-    """A job of a sweep: its folder lies below `out` or, without it, below Hydra's folder of the sweep."""
+def _is(plugin: DictConfig, kind: type) -> bool:
+    return str(plugin.get("_target_")).endswith(f".{kind.__name__}")
+
+
+def _searched(given: Sequence[Override]) -> tuple[str, ...]:
+    """Keys with several values, for a sweeper that is not Hydra's own.
+
+    Raises:
+        UserError: if there is none.
+    """
+    keys = tuple(dict.fromkeys(override.key_or_group for override in given if override.is_sweep_override()))
+    if not keys:
+        raise UserError(
+            "-m: a search needs values to choose from, such as 'lr=interval(1e-4,1e-2)' or compressor=adc,topk"
+        )
+    return keys
+
+
+def _first(override: Override) -> str:
+    """An override with the first of its values, or the least."""
+    if not override.is_sweep_override():
+        return f"{override.get_key_element()}={override.get_value_element_as_str()}"
+    value = override.value()
+    first = value.start if isinstance(value, IntervalSweep) else next(iter(override.sweep_string_iterator()))
+    return f"{override.get_key_element()}={first}"
+
+
+def sweep_job(overrides: list[str], number: int, master: DictConfig) -> Config:
+    """A job of a sweep: its folder lies below `out` or, without it, below Hydra's folder of the sweep. Within Hydra.
+
+    Args:
+        overrides: all that were typed, one value each.
+        number: which job.
+        master: the sweep's configuration, for what is worked out once.
+
+    Raises:
+        UserError: see `compose`.
+    """
     with in_one_line(overrides):
         composed = hydra_compose("config", overrides=[*overrides, f"hydra.job.num={number}"], return_hydra_config=True)
         OmegaConf.copy_cache(from_config=master, to_config=composed)

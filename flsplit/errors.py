@@ -109,3 +109,31 @@ def explained(error: BaseException, folder: Path | None) -> str:
             file.write(text)
     said = str(error).strip().splitlines()
     return f"{type(error).__name__}{f': {said[0]}' if said else ''}; the traceback is in {path}"
+
+
+def begun(folder: Path | None) -> Path | None:
+    """The folder of a run, once it has been laid out."""
+    return folder if folder is not None and (folder / "config.yaml").exists() else None
+
+
+def goes_on(folder: Path | None) -> str:
+    """Ends a line about a run that has begun."""
+    return "" if begun(folder) is None else f"; resume={folder} goes on from here"
+
+
+def told(error: Exception, folder: Path | None) -> tuple[str, int]:
+    """What has stopped a run: the user's mistake, something foreseen, or a fault, whose traceback is kept.
+
+    Args:
+        error: as caught.
+        folder: of the run at hand; None before there is one.
+
+    Returns:
+        a line for the user, empty where nobody reads it, and the exit code.
+    """
+    if is_unread(error):
+        return "", UNREAD
+    if isinstance(error, UserError):
+        return str(error), 2
+    said = str(error) if isinstance(error, RunFailed) else explained(error, begun(folder))
+    return said + goes_on(folder), 1

@@ -35,9 +35,10 @@ from flsplit.server.checkpoint import Checkpoints
 from flsplit.server.origin import origin_of
 from flsplit.server.resume import check_checkpoint
 from flsplit.server.strategy import Strategy, build
-from flsplit.server.summary import finish
+from flsplit.server.summary import finish, numbers
 from flsplit.split import memory
 from flsplit.split.side import Side
+from flsplit.typed import nearest
 
 if TYPE_CHECKING:
     from datasets import DatasetDict
@@ -62,6 +63,7 @@ class Prepared:
     origin: dict[str, Any]
     notes: list[str]
     varied: Mapping[str, Any] = field(default_factory=dict)
+    in_sweep: bool = False  # then rounds and its end are not told of: `flsplit.sweep` tells of jobs
 
     @property
     def dataset(self) -> data.Dataset:
@@ -127,7 +129,7 @@ def _execute(prepared: Prepared, *, quiet: bool, stream: TextIO | None, start: S
 
             write_report([prepared.out], prepared.out / "report.html")
             recorder.loggers.finish(summary, [prepared.out / name for name in ("config.yaml", "report.html")])
-    if not quiet:
+    if not (quiet or prepared.in_sweep):
         closing_table({**summary, "out": str(prepared.out)}, title=title(config), stream=stream or sys.stdout)
     return read_run(prepared.out)
 
@@ -143,6 +145,7 @@ def _play(
         first_round=state.round + 1 if state else 1,
         stream=stream or sys.stderr,
         quiet=quiet,
+        lines=not prepared.in_sweep,
     ) as progress:
         server = Server(
             prepared.plan.to_json(), recorder, checkpoints, progress, workers=prepared.workers,
@@ -188,6 +191,11 @@ def prepare(config: Config, *, quiet: bool = True, stream: TextIO | None = None)
         for client, rows in enumerate(parts)
     ]
     profiles = _profiles(config, out)
+    known = numbers(config, config.metric_columns(dataset.classes))
+    if config.objective not in known:
+        raise UserError(
+            f"objective must be one of {', '.join(known)}, got {config.objective!r}{nearest(config.objective, known)}"
+        )
     device, strategy = _device(config), build(**config.strategy)
     plan = Plan(
         config=config, data=str(dataset.path.resolve()), device=device,

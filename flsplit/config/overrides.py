@@ -168,6 +168,8 @@ def _check_choice(override: Override, choices: Sequence[str]) -> None:
     if override.is_sweep_override():
         return  # each of its values is checked in its own job
     value: Any = override.value()
+    if group == "experiment" and isinstance(value, list) and set(value) <= set(choices):
+        return  # several recipes, the last one counting where they differ
     choice = str(value) if isinstance(value, str) else shown(value)
     if choice in choices:
         return
@@ -187,6 +189,11 @@ def _shorten(error: Exception, overrides: Sequence[str]) -> str:
         return _unknown_key(found[1], overrides)
     if found := re.search(r"An item is already at '([^']+)'", text):
         return f"+{found[1]}: there is such a key already; write {found[1]}=VALUE"
+    if found := re.search(r"Could not find 'hydra/(launcher|sweeper)/([^'/]*)'", text):
+        extra = "hydra-ray-launcher" if found[2].startswith("ray") else '"flsplit[sweeps]"'
+        return f"hydra/{found[1]}={found[2]} is not here: pip install {extra} has Hydra's plug-ins for sweeps"
+    if re.search(r"BasicSweeper does not support sweep type", text):
+        return "-m: an interval needs a sweeper that chooses values from it, such as experiment=optuna"
     if found := re.search(r"Could not find '([^']+)/([^'/]*)'", text):
         return f"{found[1]}: there is no {found[2]!r} to choose"
     if found := re.search(r"Ambiguous value for argument '([^'=]+)=", text):

@@ -95,6 +95,7 @@ class Config:
     out: str | None = None
     resume: str | None = None
     experiment: str | None = None
+    objective: str = "best_test_accuracy"
     logger: list[str] = field(default_factory=list)
     min_clients: int = 1
     client_timeout: float | None = None
@@ -175,7 +176,7 @@ class Config:
 
     def to_yaml(self, out: Path) -> str:
         """The text of `config.yaml` in the run's folder; it says nothing of how this start of the run was asked for."""
-        of_a_start = ("resume", "resume_force", "experiment")
+        of_a_start = ("resume", "resume_force", "experiment", "objective")
         values = {key: value for key, value in self.as_dict().items() if key not in of_a_start}
         return OmegaConf.to_yaml(OmegaConf.create({**values, "out": str(out)}))
 

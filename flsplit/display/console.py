@@ -59,6 +59,7 @@ class Progress:
         first_round: the round that comes first, more than 1 after `resume`.
         stream: where to write [stderr].
         quiet: show nothing at all.
+        lines: whether a round is a line where there is no terminal.
         clock: seconds that only grow, for the time left.
     """
 
@@ -69,10 +70,12 @@ class Progress:
         first_round: int = 1,
         stream: TextIO | None = None,
         quiet: bool = False,
+        lines: bool = True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._stream = SafeStream(sys.stderr if stream is None else stream)
         self._quiet = quiet
+        self._lines = lines
         self._clock = clock
         self._lock = threading.Lock()
         self._state = State(round=first_round, rounds=rounds)
@@ -161,7 +164,7 @@ class Progress:
             )
             now = self._clock()
             began, self._round_began = self._round_began, now
-            if self._live is None and not self._quiet:
+            if self._live is None and self._lines and not self._quiet:
                 # A row's seconds may be the round's or the run's so far, and the first round's time here has
                 # the start-up in it: the smaller of the two is the round's.
                 seconds = row.get("seconds")

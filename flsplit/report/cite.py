@@ -17,8 +17,8 @@ from flsplit.config.overrides import hydra, quoted
 from flsplit.errors import UserError
 from flsplit.report import labels
 from flsplit.report.charts import link
+from flsplit.report.groups import Group
 from flsplit.report.runs import Run
-from flsplit.report.seeds import Group
 
 TITLE, AUTHORS, YEAR = "flsplit", "The flsplit developers", 2026  # as in CITATION.cff
 PAPER = (

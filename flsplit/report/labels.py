@@ -19,7 +19,7 @@ _MAIN = {
 }
 ASPECTS = ("dataset", "model", "compressor", "strategy", "partition", "clients", "seed")
 _LABEL_ORDER = ("compressor", "strategy", "dataset", "model", "partition", "clients", "seed")
-_NOT_SETTINGS = {"out", "resume", "logger", "hydra"}
+_NOT_SETTINGS = {"out", "resume", "logger", "hydra", "objective"}
 # Keys that follow from a dataset's or model's name, or come again as a setting of their own.
 _CONSEQUENCES = {
     *("dataset.augment", "dataset.hub", "dataset.image_column", "dataset.label_column"),
@@ -29,19 +29,20 @@ _CONSEQUENCES = {
 _UNUSED = {"fedavg": {"compressor"}, "centralized": {"compressor", "clients", "partition"}}
 
 
-def _text(value: Any) -> str:
+def text(value: Any) -> str:
+    """A setting's value as it is read; of a path, its end."""
     if isinstance(value, bool) or value is None:
         return {True: "true", False: "false", None: "null"}[value]
     if isinstance(value, float):
         return f"{value:g}"
-    text = str(value)
-    return Path(text).name if text.startswith(("/", "~", "./", "../")) else text
+    said = str(value)
+    return Path(said).name if said.startswith(("/", "~", "./", "../")) else said
 
 
 def _name(group: Any) -> str:
     if isinstance(group, Mapping):
-        return _text(group.get("name", str(group.get("_target_", "?")).rpartition(".")[2]))
-    return _text(group)
+        return text(group.get("name", str(group.get("_target_", "?")).rpartition(".")[2]))
+    return text(group)
 
 
 def describe(config: Mapping[str, Any], aspect: str) -> str:
@@ -53,7 +54,7 @@ def describe(config: Mapping[str, Any], aspect: str) -> str:
     main = _MAIN.get(aspect, {}).get(name)
     if main is None or not isinstance(group, Mapping) or group.get(main) is None:
         return name
-    return f"{name} {main}={_text(group[main])}"
+    return f"{name} {main}={text(group[main])}"
 
 
 def settings(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -80,7 +81,7 @@ def other_differences(configs: Sequence[Mapping[str, Any]]) -> dict[str, list[st
 
     A setting that only some kinds of a group have (ADC's `rule`) counts only if those that have it differ.
     """
-    flats = [{key: _text(value) for key, value in settings(config).items()} for config in configs]
+    flats = [{key: text(value) for key, value in settings(config).items()} for config in configs]
     keys = dict.fromkeys(key for flat in flats for key in flat if not _told_by_aspects(key))
     table = {key: [flat.get(key, "") for flat in flats] for key in keys}
     return {key: values for key, values in table.items() if len(set(values) - {""}) > 1}

@@ -12,7 +12,7 @@ import pandas as pd
 
 from flsplit.report import curves
 from flsplit.report.charts import chart
-from flsplit.report.seeds import Group
+from flsplit.report.groups import Group
 from flsplit.report.style import Style
 
 Column = Callable[[pd.DataFrame], pd.Series]

@@ -14,9 +14,9 @@ import pandas as pd
 from flsplit.report import cite, lines, partition, tables, times
 from flsplit.report.charts import chart
 from flsplit.report.css import CSS
+from flsplit.report.groups import Group, groups
 from flsplit.report.labels import folder_names, short_labels
 from flsplit.report.runs import ReportError, Run, find_runs, load_run
-from flsplit.report.seeds import Group, groups
 from flsplit.report.skew import skew
 from flsplit.report.style import Style
 

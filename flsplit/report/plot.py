@@ -11,16 +11,15 @@ import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from scipy import stats
 
 from flsplit.record.run import UNITS, values
 from flsplit.report import labels
 from flsplit.report.runs import ReportError, Run
+from flsplit.report.seeds import by_setting, half_width
 from flsplit.report.style import Style, figure
 
 WIDTHS = {1: 3.4, 2: 7.0}  # inches: of one column, and of both, in most journals and proceedings
 FORMATS = (".pdf", ".png", ".svg")
-CONFIDENCE = 0.95
 # TrueType in PDF, as publishers want it; letters as large as those of a caption.
 _PRINT = {"pdf.fonttype": 42, "font.size": 8, "lines.linewidth": 1.2, "svg.fonttype": "path", "savefig.dpi": 300}
 
@@ -62,19 +61,15 @@ def lines(runs: Sequence[Run], x: str, y: str, by: Sequence[str] = ()) -> list[L
         if key not in known:
             raise ReportError(f"--by {key}: the runs have no such setting")
     keys = [key for key in (by or varied) if key in varied]
-    groups: dict[tuple[str, ...], list[int]] = {}
-    for number in range(len(runs)):
-        groups.setdefault(tuple(str(varied[key][number]) for key in keys), []).append(number)
-    for members in groups.values():
+    groups = by_setting([run.config for run in runs], [run.folder.name for run in runs], keys)
+    for _, members in groups:
         for key, found in varied.items():
             if len(different := {str(found[number]) for number in members}) > 1:
                 raise ReportError(
                     f"--by {','.join(by)}: runs of one line differ in {key} ({', '.join(sorted(different))}); add it, "
                     "or leave such runs out"
                 )
-    told = [{**runs[members[0]].config, "seed": 0} for members in groups.values()]
-    names = labels.short_labels(told, [runs[members[0]].folder.name for members in groups.values()])
-    return [_line(name, [runs[n] for n in members], x, y) for name, members in zip(names, groups.values())]
+    return [_line(name, [runs[n] for n in members], x, y) for name, members in groups]
 
 
 def draw(found: Sequence[Line], axes: Axes, x: str, y: str) -> None:
@@ -126,8 +121,7 @@ def _line(name: str, runs: Sequence[Run], x: str, y: str) -> Line:
     points = by_round.mean()[by_round.size() == len(runs)]
     half = np.nan
     if len(runs) > 1:
-        error = by_round["y"].std() / np.sqrt(len(runs))
-        half = (error * stats.t.ppf((1 + CONFIDENCE) / 2, len(runs) - 1))[points.index]
+        half = half_width(by_round["y"].std(), len(runs))[points.index]
     return Line(name, points.assign(low=points.y - half, high=points.y + half), len(runs))
 
 

@@ -1,50 +1,56 @@
-"""Runs that differ in their seed alone: one line of a chart, one row of means."""
+"""Runs that differ in their seed alone: which they are, and how well they tell the mean."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+from scipy import stats
 
 from flsplit.report import labels
-from flsplit.report.runs import Run
-from flsplit.report.style import Style
+
+CONFIDENCE = 0.95
+T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Group:
-    """Runs of the same settings.
+def half_width(deviation: T, count: int) -> T:
+    """How far a mean over seeds may be from what all seeds would give, with a confidence of 95% (Student's t).
 
-    Attributes:
-        label: what tells them from the others.
-        style: of their line.
-        runs: one, or one of each seed.
+    Args:
+        deviation: the standard deviation over seeds (one number, or many), as of a sample.
+        count: of the seeds, 2 or more.
     """
-
-    label: str
-    style: Style
-    runs: list[Run]
-
-    @property
-    def name(self) -> str:
-        """The label, and how many seeds there are if it is not one."""
-        return f"{self.label} · {len(self.runs)} seeds" if len(self.runs) > 1 else self.label
+    found: T = deviation / np.sqrt(count) * stats.t.ppf((1 + CONFIDENCE) / 2, count - 1)  # type: ignore[operator]
+    return found
 
 
-def groups(runs: Sequence[Run], names: Sequence[str]) -> list[Group]:
-    """Runs in groups, in their order; `names` are those of their folders."""
-    varied = labels.varied([run.config for run in runs])
-    seeds = [str(seed) for seed in varied.pop("seed", [""] * len(runs))]
-    members: dict[tuple[str, ...], list[int]] = {}
-    for number in range(len(runs)):
-        key = tuple(str(values[number]) for values in varied.values())
-        twice = seeds[number] in {seeds[other] for other in members.get(key, ())}
-        members.setdefault((*key, str(number)) if twice else key, []).append(number)
-    found = list(members.values())
-    told = labels.short_labels(
-        [{**runs[first].config, "seed": 0} if len(rest) else runs[first].config for first, *rest in found],
-        [names[first] for first, *_ in found],
-    )
-    return [
-        Group(label, Style.of(number), [runs[member] for member in group])
-        for number, (label, group) in enumerate(zip(told, found))
-    ]
+def mean_of(values: Sequence[float]) -> tuple[float, float | None]:
+    """The mean of a number over seeds, and half the width of its interval; None for one seed."""
+    if len(values) < 2:
+        return float(values[0]), None
+    return float(np.mean(values)), float(half_width(np.std(values, ddof=1), len(values)))
+
+
+def by_setting(
+    configs: Sequence[Mapping[str, Any]], folders: Sequence[str], keys: Sequence[str] | None = None
+) -> list[tuple[str, list[int]]]:
+    """Runs in groups.
+
+    Args:
+        configs: of the runs.
+        folders: their names.
+        keys: settings, as `labels.varied` calls them, whose values make a group; None for all that vary but the seed.
+
+    Returns:
+        for each group what tells it from the others, and the positions of its runs.
+    """
+    varied = labels.varied(configs)
+    if keys is None:
+        keys = [key for key in varied if key != "seed"]
+    groups: dict[tuple[str, ...], list[int]] = {}
+    for number in range(len(configs)):
+        groups.setdefault(tuple(str(varied[key][number]) for key in keys), []).append(number)
+    told = [{**configs[members[0]], "seed": 0} for members in groups.values()]
+    names = labels.short_labels(told, [folders[members[0]] for members in groups.values()])
+    return list(zip(names, groups.values()))

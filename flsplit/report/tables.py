@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from html import escape
 from math import floor, log10
-from statistics import fmean, stdev
 from typing import Any
 
 import pandas as pd
 
 from flsplit.display.units import duration, missing
+from flsplit.report.groups import Group
 from flsplit.report.labels import ASPECTS, describe, other_differences
 from flsplit.report.runs import Run
-from flsplit.report.seeds import Group
+from flsplit.report.seeds import mean_of
 from flsplit.report.skew import Skew, Spread
 from flsplit.report.style import Style
 
@@ -95,7 +95,7 @@ def results(runs: Sequence[Run], cells: Sequence[str]) -> str:
 
 
 def seeds(groups: Sequence[Group]) -> str:
-    """What runs that have ended reached on average over seeds, with the standard deviation; empty without any."""
+    """What runs that have ended reached on average over seeds, with its 95% interval; empty without any."""
     if all(len(group.runs) == 1 for group in groups):
         return ""
     rows = []
@@ -109,7 +109,7 @@ def seeds(groups: Sequence[Group]) -> str:
                 *(_mean(values, scale) for values, (_, _, scale) in zip(found, _MEANS)),
             ]
         )  # fmt: skip
-    return table(["mean over seeds", "runs", *(head for _, head, _ in _MEANS)], rows, "seeds cards")
+    return table(["mean over seeds ± 95% interval", "runs", *(head for _, head, _ in _MEANS)], rows, "seeds cards")
 
 
 _MEANS = (
@@ -124,9 +124,9 @@ def _mean(values: Sequence[Any], scale: float) -> str:
         return _DASH
     if len(known) == 1:
         return number(known[0])
-    mean, deviation = fmean(known), stdev(known)
+    mean, half = mean_of(known)
     digits = max(0, 2 - floor(log10(mean))) if 0 < mean < 1000 else 0
-    return f"{mean:,.{digits}f} ± {deviation:,.{digits}f}"
+    return f"{mean:,.{digits}f} ± {half:,.{digits}f}"
 
 
 def metrics(runs: Sequence[Run], cells: Sequence[str]) -> str:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from flsplit.assembly import Assembly
 
 # May be typed otherwise: more rounds go on, and where clients run changes no number.
-_FREE = ("rounds", "engine", "engine.name", "engine.address", "engine.gpus_per_client", "engine.graphs")
+_FREE = ("rounds", "objective", "engine", "engine.name", "engine.address", "engine.gpus_per_client", "engine.graphs")
 _KEPT = ("cpus_per_client", "stack")  # of `engine`: numbers depend on the threads, and on how many clients are stacked
 
 

@@ -6,7 +6,7 @@ import json
 import math
 import platform
 import resource
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from flsplit.assembly import Plan
+from flsplit.config.schema import Config
 from flsplit.record import atomic
 from flsplit.record.tables import Recorder, Row, test_column
 from flsplit.server.app import Server
@@ -70,6 +71,19 @@ def finish(plan: Plan, metrics: Mapping[str, bool], out: Path, server: Server, r
     }
     atomic.write(out / "summary.json", (json.dumps(summary, indent=2) + "\n").encode())
     return summary
+
+
+def numbers(config: Config, metrics: Iterable[str]) -> list[str]:
+    """What a summary has that is a number and says how a run went.
+
+    Args:
+        config: of the run.
+        metrics: columns of its evaluations.
+    """
+    final = dict.fromkeys(["final_test_accuracy", "best_test_accuracy", *(f"final_{test_column(m)}" for m in metrics)])
+    timed = ["simulated_seconds", "joules"] if config.network_config is not None else []
+    bits = ["xi", "uplink_bits", "downlink_bits", "wire_bytes", "sync_bits", "retransmitted_bits"]
+    return [*final, *bits, *timed, "rounds", "samples", "seconds", "samples_per_second"]
 
 
 def _last(rounds: Sequence[Row], name: str) -> float | None:

@@ -46,7 +46,7 @@ def tells_a_fault(error: str, file: Path) -> bool:
     [
         "flsplit.experiment.data.load", "flsplit.experiment.data.deal", "flsplit.experiment.engine.workers",
         "flsplit.assembly.build", "flsplit.assembly.cut", "flsplit.split.families.vit.VisionTransformer",
-        "flsplit.compose._sweep_job", "flsplit.config.schema.read"
+        "flsplit.compose.sweep_job", "flsplit.config.schema.read"
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("sweep", [False, True], ids=["run", "sweep"])
@@ -54,7 +54,7 @@ def test_a_value_error_is_no_mistake_of_the_users(
     place: str, sweep: bool, here: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    if place.endswith("_sweep_job") and not sweep:
+    if place.endswith("sweep_job") and not sweep:
         return
     monkeypatch.setattr(place, stumble)
     assert cli.main([*SMALL, *(["-m", "seed=1,2"] if sweep else [])]) == 1
@@ -91,7 +91,9 @@ def test_a_job_that_stumbles_does_not_end_the_sweep(
         experiment, "finish", lambda plan, *rest: stumble() if plan.config.seed == 1 else original(plan, *rest)
     )
     assert cli.main([*SMALL, "rounds=1", "-m", "seed=1,2", "out=all"]) == 1
-    said = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("round ")]
+    output = capsys.readouterr()
+    said = [line for line in output.err.splitlines() if not line.startswith("job ")]
+    assert "failed: all/0; the same command again" in output.out
     assert said == [f"flsplit: all/0: {SAID}all/0/error.log; resume=all/0 goes on from here"]
     assert "in stumble" in (here / "all" / "0" / "error.log").read_text()
     assert json.loads((here / "all" / "1" / "summary.json").read_text())["status"] == "completed"

@@ -95,7 +95,7 @@ def test_a_sweep_prepares_each_job_once_and_runs_what_was_prepared(
 
 def test_what_is_shown(capsys: pytest.CaptureFixture[str], here: Path) -> None:
     for arguments, shows in (
-        (["--help"], "compressor: adc, base"),
+        (["--help"], "compressor    *adc, base"),
         (["--cfg", "job", "compressor=topk"], "rate: 0.1"),
         (["--version"], "flsplit"),
     ):

@@ -14,12 +14,13 @@ import pandas as pd
 import pytest
 import yaml
 from make_runs import config, make_run, rounds_table
+from scipy import stats
 
 from flsplit.compose import compose
 from flsplit.report import cite
+from flsplit.report.groups import groups
 from flsplit.report.page import write_report
 from flsplit.report.runs import load_run
-from flsplit.report.seeds import groups
 
 
 def files(tmp_path: Path, *runs: Path) -> dict[str, str]:
@@ -57,7 +58,8 @@ def test_seeds_are_one_line_between_their_least_and_greatest(tmp_path: Path) -> 
     assert np.allclose(data["greatest"], values.max(0))
     page = (tmp_path / "page.html").read_text()
     assert "3 of 4" in page
-    assert f"{values[:, -1].mean():.1f} ± {values[:, -1].std(ddof=1):.1f}" in page
+    half = stats.t.ppf(0.975, len(values) - 1) * values[:, -1].std(ddof=1) / len(values) ** 0.5
+    assert f"{values[:, -1].mean():.1f} ± {half:.1f}" in page
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,131 @@
+"""Sweeps where Hydra's launchers start the jobs, and where Optuna chooses them: each recipe with its real package."""
+
+from __future__ import annotations
+
+import json
+import re
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from helpers.command_line import Refused, one_line
+
+from flsplit import cli
+
+FEW = ["dataset.train_limit=40", "dataset.test_limit=20", "clients=2", "rounds=1"]
+
+
+def needs(package: str) -> pytest.MarkDecorator:
+    missing = find_spec("hydra_plugins") is None or find_spec(f"hydra_plugins.{package}") is None
+    return pytest.mark.skipif(missing, reason=f"{package.replace('_', '-')} is not installed")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        pytest.param(["experiment=joblib", "hydra.launcher.n_jobs=2"], marks=needs("hydra_joblib_launcher")),
+        pytest.param(
+            ["experiment=slurm", "hydra/launcher=submitit_local", "hydra.launcher.gpus_per_node=0"],
+            marks=needs("hydra_submitit_launcher"),
+        ),
+        pytest.param(
+            ["experiment=ray_jobs"], marks=[needs("hydra_ray_launcher"), pytest.mark.xdist_group("ray")]
+        ),
+    ],
+    ids=lambda recipe: recipe[0],
+)  # fmt: skip
+def test_jobs_of_a_launcher(recipe: list[str], here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    sweep = ["-m", *recipe, *FEW, "seed=0,1", "logger=csv", "out=all"]
+    assert cli.main(sweep) == 0
+    said, shown = (text.splitlines() for text in reversed(capfd.readouterr()))
+    assert [re.split("  +", line)[0] for line in said] == ["job 1/2", "job 2/2"]
+    assert {line.split()[-1] for line in said} == {"0", "1"}
+    assert shown[0] == "2 jobs in all" and re.search(r" 2 +\d+\.\d% ± \d+\.\d +\S+ Mb ", shown[2])
+    assert [json.loads((here / "all" / job / "summary.json").read_text())["seed"] for job in "01"] == [0, 1]
+    assert not (here / "all" / ".jobs").exists()
+    assert cli.main(sweep) == 0
+    assert sorted(capfd.readouterr().err.splitlines()) == [f"flsplit: all/{job} is done already" for job in "01"]
+
+
+@pytest.mark.slow
+@needs("hydra_joblib_launcher")
+def test_what_fails_in_another_process_is_told_here(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (here / "mine").mkdir()
+    (here / "mine" / "fails.py").write_text(
+        "from compressors.topk import TopK\nfrom pathlib import Path\n\n\nclass Mine(TopK):\n"
+        "    def compress(self, *args, **kwargs):\n        raise RuntimeError('on purpose')\n"
+    )
+    (here / "own" / "compressor").mkdir(parents=True)
+    (here / "own" / "compressor" / "mine.yaml").write_text("name: mine.fails\n")
+    keys = ["--config-dir", "own", "experiment=joblib", "hydra.launcher.n_jobs=1", *FEW, "min_clients=1"]
+    assert cli.main(["-m", *keys, "compressor=topk,mine", "out=all"]) == 1
+    output = capfd.readouterr()
+    assert "flsplit: all/1: " in output.err and "Traceback" not in output.err
+    assert [line.split("  ")[1] for line in output.err.splitlines() if line.startswith("job ")][1] == "failed"
+    assert "failed: all/1; the same command again goes on with them" in output.out
+
+
+@pytest.mark.slow
+@needs("hydra_optuna_sweeper")
+def test_optuna_looks_for_the_best(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    keys = [
+        "experiment=optuna",
+        "hydra.sweeper.n_trials=3",
+        "objective=uplink_bits",
+        "hydra.sweeper.direction=minimize",
+        "objective=uplink_bits",
+    ]
+    search = [
+        "-m",
+        *keys,
+        *FEW,
+        "objective=uplink_bits",
+        "compressor=topk",
+        "compressor.rate=interval(0.05,0.5)",
+        "out=all",
+    ]
+    assert cli.main(search) == 0
+    output = capfd.readouterr()
+    rates = [float(rate) for rate in re.findall(r"compressor\.rate=([\d.]+)$", output.err, re.M)]
+    assert len(rates) == len(output.err.splitlines()) == 3
+    bits = [json.loads((here / "all" / job / "summary.json").read_text())["uplink_bits"] for job in "012"]
+    assert bits.index(min(bits)) == rates.index(min(rates))
+    [best] = re.findall(r"best uplink_bits: (\S+) with compressor.rate=(\S+)", output.out)
+    assert (float(best[0]), float(best[1])) == (pytest.approx(min(bits), rel=1e-3), pytest.approx(min(rates), rel=1e-3))
+    assert cli.main(search) == 0  # the same values are proposed again
+    assert capfd.readouterr().err.splitlines() == [f"flsplit: all/{job} is done already" for job in "012"]
+
+
+@needs("hydra_optuna_sweeper")
+@pytest.mark.parametrize(
+    ("keys", "says"),
+    [
+        (["objective=accuracy", "lr=interval(1e-4,1e-2)"], "objective must be one of final_test_accuracy"),
+        (["lr=interval(-1,1)"], "lr must be a positive number, got -1"),
+        (["compressor=adcc,topk"], "did you mean adc?"),
+        ([], "-m: a search needs values to choose from"),
+    ],
+)
+def test_a_search_that_cannot_be(keys: list[str], says: str, refused: Refused) -> None:
+    assert says in refused("-m", "experiment=optuna", *FEW, *keys)
+
+
+def test_an_interval_needs_a_search(refused: Refused) -> None:
+    assert "experiment=optuna" in refused("-m", "lr=interval(1e-4,1e-2)")
+
+
+def test_an_objective_that_there_is_not(refused: Refused) -> None:
+    assert "; did you mean best_test_accuracy?" in refused("objective=test_accuracy", "engine=inline")
+
+
+def test_a_launcher_that_is_not_installed(capsys: pytest.CaptureFixture[str], here: Path) -> None:
+    assert cli.main(["-m", "hydra/launcher=rq_other", "seed=1,2"]) == 2
+    assert 'pip install "flsplit[sweeps]"' in one_line(capsys.readouterr().err)
+
+
+def test_recipes_together() -> None:
+    from flsplit.compose import compose
+
+    config = compose(["experiment=[paper,joblib]", "model=vit_micro", "dataset=digits"])
+    assert (config.batch_size, config.engine.name) == (128, "inline")
