@@ -197,7 +197,11 @@ def test_what_the_comparison_says_of_flsplit_is_so() -> None:
     from flsplit.server.strategy import available, build
 
     row = dict(
-        re.findall(r"^\| (strategies|compressors|clients|what was sent|model) \| ([^|]+) \|", README, re.MULTILINE)
+        re.findall(
+            r"^\| (strategies|compressors of activations|clients|what was sent|model) \| ([^|]+) \|",
+            README,
+            re.MULTILINE,
+        )
     )
     strategies = [build(name) for name in available()]
     alone = {"centralized"}  # one place, nobody to share with
@@ -207,7 +211,7 @@ def test_what_the_comparison_says_of_flsplit_is_so() -> None:
               for stage in ("quantizer", "channel")]  # fmt: skip
     methods = set(compressors.available()) - {"base"}
     assert (
-        row["compressors"]
+        row["compressors of activations"]
         == f"{len(methods)}, with {len(behind[0])} quantisers and {len(behind[1])} channels behind each"
     )
     engines = list((ROOT / "conf" / "engine").glob("*.yaml"))
