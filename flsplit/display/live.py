@@ -52,7 +52,7 @@ class _Line:
             (7, Text(f"down {human_bits(state.downlink_bits)}", style="cyan")),
         ]
         if state.clients is not None and self._now - state.began > _LONG:
-            parts.insert(2, (5, Text(f"{state.clients_done}/{state.clients}{'' if short else ' clients'}")))
+            parts.insert(2, (5, Text(f"{state.clients_done}/{state.clients}{' cl' if short else ' clients'}")))
         if state.ends_at is not None:
             parts.append((3, Text(f"left {duration(state.ends_at - self._now)}")))
         return parts

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from flsplit.record.folder import LOCK
 from flsplit.report.labels import folder_names
 from flsplit.report.page import render, write_page
 from flsplit.report.runs import ReportError, Run, load_run, runs_below
+
+_SHARE = 10  # a page is written in a tenth of the time at most: the run may be on the same machine
 
 
 class Watch:
@@ -31,7 +34,8 @@ class Watch:
 
     def __init__(self, folder: Path, out: Path, every: float) -> None:
         self.folder, self.out, self._every = folder, out, every
-        self.ended, self._written = False, False
+        self.ended = False
+        self._stale, self._due = True, 0.0  # whether the page lacks something; when it may be written again
         self._runs: dict[Path, Run] = {}
         self._told: dict[Path, int] = {}  # rounds that have been told
         self._over: set[Path] = set()  # runs whose end has been told
@@ -59,9 +63,9 @@ class Watch:
                 continue
             lines += self._news(run, f"{name}: " if len(folders) > 1 or folder != self.folder else "", over)
         self.ended = bool(folders) and set(folders) <= self._over
-        if lines or (self._runs and not self._written):
-            write_page(render(list(self._runs.values()), refresh=self._every), self.out)
-            self._written = True
+        self._stale = self._stale or bool(lines)
+        if self._runs and self._stale and time.monotonic() >= self._due:
+            self._write()
         return lines
 
     def close(self) -> None:
@@ -71,6 +75,12 @@ class Watch:
             ReportError: if it cannot be written.
         """
         write_page(render(list(self._runs.values())), self.out)
+
+    def _write(self) -> None:
+        began = time.monotonic()
+        write_page(render(list(self._runs.values()), refresh=self._every), self.out)
+        now = time.monotonic()
+        self._stale, self._due = False, now + (_SHARE - 1) * (now - began)
 
     def _news(self, run: Run, name: str, over: bool) -> list[str]:
         told = self._told.get(run.folder, 0)

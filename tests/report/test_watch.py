@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from make_runs import config, make_run, rounds_table, summary_of
 
-from flsplit.report import watch_cli
+from flsplit.report import watch, watch_cli
 from flsplit.report.watch import Watch
 from flsplit.report.watch_cli import main
 
@@ -19,6 +19,12 @@ def going_on(folder: Path, rounds: int, seed: int = 0) -> Path:
     run = make_run(folder, config(seed=seed), rounds=rounds_table(rounds), summary=False)
     (run / ".lock").write_text("process 1 on another machine")
     return run
+
+
+@pytest.fixture
+def plain_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages without charts, which take a moment."""
+    monkeypatch.setattr(watch, "render", lambda runs, refresh=None: f"{len(runs)} runs")
 
 
 def go_on(run: Path, rounds: int) -> None:
@@ -50,6 +56,7 @@ def test_a_line_for_each_round_and_the_end(tmp_path: Path) -> None:
     assert "http-equiv" not in page.read_text()
 
 
+@pytest.mark.usefixtures("plain_pages")
 @pytest.mark.parametrize("name", ["rounds.parquet", "clients.parquet", "config.yaml"])
 def test_half_a_file_is_looked_at_again(tmp_path: Path, name: str) -> None:
     run = going_on(tmp_path / "run", 2)
@@ -62,6 +69,7 @@ def test_half_a_file_is_looked_at_again(tmp_path: Path, name: str) -> None:
     assert len(watched.look()) == 2
 
 
+@pytest.mark.usefixtures("plain_pages")
 def test_runs_of_a_sweep_come_and_go(tmp_path: Path) -> None:
     sweep = tmp_path / "sweep"
     sweep.mkdir()
@@ -78,12 +86,14 @@ def test_runs_of_a_sweep_come_and_go(tmp_path: Path) -> None:
     assert watched.ended
 
 
+@pytest.mark.usefixtures("plain_pages")
 def test_a_run_that_was_cut_off_is_over(tmp_path: Path) -> None:
     watched = Watch(make_run(tmp_path / "run", summary=False), tmp_path / "page.html", 1)
     assert watched.look()[-1] == "cut off: no process is in it any more"
     assert watched.ended
 
 
+@pytest.mark.usefixtures("plain_pages")
 def test_the_command_ends_with_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run, page = going_on(tmp_path / "run", 1), tmp_path / "page.html"
     threading.Timer(0.3, lambda: (go_on(run, 2), end(run, 2))).start()  # type: ignore[func-returns-value]
@@ -93,6 +103,7 @@ def test_the_command_ends_with_the_run(tmp_path: Path, capsys: pytest.CaptureFix
     assert out[3:] == ["completed", f"ended; wrote {page}"]
 
 
+@pytest.mark.usefixtures("plain_pages")
 def test_interrupted_quietly(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
