@@ -190,8 +190,8 @@ def _shorten(error: Exception, overrides: Sequence[str]) -> str:
     if found := re.search(r"An item is already at '([^']+)'", text):
         return f"+{found[1]}: there is such a key already; write {found[1]}=VALUE"
     if found := re.search(r"Could not find 'hydra/(launcher|sweeper)/([^'/]*)'", text):
-        extra = "hydra-ray-launcher" if found[2].startswith("ray") else '"flsplit[sweeps]"'
-        return f"hydra/{found[1]}={found[2]} is not here: pip install {extra} has Hydra's plug-ins for sweeps"
+        extra = "--no-deps hydra-ray-launcher" if found[2].startswith("ray") else '"flsplit[sweeps]"'
+        return f"hydra/{found[1]}={found[2]} needs a package that is not here: pip install {extra}"
     if re.search(r"BasicSweeper does not support sweep type", text):
         return "-m: an interval needs a sweeper that chooses values from it, such as experiment=optuna"
     if found := re.search(r"Could not find '([^']+)/([^'/]*)'", text):

@@ -11,6 +11,8 @@ import pytest
 from helpers.command_line import Refused, one_line
 
 from flsplit import cli
+from flsplit.compose import compose
+from flsplit.server.summary import numbers
 
 FEW = ["dataset.train_limit=40", "dataset.test_limit=20", "clients=2", "rounds=1"]
 
@@ -93,6 +95,8 @@ def test_optuna_looks_for_the_best(here: Path, capfd: pytest.CaptureFixture[str]
     assert bits.index(min(bits)) == rates.index(min(rates))
     [best] = re.findall(r"best uplink_bits: (\S+) with compressor.rate=(\S+)", output.out)
     assert (float(best[0]), float(best[1])) == (pytest.approx(min(bits), rel=1e-3), pytest.approx(min(rates), rel=1e-3))
+    summary = json.loads((here / "all" / "0" / "summary.json").read_text())
+    assert all(isinstance(summary[name], int | float) for name in numbers(compose(FEW), ["accuracy"]))
     assert cli.main(search) == 0  # the same values are proposed again
     assert capfd.readouterr().err.splitlines() == [f"flsplit: all/{job} is done already" for job in "012"]
 
@@ -125,7 +129,5 @@ def test_a_launcher_that_is_not_installed(capsys: pytest.CaptureFixture[str], he
 
 
 def test_recipes_together() -> None:
-    from flsplit.compose import compose
-
     config = compose(["experiment=[paper,joblib]", "model=vit_micro", "dataset=digits"])
     assert (config.batch_size, config.engine.name) == (128, "inline")
