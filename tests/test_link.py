@@ -86,7 +86,7 @@ def test_ray_and_inline_are_the_same_over_a_link(strategy: str, tmp_path: Path) 
 
 
 def test_stacked_clients_meet_the_same_link(tmp_path: Path) -> None:
-    """Nothing here chooses by the values, so that another order of sums makes no other tokens; other draws make 1e-2."""
+    """Nothing chooses by values here, so that another order of sums makes no other tokens; other draws make 1e-2."""
     keys = [*SMALL[:-2], *BOTH, "quantizer.bits=12"]
     alone, stacked = (flsplit.run([*keys, f"engine.stack={n}", f"out={tmp_path / str(n)}"]) for n in (1, 3))
     assert stacked.rounds.train_loss.tolist() == pytest.approx(alone.rounds.train_loss.tolist(), rel=1e-3)

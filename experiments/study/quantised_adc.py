@@ -1,7 +1,7 @@
 """What quantisation adds to compression: accuracy over bits, for methods at 32 to 2 bits a number, one client.
 
-A method trains equally long at all bits, as long as three tenths of the paper's budget last it at 32: compression buys epochs,
-quantisation only makes them cheaper. So a line compares bits, and two lines compare methods as the paper does.
+A method trains equally long at all bits, as long as three tenths of the paper's budget last it at 32: compression buys
+epochs, quantisation only makes them cheaper. So a line compares bits, and two lines compare methods as the paper does.
 """
 
 from __future__ import annotations
