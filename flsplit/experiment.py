@@ -194,6 +194,10 @@ def prepare(config: Config) -> Prepared:
     config.check_compressor(batch_size=config.batch_size, tokens=tokens, width=width)
     for profile in profiles.values():
         size = profile.batch_size or config.batch_size
+        if profile.ratio is not None and assembly.cohort:
+            raise UserError(
+                "client_profile: ratio must be empty with compressor.scope=cohort, which has one ratio for all clients"
+            )
         config.check_compressor(profile.ratio, batch_size=size, tokens=tokens, width=width)
     _check_sides(strategy, assembly)
     _check_time(strategy, config)
