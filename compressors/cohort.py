@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -107,8 +107,6 @@ class Cohort(ABC):
             classes: L.
         """
 
-    def most(self, shape: BatchShape) -> BatchShape:
-        """The batch in as many groups as it can have: where its price has to be known before its share."""
-        return BatchShape(
-            batch=shape.batch, tokens=shape.tokens, width=shape.width, classes=shape.classes, groups=shape.batch
-        )
+    def bounds(self, shape: BatchShape) -> tuple[BatchShape, BatchShape]:
+        """The batch in as few and in as many groups as it can have, where its price is asked for before its share."""
+        return replace(shape, groups=1), replace(shape, groups=shape.batch)

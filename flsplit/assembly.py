@@ -201,13 +201,16 @@ class Assembly:
         return Clock(network, cache(lambda client: network.device(client, seed, vars(self.profile(client)))), seed)
 
     def work(self, client: int, size: int) -> Work:
-        """What a step of so many samples asks of a client, its link and the server."""
-        flops, price = self._flops(self.profile(client).ratio, size), self.prices(client).most(self._shape(size))
+        """What a step of so many samples asks of a client, its link and the server; at most, see `steps`."""
+        ratio = self.profile(client).ratio
+        (stages, prices), flops = self._at_ratio(ratio), self._flops(ratio, size)
+        _, shape = stages.bounds(self._shape(size))
+        price, before = prices.step(shape), prices.exchange(shape)
         if not self.plan.split:  # the client has all of it, and the order of its parts makes no difference
             return Work(forward=flops.forward + flops.server, backward=flops.backward, server=0, up=0, down=0)
         return Work(
             forward=flops.forward, backward=flops.backward, server=flops.server, up=price.uplink_bits,
-            down=price.downlink_bits,
+            down=price.downlink_bits, proposal=before.uplink_bits, grouping=before.downlink_bits,
         )  # fmt: skip
 
     @cached_property
@@ -251,12 +254,16 @@ class Assembly:
 
         Args:
             client: who.
-            limit: bits that it may still send; None without a budget.
+            limit: bits that it may still send; None without a budget. There are all steps that begin below it, where
+                they cost as little as they can.
         """
         sizes = self.pipeline.steps(len(self.client_rows[client]), **self._schedule(client))
         sizes = sizes[: math.ceil((self.profile(client).speed or 1.0) * len(sizes))]
-        steps = [self.prices(client).most(self._shape(size)) for size in sizes]
-        return steps if limit is None or self.budget is None else steps[: self.budget.affordable(steps, limit)]
+        bounds = [self.prices(client).bounds(self._shape(size)) for size in sizes]
+        steps = [most for _, most in bounds]
+        if limit is None or self.budget is None:
+            return steps
+        return steps[: self.budget.affordable([least for least, _ in bounds], limit)]
 
     @cached_property
     def budget(self) -> Budget | None:

@@ -113,6 +113,31 @@ def test_a_failing_client_spoils_nobody_else(strategy: str, fault: str, tmp_path
     assert all(torch.isfinite(weights).all() for weights in models(tmp_path / "run"))
 
 
+def test_time_by_hand(tmp_path: Path) -> None:
+    """Two messages more in every step, and all bits that were sent: 10 and 50 Mbit/s, 20 ms a message."""
+    keys = [*COHORT, *STRATEGIES["round"], "engine=inline", "clients=2", "network=custom"]
+    first = flsplit.run([*keys, f"out={tmp_path / 'run'}"]).clients.iloc[:2]
+    for client in first.itertuples():
+        model, messages = client.sync_bits / 2, 4 * (client.samples // 8) + 2
+        transfer = (client.uplink_bits + model) / 1e7 + (client.downlink_bits + model) / 5e7 + messages * 0.02
+        assert client.transfer_seconds == pytest.approx(transfer, rel=1e-9)
+
+
+@pytest.mark.parametrize("share", ["equal", "pool"])
+def test_a_budget_ends_within_a_step(share: str, tmp_path: Path) -> None:
+    """Though nobody knows beforehand what a step will cost."""
+    keys = [*COHORT, *STRATEGIES["round"], "engine=inline", "budget.base_epochs=1", f"budget.share={share}"]
+    run = flsplit.run([*keys, "rounds=null", "eval_every=100", f"out={tmp_path / 'run'}"])
+    assert run.summary["status"] == "budget"
+    gamma = 60 * (17 * 64 * 32 * 2 + 4)
+    spent = run.clients.groupby("client")[["uplink_bits", "downlink_bits"]].sum().sum(axis=1)
+    step = 8 * (17 * 32 + 2 * 9 * 64 * 32 + 4) + 8 * 3 + 8 * 8 * 4  # at most
+    if share == "equal":
+        assert all(gamma // 3 <= bits < gamma // 3 + step for bits in spent)
+    else:
+        assert gamma <= spent.sum() < gamma + 3 * step
+
+
 def test_where_all_fail_the_run_ends(tmp_path: Path) -> None:
     with pytest.raises(RunFailed, match="every client failed in round 1"):
         flsplit.run([*COHORT, "strategy=parallel", "engine=inline", "faults.nan=1", f"out={tmp_path / 'run'}"])

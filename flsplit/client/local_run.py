@@ -158,7 +158,15 @@ class LocalRun:
             raise ClientFailed(f"its smashed activations are not finite after {self.tally.steps} steps")
         if isinstance(message, Uplink):
             message = self._faults.on_way(message, partial(self._layout, message))
+        elif self._spent_up:
+            message = None
         self.message = message
+
+    @property
+    def _spent_up(self) -> bool:
+        """Whether the client may take no further step, of those whose price nobody knew beforehand."""
+        budget, limits = self._of.assembly.budget, self._task.limits
+        return budget is not None and limits is not None and budget.spent(self.tally) >= limits[self.client]
 
     def _layout(self, uplink: Uplink) -> Layout:
         """Of an uplink's payload."""

@@ -84,7 +84,8 @@ class PriceList:
     Attributes:
         step: the uplink and its downlink, for a shape.
         exchange: what clients and server tell one another before it; nothing where each compresses by itself.
-        most: both together, for a batch of which it is not known yet in how many groups it goes: at most so much.
+        bounds: for a batch of which it is not known yet in how many groups it goes, what both together cost at least
+            and at most.
     """
 
     def __init__(self, stages: Stages, *, split: bool = True) -> None:
@@ -92,8 +93,8 @@ class PriceList:
             lambda shape: _price(stages, shape) if split else Tally(samples=shape.batch, steps=1)
         )
         self.exchange = lru_cache(maxsize=None)(lambda shape: _price_before(stages, shape) if split else Tally())
-        self.most = lru_cache(maxsize=None)(
-            lambda shape: self.step(stages.most(shape)) + self.exchange(stages.most(shape))
+        self.bounds = lru_cache(maxsize=None)(
+            lambda shape: tuple(self.step(bound) + self.exchange(bound) for bound in stages.bounds(shape))
         )
 
 

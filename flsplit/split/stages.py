@@ -105,9 +105,9 @@ class Stages:
         """How clients are compressed as one, if they are."""
         return self.compressor.cohort
 
-    def most(self, shape: BatchShape) -> BatchShape:
-        """The batch at its highest price, where that depends on its values."""
-        return shape if self.cohort is None else self.cohort.most(shape)
+    def bounds(self, shape: BatchShape) -> tuple[BatchShape, BatchShape]:
+        """The batch at its least and its highest price, where that depends on its values."""
+        return (shape, shape) if self.cohort is None else self.cohort.bounds(shape)
 
     def propose(self, z: Tensor, s: Tensor | None, shape: BatchShape, *, key: Key) -> Proposal:
         """Client: what it tells before it compresses; see `compress`."""

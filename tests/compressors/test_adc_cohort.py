@@ -165,9 +165,9 @@ def test_layouts_are_what_is_sent(make_batch: Callable[..., Batch], vector: str,
         cohort.proposal(shape).check(cohort.propose(z, s))
         cohort.answer(shape).check(share.told)
         cohort.layout(shape).check(payload)
-        most = cohort.most(BatchShape(batch=len(z), tokens=TOKENS, width=WIDTH, classes=CLASSES))
-        assert cohort.layout(shape).uplink_bits <= cohort.layout(most).uplink_bits
-        assert cohort.answer(shape).uplink_bits <= cohort.answer(most).uplink_bits
+        few, many = cohort.bounds(BatchShape(batch=len(z), tokens=TOKENS, width=WIDTH, classes=CLASSES))
+        for layout in (cohort.layout, cohort.answer):
+            assert layout(few).uplink_bits <= layout(shape).uplink_bits <= layout(many).uplink_bits
 
 
 def test_alone_it_is_the_same_method() -> None:

@@ -152,9 +152,9 @@ def test_prices_by_hand() -> None:
         assert step.uplink_bits == count * 9 * 64 * 32 + batch * 4 and step.downlink_bits == count * 9 * 64 * 32
         assert (exchange.samples, exchange.steps, exchange.nominal_bits, exchange.base_uplink_bits) == (0, 0, 0, 0)
         total += exchange + step
-        most = prices.most(shape_of(batch))
-        assert most.uplink_bits >= exchange.uplink_bits + step.uplink_bits
-        assert most.downlink_bits >= exchange.downlink_bits + step.downlink_bits
+        least, most = prices.bounds(shape_of(batch))
+        assert least.uplink_bits <= exchange.uplink_bits + step.uplink_bits <= most.uplink_bits
+        assert least.downlink_bits <= exchange.downlink_bits + step.downlink_bits <= most.downlink_bits
     base_up, base_down = 16 * (17 * 64 * 32 + 4), 16 * 17 * 64 * 32
     assert total.nominal_bits == pytest.approx(0.3 * (base_up + base_down), abs=6)  # of the joint batch
     assert (total.base_uplink_bits, total.base_downlink_bits) == (base_up, base_down)
