@@ -15,6 +15,7 @@ Example:
     ((2, 5, 4), (2, 3))
 """
 
+from compressors.cohort import Cohort, Joined, Share
 from compressors.interface import (
     BatchShape,
     Compressor,
@@ -30,6 +31,6 @@ from compressors.registry import STAGES, available, build, build_stage
 from compressors.stage import Stage, Way
 
 __all__ = [
-    "STAGES", "BatchShape", "Compressor", "Floats", "Integers", "Layout", "Payload", "Stage", "Way", "available",
-    "bits_for", "build", "build_stage", "hard_labels", "labels_of",
+    "STAGES", "BatchShape", "Cohort", "Compressor", "Floats", "Integers", "Joined", "Layout", "Payload", "Share",
+    "Stage", "Way", "available", "bits_for", "build", "build_stage", "hard_labels", "labels_of",
 ]  # fmt: skip

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from compressors.adc_cohort import AdcCohort
 from compressors.interface import (
     BatchShape,
     Compressor,
@@ -30,6 +31,7 @@ from compressors.options import choice, fraction
 # those of the authors' earlier and later code. Those of `release2026` sum to 3/4: it sends more than it says.
 RULES = {"sqrt": (1 / 2, 1 / 2), "pow_1_5_4_5": (1 / 5, 4 / 5), "release2026": (1 / 2, 1 / 4)}
 VECTORS = ("cls_score", "cls_token", "avg_token")
+SCOPES = ("client", "cohort")
 
 
 class ADC(Compressor):
@@ -42,6 +44,8 @@ class ADC(Compressor):
         token_ratio: k/n, in (0, 1].
         vector: what K-means sees (Table 2): `cls_score`, `cls_token` or `avg_token`. Tokens are chosen by the
             cluster's mean CLS score in any case.
+        scope: whose samples are merged with one another: `client`: those of its batch; `cohort`: those of all clients
+            of a training step, see `compressors.adc_cohort`.
         at_eval: whether evaluation merges batches too.
 
     Raises:
@@ -56,11 +60,13 @@ class ADC(Compressor):
         batch_ratio: float | None = None,
         token_ratio: float | None = None,
         vector: str = "cls_score",
+        scope: str = "client",
         at_eval: bool = False,
     ) -> None:
         super().__init__(at_eval=at_eval)
         self.ratio = fraction("ratio", ratio)
         self.vector = choice("vector", vector, VECTORS)
+        self.cohort = AdcCohort(self) if choice("scope", scope, SCOPES) == "cohort" else None
         of_batch, of_tokens = RULES[choice("rule", rule, RULES)]
         self.batch_ratio, self.token_ratio = ratio**of_batch, ratio**of_tokens
         if batch_ratio is not None and token_ratio is not None:
@@ -107,31 +113,82 @@ class ADC(Compressor):
         Raises:
             ValueError: if `start` does not hold T indices.
         """
+        scores, vectors = self.compared(z, s)
+        cluster, chosen = self.grouped(scores, vectors, generator=generator, start=start)
+        return Payload((self.merged(z, cluster, chosen),), (cluster,), labels=y)
+
+    def compared(self, z: Tensor, s: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The scores (B, N), and what the samples are compared by: (B, N) or (B, D)."""
         assert s is not None, "ADC chooses by the CLS attention"
-        batch, tokens, width = z.shape
-        clusters, kept = self.clusters(batch), self.kept_tokens(tokens)
+        with outside_autocast(z):
+            scores = s.detach().float()
+            if self.vector == "cls_score":
+                return scores, scores
+            z = z.detach().float()
+            return scores, z[:, 0] if self.vector == "cls_token" else z.mean(1)
+
+    def grouped(
+        self,
+        scores: Tensor,
+        vectors: Tensor,
+        *,
+        generator: torch.Generator | None = None,
+        start: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Clusters of samples, equation 3, and the tokens that each keeps.
+
+        Args:
+            scores: (B, N).
+            vectors: what the samples are compared by.
+            generator: see `compress`.
+            start: see `compress`.
+
+        Returns:
+            cluster of every sample (B,), tokens of every cluster (T, k).
+
+        Raises:
+            ValueError: see `compress`.
+        """
+        batch, tokens = scores.shape
+        clusters = self.clusters(batch)
         if start is None:
             start = torch.randperm(batch, generator=generator, device=draw_device(generator))[:clusters]
         elif start.shape != (clusters,):
             raise ValueError(f"start must have shape ({clusters},), got {tuple(start.shape)}")
+        with outside_autocast(scores):
+            cluster, _ = kmeans(vectors, start.to(vectors.device, non_blocking=True))
+            return cluster, self._choose_tokens(cluster_means(scores, cluster, clusters), self.kept_tokens(tokens))
+
+    def merged(self, z: Tensor, cluster: Tensor, chosen: Tensor) -> Tensor:
+        """Means over the members of every cluster, equation 4, of the tokens that it keeps.
+
+        Args:
+            z: (B, N, D).
+            cluster: of every sample (B,).
+            chosen: tokens of every cluster (T, k).
+
+        Returns:
+            (T, k, D).
+        """
+        batch, tokens, width = z.shape
+        clusters, kept = chosen.shape
         with outside_autocast(z):
-            z, scores = z.float(), s.detach().float()
-            cluster, _ = kmeans(self._vector(z.detach(), scores), start.to(z.device, non_blocking=True))
-            chosen = self._choose_tokens(cluster_means(scores, cluster, clusters), kept)
             # Every sample gathers its cluster's tokens before the mean, so that only B k D numbers move.
             first_row = torch.arange(0, batch * tokens, tokens, device=z.device).unsqueeze(1)
             rows = (first_row + chosen[cluster]).flatten()
-            members = z.flatten(0, 1).index_select(0, rows).view(batch, kept * width)
-            merged = cluster_means(members, cluster, clusters).view(clusters, kept, width)
-        return Payload((merged,), (cluster,), labels=y)
+            members = z.float().flatten(0, 1).index_select(0, rows).view(batch, kept * width)
+            return cluster_means(members, cluster, clusters).view(clusters, kept, width)
 
     def decompress(self, payload: Payload, shape: BatchShape) -> tuple[Tensor, Tensor]:
         """Merged activations (T, k, D) and their soft labels (T, L), equation 5."""
         merged, cluster, y = payload.floats[0], payload.integers[0], payload.labels
         assert y is not None, "soft labels are formed where the labels are"
         with outside_autocast(merged):
-            one_hot = membership(y, shape.classes).float()
-            return merged, cluster_means(one_hot, cluster, len(merged))
+            return merged, self.soft_labels(y, cluster, shape.classes, len(merged))
+
+    def soft_labels(self, y: Tensor, cluster: Tensor, classes: int, clusters: int) -> Tensor:
+        """The share of every label among the members of every cluster, equation 5: (B,) labels to (T, L)."""
+        return cluster_means(membership(y, classes).float(), cluster, clusters)
 
     def expand(self, logits: Tensor, payload: Payload) -> Tensor:
         """Every sample takes its cluster's logits: (T, L) -> (B, L)."""
@@ -146,12 +203,6 @@ class ADC(Compressor):
     def nominal_ratios(self, shape: BatchShape) -> tuple[float, float]:
         """T/B k/n both ways, as requested."""
         return self.ratio, self.ratio
-
-    def _vector(self, z: Tensor, scores: Tensor) -> Tensor:
-        """What the samples are compared by: (B, N) or (B, D)."""
-        if self.vector == "cls_score":
-            return scores
-        return z[:, 0] if self.vector == "cls_token" else z.mean(1)
 
     def _choose_tokens(self, scores: Tensor, kept: int) -> Tensor:
         """Prefix tokens, then the highest of the rest (the lower index among equals): (T, N) -> (T, k)."""

@@ -9,10 +9,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from math import prod
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from compressors.cohort import Cohort
 
 FLOAT_BITS = 32
 
@@ -26,12 +29,14 @@ class BatchShape:
         tokens: N, tokens per sample, prefix tokens included.
         width: D, numbers per token.
         classes: L, labels of the data set.
+        groups: G, in which it is sent where it is compressed together with others, as its `Share` says; None alone.
     """
 
     batch: int
     tokens: int
     width: int
     classes: int
+    groups: int | None = None
 
 
 @dataclass(frozen=True)
@@ -191,6 +196,7 @@ class Compressor(ABC):
         prefix_tokens: leading tokens (CLS first) that are always kept.
         client_half: parameters that live, travel and are averaged with the client-side model.
         server_half: parameters that live with the server-side model.
+        cohort: how the clients of a training step are compressed as one; None for each by itself.
     """
 
     name: ClassVar[str]
@@ -200,6 +206,7 @@ class Compressor(ABC):
     prefix_tokens: int = 1
     client_half: nn.Module | None = None
     server_half: nn.Module | None = None
+    cohort: Cohort | None = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

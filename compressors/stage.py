@@ -33,6 +33,8 @@ class Stage(ABC):
         coherence: steps for which something random stays as it is (fading); None for nothing. With it, `send` and
             `receive` also get `block`, a generator that is the same for so many steps of a client's round.
         resends: whether it sends some bits more than once, as `resent` tells.
+        guards: whether it is the way that messages take, so that those pay for it as well that pass it unchanged:
+            what clients and server tell one another before they compress (`Cohort`).
         client_half: parameters that are trained, travel and are averaged with the client-side model (`trained`), and
             buffers: state that stays with its client from step to step and from round to round.
         server_half: parameters and buffers that live with the server-side model.
@@ -44,6 +46,7 @@ class Stage(ABC):
     at_eval: bool = False
     coherence: int | None = None
     resends: bool = False
+    guards: ClassVar[bool] = False
     client_half: nn.Module | None = None
     server_half: nn.Module | None = None
 

@@ -31,7 +31,7 @@ from flsplit.network import Clock, Flops, Work
 from flsplit.network.flops import count
 from flsplit.split.families import ClientModel, ServerModel, weights
 from flsplit.split.host import ServerHost
-from flsplit.split.messages import Uplink
+from flsplit.split.messages import Proposal, Uplink
 from flsplit.split.model import build, cut, family_of
 from flsplit.split.precision import autocast
 from flsplit.split.side import Side, SideState
@@ -155,9 +155,14 @@ class Assembly:
         ratio = self.profile(client).ratio
         return stages if ratio is None else stages.with_compressor(self._at_ratio(ratio)[0].compressor)
 
-    def price(self, client: int, shape: BatchShape) -> Tally:
-        """What a step costs a client."""
-        return self._at_ratio(self.profile(client).ratio)[1].step(shape)
+    @cached_property
+    def cohort(self) -> bool:
+        """Whether the clients of a step are compressed as one."""
+        return self.config.compressor_instance().cohort is not None
+
+    def prices(self, client: int) -> PriceList:
+        """What a client's steps cost."""
+        return self._at_ratio(self.profile(client).ratio)[1]
 
     @cached_property
     def _at_ratio(self) -> Callable[[float | None], tuple[Stages, PriceList]]:
@@ -174,12 +179,18 @@ class Assembly:
         """Layouts of a client's messages."""
         return self._at_ratio(self.profile(client).ratio)[0].route(shape)
 
-    def resent(self, client: int, uplink: Uplink) -> tuple[int, int]:
-        """Bits of a client's step that a channel has lost and sent again, up and down."""
+    def resent(self, client: int, shape: BatchShape, message: Proposal | Uplink) -> tuple[int, int]:
+        """Bits of a client's message and its answer that a channel has lost and sent again, up and down.
+
+        Args:
+            client: who.
+            shape: of the batch, its groups included.
+            message: that it has sent.
+        """
         if not self.plan.split:
             return 0, 0
-        key = client, uplink.round, uplink.step
-        return self._at_ratio(self.profile(client).ratio)[0].resent(uplink.shape, key=key)
+        stages, key = self._at_ratio(self.profile(client).ratio)[0], (client, message.round, message.step)
+        return (stages.resent if isinstance(message, Uplink) else stages.resent_before)(shape, key=key)
 
     @cached_property
     def clock(self) -> Clock | None:
@@ -190,13 +201,16 @@ class Assembly:
         return Clock(network, cache(lambda client: network.device(client, seed, vars(self.profile(client)))), seed)
 
     def work(self, client: int, size: int) -> Work:
-        """What a step of so many samples asks of a client, its link and the server."""
-        flops, price = self._flops(self.profile(client).ratio, size), self.price(client, self._shape(size))
+        """What a step of so many samples asks of a client, its link and the server; at most, see `steps`."""
+        ratio = self.profile(client).ratio
+        (stages, prices), flops = self._at_ratio(ratio), self._flops(ratio, size)
+        _, shape = stages.bounds(self._shape(size))
+        price, before = prices.step(shape), prices.exchange(shape)
         if not self.plan.split:  # the client has all of it, and the order of its parts makes no difference
             return Work(forward=flops.forward + flops.server, backward=flops.backward, server=0, up=0, down=0)
         return Work(
             forward=flops.forward, backward=flops.backward, server=flops.server, up=price.uplink_bits,
-            down=price.downlink_bits,
+            down=price.downlink_bits, proposal=before.uplink_bits, grouping=before.downlink_bits,
         )  # fmt: skip
 
     @cached_property
@@ -236,16 +250,20 @@ class Assembly:
         return training_rows(self.plan.clients)
 
     def steps(self, client: int, limit: int | None = None) -> list[Tally]:
-        """What the steps of a client's round cost, one by one.
+        """What the steps of a client's round cost, one by one; at most so much, where that depends on their values.
 
         Args:
             client: who.
-            limit: bits that it may still send; None without a budget.
+            limit: bits that it may still send; None without a budget. There are all steps that begin below it, where
+                they cost as little as they can.
         """
         sizes = self.pipeline.steps(len(self.client_rows[client]), **self._schedule(client))
         sizes = sizes[: math.ceil((self.profile(client).speed or 1.0) * len(sizes))]
-        steps = [self.price(client, self._shape(size)) for size in sizes]
-        return steps if limit is None or self.budget is None else steps[: self.budget.affordable(steps, limit)]
+        bounds = [self.prices(client).bounds(self._shape(size)) for size in sizes]
+        steps = [most for _, most in bounds]
+        if limit is None or self.budget is None:
+            return steps
+        return steps[: self.budget.affordable([least for least, _ in bounds], limit)]
 
     @cached_property
     def budget(self) -> Budget | None:
@@ -304,7 +322,7 @@ class Assembly:
         """A new host for server-side models, with `sides` of them made."""
         return ServerHost(
             partial(self.server_side, trained=True), autocast=self.autocast, stages_of=self.stages_of,
-            sides=sides,
+            stream=self.stream, sides=sides,
         )  # fmt: skip
 
     def stacks(self) -> tuple[Stack, StackedHost]:

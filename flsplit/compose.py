@@ -21,6 +21,7 @@ from flsplit.errors import UserError
 
 if TYPE_CHECKING:
     from flsplit.config.schema import Config
+    from flsplit.server.strategy import Strategy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,6 +185,7 @@ def resolve(config: DictConfig, overrides: Sequence[str]) -> Config:
         values = resumed(values, keys(overrides))
     checked = read_config(values)
     strategy = build(**checked.strategy)
+    _check_cohort(checked, strategy)
     checked = strategy.adapt(checked)
     if checked.taking_part < strategy.aggregator.fewest:
         raise UserError(
@@ -191,3 +193,24 @@ def resolve(config: DictConfig, overrides: Sequence[str]) -> Config:
             f"in a round, got {checked.taking_part}"
         )
     return checked
+
+
+def _check_cohort(config: Config, strategy: Strategy) -> None:
+    """Refuse to compress clients as one where they never send together.
+
+    Raises:
+        UserError: if they do not.
+    """
+    if config.compressor_instance().cohort is None:
+        return
+    if not strategy.meets:
+        raise UserError(
+            f"compressor.scope must be client for strategy={strategy.name} as it is, whose clients do not send their "
+            "batches together; cohort needs strategy=parallel, or splitfed_v2 with strategy.turn=step and "
+            "strategy.order=random"
+        )
+    if config.engine.stack > 1:
+        raise UserError(
+            f"engine.stack must be 1 with compressor.scope=cohort, whose clients share one server-side model; got "
+            f"{config.engine.stack}"
+        )

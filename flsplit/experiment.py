@@ -209,6 +209,10 @@ def prepare(config: Config, *, quiet: bool = True, stream: TextIO | None = None)
     config.check_compressor(batch_size=config.batch_size, tokens=tokens, width=width)
     for profile in profiles.values():
         size = profile.batch_size or config.batch_size
+        if profile.ratio is not None and assembly.cohort:
+            raise UserError(
+                "client_profile: ratio must be empty with compressor.scope=cohort, which has one ratio for all clients"
+            )
         config.check_compressor(profile.ratio, batch_size=size, tokens=tokens, width=width)
     sides = assembly.client_side(), assembly.server_side()
     _check_sides(strategy, assembly, *sides)

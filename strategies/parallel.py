@@ -14,6 +14,8 @@ from flsplit.server.strategy import Strategy
 class Parallel(Strategy):
     """Clients run in lockstep; the loss of a step is the mean over all clients' activations, concatenated.
 
+    With `compressor.scope=cohort` it is the mean over the clusters that all clients' samples make together.
+
     Args:
         sync: `gradient`: client-side gradients are summed, which is the gradient of that loss, and all clients take
             the same step; each sends its gradient and receives the sum in every step. `round`: each client steps
@@ -22,6 +24,7 @@ class Parallel(Strategy):
     """
 
     placements: ClassVar[tuple[str, ...]] = ("central",)
+    meets = True
 
     def __init__(self, *, sync: str = "gradient", **options: Any) -> None:
         super().__init__(**options)

@@ -13,6 +13,10 @@ from flsplit.server.strategy import Strategy
 class SplitFedV2(Strategy):
     """The server-side model sees the clients one after another; only client-side models are averaged.
 
+    With `compressor.scope=cohort` the batches of a turn are compressed as one. A cluster that spans clients can be
+    trained on once only, so the server-side model then takes one step on all of them: what `parallel` does with
+    `sync=round`, but for the order of the clients. It needs `turn=step` and `order=random`.
+
     Args:
         turn: `round`: a client's whole local pass, then the next client (as in the authors' code); `step`: a
             batch of each client in turn.
@@ -29,6 +33,7 @@ class SplitFedV2(Strategy):
         _check("order", order, ("random", "arrival"))
         self.turn, self.order = turn, order
         self.repeatable = order != "arrival"
+        self.meets = turn == "step" and self.repeatable
 
     def round(self, fed: Federation, clients: Sequence[int]) -> None:
         """See `Strategy`."""
@@ -36,7 +41,7 @@ class SplitFedV2(Strategy):
             if self.order == "arrival":
                 fed.client_model, _ = fed.average(fed.train(clients))
             else:
-                turns = "step" if self.turn == "step" else "whole"
+                turns = "whole" if self.turn == "round" else "joint" if fed.cohort else "step"
                 fed.client_model, _ = fed.average(fed.train_cohort(fed.shuffled(clients), turns=turns))
 
 

@@ -30,6 +30,7 @@ class Channel(Stage):
         ValueError: for a rate outside (0, 1].
     """
 
+    guards = True
     protect: bool = True
 
     def __init__(self, *, up: bool = True, down: bool = True, code_rate: float = 0.5, at_eval: bool = False) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from compressors import BatchShape, Payload
 from flsplit.assembly import assembly_for, use_threads
-from flsplit.split.messages import Downlink, Uplink
+from flsplit.split.messages import Downlink, Proposal, Uplink
 from flsplit.split.side import Side, SideState
 from flsplit.split.trainer import LocalPass, local_pass
 
@@ -54,7 +54,8 @@ class Client:
         except StopIteration:
             return None
 
-    def _note(self, uplink: Uplink | None) -> Uplink | None:
+    def _note(self, uplink: Proposal | Uplink | None) -> Uplink | None:
+        assert not isinstance(uplink, Proposal), "each client compresses by itself"
         self._shape = None if uplink is None else uplink.shape
         return uplink
 

@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from compressors import Layout
+from compressors import BatchShape, Layout
 from flsplit.assembly import Assembly
 from flsplit.client.faults import ClientFailed, Faults, drawn
 from flsplit.errors import explained, is_fatal
 from flsplit.ledger.prices import Tally
-from flsplit.split.messages import Downlink, Uplink
+from flsplit.split.messages import Downlink, Grouping, Proposal, Uplink
 from flsplit.split.side import Side, SideState, is_finite
 from flsplit.split.stacked.host import StackedHost
 from flsplit.split.stacked.stack import Lane
@@ -71,7 +71,7 @@ class Round:
 
 
 class LocalRun:
-    """A client's side, its generator of uplinks, and the account of what it sent.
+    """A client's side, its generator of messages, and the account of what it sent.
 
     Args:
         of: the round that it is part of.
@@ -81,22 +81,29 @@ class LocalRun:
         loop: the client's half of its steps; None where a driver takes the steps of several clients as one.
 
     Attributes:
-        uplink: what it sends next; None when it has taken all its steps, or has failed.
+        message: what it sends next; None when it has taken all its steps, or has failed.
         tally: of the steps taken.
         error: why it failed, in one line; None if it did not.
     """
 
     def __init__(self, of: Round, client: int, side: Side | Lane, model: str, loop: LocalPass | None) -> None:
         self.client, self.side, self.tally = client, side, Tally()
-        self.uplink: Uplink | None = None
+        self.message: Proposal | Uplink | None = None
         self.error: str | None = None
         self._fatal = False
         self._of, self._task, self._loop = of, of.task, loop
         self._faults = of.faults(client)
         self._attempt(partial(self._begin, model))
 
+    def agree(self, grouping: Grouping) -> None:
+        """Compress as the answer to a proposal says, and on to the uplink."""
+        assert isinstance(self.message, Proposal)
+        self.tally += self._of.assembly.prices(self.client).exchange(grouping.shape)
+        self._count_resent(grouping.shape, self.message)
+        self._attempt(partial(self._send, grouping))
+
     def receive(self, downlink: Downlink) -> None:
-        """Go backward with the answer to `uplink`, and on to the next one."""
+        """Go backward with the answer to an uplink, and on to the next message."""
         self._attempt(partial(self._send, self._counted(downlink)))
 
     def proceed(self) -> None:
@@ -104,15 +111,18 @@ class LocalRun:
 
     def count(self, uplink: Uplink) -> None:
         """Enter a step into the account, and tell how far the client is."""
-        self.tally += self._of.assembly.price(self.client, uplink.shape)
-        up, down = self._of.assembly.resent(self.client, uplink)
+        self.tally += self._of.assembly.prices(self.client).step(uplink.shape)
+        self._count_resent(uplink.shape, uplink)
+        self._of.hub.report(self.client, self.tally, self._of.link)
+
+    def _count_resent(self, shape: BatchShape, message: Proposal | Uplink) -> None:
+        up, down = self._of.assembly.resent(self.client, shape, message)
         self.tally.retransmitted_uplink_bits += up
         self.tally.retransmitted_downlink_bits += down
-        self._of.hub.report(self.client, self.tally, self._of.link)
 
     def fail(self, error: BaseException) -> None:
         """Drop out of the round."""
-        self.uplink, self.error, self._fatal = None, self._of.reason(error), is_fatal(error)
+        self.message, self.error, self._fatal = None, self._of.reason(error), is_fatal(error)
 
     def finish(self) -> Report:
         """Hand in what the round left."""
@@ -138,15 +148,25 @@ class LocalRun:
         if self._loop is not None:
             self._go_on(next(self._loop, None))
 
-    def _go_on(self, uplink: Uplink | None) -> None:
-        """Have an uplink to send, unless it is spoilt. Elsewhere than on a CPU looking would cost a wait in each step.
+    def _go_on(self, message: Proposal | Uplink | None) -> None:
+        """Have a message to send, unless it is spoilt. Elsewhere than on a CPU looking would cost a wait in each step.
 
-        There, a spoilt client is found when its round ends.
+        There, a spoilt client is found when its round ends. Faults befall uplinks alone.
         """
-        floats = () if uplink is None else uplink.payload.floats
+        floats = () if message is None else message.payload.floats
         if not all(is_finite(t) for t in floats if t.device.type == "cpu"):
             raise ClientFailed(f"its smashed activations are not finite after {self.tally.steps} steps")
-        self.uplink = None if uplink is None else self._faults.on_way(uplink, partial(self._layout, uplink))
+        if isinstance(message, Uplink):
+            message = self._faults.on_way(message, partial(self._layout, message))
+        elif self._spent_up:
+            message = None
+        self.message = message
+
+    @property
+    def _spent_up(self) -> bool:
+        """Whether the client may take no further step, of those whose price nobody knew beforehand."""
+        budget, limits = self._of.assembly.budget, self._task.limits
+        return budget is not None and limits is not None and budget.spent(self.tally) >= limits[self.client]
 
     def _layout(self, uplink: Uplink) -> Layout:
         """Of an uplink's payload."""
@@ -163,16 +183,16 @@ class LocalRun:
             self.side.anchor()
 
     def _counted(self, downlink: Downlink) -> Downlink:
-        assert self.uplink is not None
-        self.count(self.uplink)
+        assert isinstance(self.message, Uplink)
+        self.count(self.message)
         return downlink
 
-    def _send(self, value: Downlink | None) -> None:
+    def _send(self, value: Grouping | Downlink | None) -> None:
         assert self._loop is not None
         try:
             self._go_on(self._loop.send(value))
         except StopIteration:
-            self.uplink = None
+            self.message = None
 
     def _attempt(self, action: Callable[[], None]) -> None:
         """Let the client work; one that raises has failed and drops out, which is no fault of the others."""

@@ -11,7 +11,7 @@ from flsplit.client.worker import Worker
 from flsplit.errors import is_fatal
 from flsplit.ledger.prices import Tally
 from flsplit.split.host import ServerHost
-from flsplit.split.messages import Uplink
+from flsplit.split.messages import Proposal, Uplink
 from flsplit.split.side import Side
 from flsplit.split.stacked.host import StackedHost
 from flsplit.split.stacked.trainer import Member, stacked_pass
@@ -73,10 +73,10 @@ class InTurns(OwnSides):
 
     def _drive(self, runs: Sequence[LocalRun], link: Link) -> None:
         active = runs
-        while active := [run for run in active if run.uplink is not None]:
+        while active := [run for run in active if run.message is not None]:
             for run in active:
-                assert run.uplink is not None
-                run.receive(link.step(run.uplink))
+                assert isinstance(run.message, Uplink)
+                run.receive(link.step(run.message))
 
 
 class Whole(InTurns):
@@ -95,13 +95,18 @@ class Whole(InTurns):
 class Jointly(OwnSides):
     """`joint`: a batch of all clients at a time, as one update of the server-side model; who has none left drops out.
 
-    Activations are concatenated in the order of the clients.
+    Activations are concatenated in the order of the clients or, where these are compressed as one, merged with one
+    another; then each step begins with what they agree upon.
     """
 
     def _drive(self, runs: Sequence[LocalRun], link: Link) -> None:
         active = runs
-        while active := [run for run in active if run.uplink is not None]:
-            uplinks: Sequence[Uplink] = [run.uplink for run in active if run.uplink is not None]
+        while active := [run for run in active if run.message is not None]:
+            if proposals := [run.message for run in active if isinstance(run.message, Proposal)]:
+                for run, grouping in zip(active, link.plan(proposals), strict=True):
+                    run.agree(grouping)
+                continue
+            uplinks = [run.message for run in active if isinstance(run.message, Uplink)]
             for run, downlink in zip(active, link.step_jointly(uplinks), strict=True):
                 run.receive(downlink)
             self._update(active)

@@ -100,6 +100,10 @@ class Budget:
     def _training(self, steps: Sequence[Tally]) -> int:
         return sum(self.cost(step, self._per_step) for step in steps)
 
+    def spent(self, tally: Tally) -> int:
+        """What a client is charged for the steps of a round so far."""
+        return self.cost(tally, self._per_step * tally.steps)
+
     def affordable(self, steps: Sequence[Tally], limit: int) -> int:
         """How many of `steps` are taken: all that begin below `limit`."""
         before = accumulate((self.cost(step, self._per_step) for step in steps), initial=0)

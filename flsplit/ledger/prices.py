@@ -80,11 +80,21 @@ class PriceList:
     Args:
         stages: whose layouts count.
         split: whether activations cross at all; if not, steps cost nothing.
+
+    Attributes:
+        step: the uplink and its downlink, for a shape.
+        exchange: what clients and server tell one another before it; nothing where each compresses by itself.
+        bounds: for a batch of which it is not known yet in how many groups it goes, what both together cost at least
+            and at most.
     """
 
     def __init__(self, stages: Stages, *, split: bool = True) -> None:
         self.step = lru_cache(maxsize=None)(
             lambda shape: _price(stages, shape) if split else Tally(samples=shape.batch, steps=1)
+        )
+        self.exchange = lru_cache(maxsize=None)(lambda shape: _price_before(stages, shape) if split else Tally())
+        self.bounds = lru_cache(maxsize=None)(
+            lambda shape: tuple(self.step(bound) + self.exchange(bound) for bound in stages.bounds(shape))
         )
 
 
@@ -102,4 +112,15 @@ def _price(stages: Stages, shape: BatchShape) -> Tally:
         wire_bytes=wire_bytes(uplink) + (wire_bytes(downlink) if stages.answers else 0),
         base_uplink_bits=base.uplink_bits,
         base_downlink_bits=base_down,
+    )
+
+
+def _price_before(stages: Stages, shape: BatchShape) -> Tally:
+    """Of the exchange before a step, which is in no nominal price."""
+    exchange = stages.exchange(shape)
+    if not exchange.down:
+        return Tally()
+    up, down = exchange.up[-1], exchange.down[-1]
+    return Tally(
+        uplink_bits=up.uplink_bits, downlink_bits=down.uplink_bits, wire_bytes=wire_bytes(up) + wire_bytes(down)
     )

@@ -2,8 +2,9 @@
 
 Seconds are simulated: they depend on shapes, devices and the seed alone, never on the machine that simulates. A step is
 three parts: `before` (the client's forward pass, and the uplink), `server`, and `after` (the downlink, and the client's
-backward pass). With `pipeline` a batch crosses in pieces, so that the longer of computing and sending counts, not both;
-the first piece's part of the other is left out.
+backward pass). Where clients are compressed as one, the forward pass and the proposal are a part of their own, `ask`,
+and `before` is the answer and the uplink. With `pipeline` a batch crosses in pieces, so that the longer of computing
+and sending counts, not both; the first piece's part of the other is left out.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ class Work:
         server: and of the server between.
         up: bits that go up, what is sent again included.
         down: bits that come down.
+        proposal: bits that go up before the client compresses.
+        grouping: and that come down then.
         up_model: bits of gradients of the client-side model that go up in the step.
         down_model: and that come down.
     """
@@ -36,6 +39,8 @@ class Work:
     server: int
     up: float
     down: float
+    proposal: float = 0.0
+    grouping: float = 0.0
     up_model: float = 0.0
     down_model: float = 0.0
 
@@ -85,6 +90,7 @@ class Timed:
     """A client's part of a round in seconds; arrays have a number for each step."""
 
     down: float
+    ask: np.ndarray
     before: np.ndarray
     server: np.ndarray
     after: np.ndarray
@@ -94,7 +100,7 @@ class Timed:
     @property
     def alone(self) -> float:
         """Seconds from its beginning to its end, if it waits for nobody."""
-        return self.down + float((self.before + self.server + self.after).sum()) + self.up
+        return self.down + float((self.ask + self.before + self.server + self.after).sum()) + self.up
 
 
 Schedule = Callable[[Sequence[Timed]], tuple[float, list[float]]]  # seconds in all, and until each client's end
@@ -124,30 +130,35 @@ class Clock:
         forward, backward = column("forward") / device.flops, column("backward") / device.flops
         up, down = column("up") / device.uplink, column("down") / device.downlink
         up_late, down_late = (device.latency + late[1:, way] for way in (0, 1))
+        asks, proposal, grouping = column("proposal") > 0, column("proposal"), column("grouping")
+        proposal, grouping = proposal / device.uplink, grouping / device.downlink
+        ask = np.where(asks, forward + (proposal + up_late), 0.0)
+        told, then = np.where(asks, grouping + down_late, 0.0), np.where(asks, 0.0, forward)
+        twice = np.where(asks, up_late + down_late, 0.0)
         down_late = np.where(down > 0, down_late, 0.0)
         up_late = np.where(up > 0, up_late, 0.0)
         if self.network.pipeline:
-            before, after = np.maximum(forward, up) + up_late, np.maximum(down, backward) + down_late
+            before, after = np.maximum(then, up) + up_late, np.maximum(down, backward) + down_late
         else:
-            before, after = forward + (up + up_late), (down + down_late) + backward
+            before, after = then + (up + up_late), (down + down_late) + backward
         model_up, model_down = column("up_model") / device.uplink, column("down_model") / device.downlink
         exchange = model_up + model_down + np.where(model_up + model_down > 0, 2 * device.latency, 0.0)
         first = part.down / device.downlink + (device.latency + late[0, 1] if part.down else 0.0)
         last = part.up / device.uplink + (device.latency + late[0, 0] if part.up else 0.0)
-        sending = float((up + model_up).sum()) + part.up / device.uplink
-        receiving = float((down + model_down).sum()) + part.down / device.downlink
+        sending = float((up + model_up + proposal).sum()) + part.up / device.uplink
+        receiving = float((down + model_down + grouping).sum()) + part.down / device.downlink
         compute = float((forward + backward).sum())
-        total = float((up + up_late + down + down_late + exchange).sum()) + first + last
+        total = float((up + up_late + down + down_late + exchange + (proposal + grouping + twice)).sum()) + first + last
         joules = device.compute_power_w * compute + device.send_power_w * sending + device.receive_power_w * receiving
         server = column("server") / (self.network.server_flops or np.inf)
         spent = Spent(compute=compute, transfer=total, joules=joules)
-        return Timed(float(first), before, server, after + exchange, float(last), spent)
+        return Timed(float(first), ask, told + before, server, after + exchange, float(last), spent)
 
     def affordable(self, part: Round, number: int, attempt: int = 0) -> int:
         """How many of a client's steps fit into a round of `round_deadline_s`, models' moves included."""
         assert self.network.round_deadline_s is not None
         timed = self.timed(part, number, attempt)
-        ends = timed.down + np.cumsum(timed.before + timed.server + timed.after) + timed.up
+        ends = timed.down + np.cumsum(timed.ask + timed.before + timed.server + timed.after) + timed.up
         return int((ends <= self.network.round_deadline_s).sum())
 
 
@@ -176,13 +187,14 @@ def in_turns(parts: Sequence[Timed]) -> tuple[float, list[float]]:
 
 
 def jointly(parts: Sequence[Timed]) -> tuple[float, list[float]]:
-    """In lockstep: the server waits for the batches of all who have one, and answers them together.
+    """In lockstep: the server waits for the batches of all who have one, and answers them together; proposals likewise.
 
     Its work is the sum of theirs. Nobody goes on before all have had their answer.
     """
     now = max((part.down for part in parts), default=0.0)
     for step in range(max((len(part.before) for part in parts), default=0)):
         there = [part for part in parts if step < len(part.before)]
+        now += max(part.ask[step] for part in there)
         now += max(part.before[step] for part in there) + sum(part.server[step] for part in there)
         now += max(part.after[step] for part in there)
     ends = [now + part.up for part in parts]

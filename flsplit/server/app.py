@@ -113,6 +113,7 @@ class Server:
             files=self._checkpoints.clients, moves=strategy.moves, model_size=assembly.model_size,
             stack=config.engine.stack, trained=(evaluator.client.trained, evaluator.server.trained),
             personal_buffers=strategy.personal_buffers, bound=strategy.bound, fewest=config.min_clients,
+            cohort=assembly.cohort,
             timekeeper=None if (clock := assembly.clock) is None else Timekeeper(
                 assembly, clock, strategy.moves, assembly.model_size
             ),

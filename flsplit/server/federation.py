@@ -42,6 +42,7 @@ class Federation:
         attempt: at the round, from 0.
         client_model: the client-side model that clients start the round with.
         server_model: the server-side model, with its optimizer moments.
+        cohort: whether the clients of a step are compressed as one (`compressor.scope=cohort`), and so step jointly.
         now: simulated seconds since the run began; None without a network, unless the strategy keeps time itself.
         kept: files with what clients have kept for themselves, by client and field of its `SideState`.
         acquainted: clients that have taken part before.
@@ -70,6 +71,7 @@ class Federation:
         personal_buffers: bool,
         bound: NormBound,
         fewest: int,
+        cohort: bool = False,
         timekeeper: Timekeeper | None = None,
         keeps_time: bool = False,
     ) -> None:
@@ -80,6 +82,7 @@ class Federation:
         self._stack, self._trained, self._personal_buffers = stack, trained, personal_buffers
         self._bound, self._fewest = bound, fewest
         self._timekeeper, self._keeps_time = timekeeper, keeps_time
+        self.cohort = cohort
         self.round, self.attempt = 0, 0
         self.client_model, self.server_model = models
         self.now: float | None = None

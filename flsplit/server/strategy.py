@@ -42,6 +42,7 @@ class Strategy(ABC):
     keeps_time: ClassVar[bool] = False  # whether it sets `fed.now` itself
     needs_network: ClassVar[bool] = False  # whether it asks how long a client's round takes
     side_by_side: ClassVar[bool] = False  # whether clients do not wait for each other, so that a round can have an end
+    meets: bool = False  # whether the clients of a step send together, so that they can be compressed as one
     one_client_model: bool = False  # whether clients step one client-side model together, so that none keeps anything
 
     def __init__(

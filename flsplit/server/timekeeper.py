@@ -97,13 +97,12 @@ class Timekeeper:
         once = self._size.stays if first and (self._moves.first or self._moves.down) else 0
         travels, moves = self._size.travels, self._moves
         per_step = FLOAT_BITS * travels * moves.step / 2  # of both ways
-        steps = []
-        for size in sizes:
-            work = self._assembly.work(client, size)
-            if tally is not None:
-                again = tally.retransmitted_uplink_bits / tally.steps, tally.retransmitted_downlink_bits / tally.steps
-                work = replace(work, up=work.up + again[0], down=work.down + again[1])
-            steps.append(replace(work, up_model=per_step, down_model=per_step))
+        works = [self._assembly.work(client, size) for size in sizes]
+        if tally is not None and works:  # what was really sent, and sent again, in equal parts
+            up = tally.uplink_bits + tally.retransmitted_uplink_bits - sum(w.up + w.proposal for w in works)
+            down = tally.downlink_bits + tally.retransmitted_downlink_bits - sum(w.down + w.grouping for w in works)
+            works = [replace(w, up=w.up + up / tally.steps, down=w.down + down / tally.steps) for w in works]
+        steps = [replace(work, up_model=per_step, down_model=per_step) for work in works]
         return Round(
             client=client, steps=steps, down=FLOAT_BITS * (travels * (moves.first * first + moves.down) + once),
             up=FLOAT_BITS * travels * moves.up * succeeded,

@@ -1,6 +1,6 @@
 """The plain binary form of messages, whose length is what `wire_bytes` counts. Nothing is ever unpickled.
 
-Wire format, little-endian. Every message: `b"FLS"`, kind (`u8`: 1 up, 2 down), then
+Wire format, little-endian. Every message: `b"FLS"`, kind (`u8`: 1 uplink, 2 downlink, 3 proposal, 4 grouping), then
 - client `u32`, B, N, D, L `u32` each, number of float fields `u8`, number of integer fields `u8`, labels among them;
 - per float field: number of dimensions `u8` (plus 128 where values take 16 bits, 64 where they take none and are
   zeros), each dimension `u32`; per integer field: count `u32`, bits `u8` (plus 128 for the labels, which come first);
@@ -14,18 +14,19 @@ from __future__ import annotations
 
 import math
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from compressors import BatchShape, Integers, Layout, Payload, labels_of
-from flsplit.split.messages import Downlink, Uplink
+from flsplit.split.messages import Downlink, Grouping, Message, Proposal, Uplink
 
 _FIXED = struct.Struct("<3sB5I2B")
 _MAGIC = b"FLS"
-_UP, _DOWN = 1, 2
+_KINDS: dict[int, type[Message]] = {1: Uplink, 2: Downlink, 3: Proposal, 4: Grouping}
+_NUMBERS = {kind: number for number, kind in _KINDS.items()}
 _FLAG = 128  # of the labels
 _FLAGS = {32: 0, 16: 128, 0: 64}  # of a field of floats, by the bits of its values
 _BITS = {flag: bits for bits, flag in _FLAGS.items()}
@@ -47,7 +48,7 @@ def wire_bytes(layout: Layout) -> int:
     return header_bytes(layout) + floats + sum(math.ceil(field.size / 8) for field in _integers(layout))
 
 
-def pack(message: Uplink | Downlink, layout: Layout) -> bytes:
+def pack(message: Message, layout: Layout) -> bytes:
     """Serialise a message.
 
     Args:
@@ -65,16 +66,15 @@ def pack(message: Uplink | Downlink, layout: Layout) -> bytes:
         raise ValueError(f"a number does not fit the header of a message ({error})") from error
 
 
-def _packed(message: Uplink | Downlink, layout: Layout) -> bytes:
+def _packed(message: Message, layout: Layout) -> bytes:
     shape, floats = message.shape, message.payload.floats
     fields = _integers(layout)
     labels = () if message.payload.labels is None else (message.payload.labels,)
     integers = (*labels, *message.payload.integers)
-    kind = _UP if isinstance(message, Uplink) else _DOWN
     parts = [
         _FIXED.pack(
-            _MAGIC, kind, message.client, shape.batch, shape.tokens, shape.width, shape.classes, len(floats),
-            len(fields),
+            _MAGIC, _NUMBERS[type(message)], message.client, shape.batch, shape.tokens, shape.width, shape.classes,
+            len(floats), len(fields),
         )
     ]  # fmt: skip
     for of_floats, t in zip(layout.floats, floats, strict=True):
@@ -92,7 +92,7 @@ def _packed(message: Uplink | Downlink, layout: Layout) -> bytes:
     return b"".join(parts)
 
 
-def unpack(data: bytes, *, layout: Layout | None = None, shape: BatchShape | None = None) -> Uplink | Downlink:
+def unpack(data: bytes, *, layout: Layout | None = None, shape: BatchShape | None = None) -> Message:
     """The inverse of `pack`, for bytes from anywhere; floats come back as fp32.
 
     It takes at most 65 times the length of `data`, plus 4 MiB (the worst are integers of one bit: 8 bytes each).
@@ -101,14 +101,15 @@ def unpack(data: bytes, *, layout: Layout | None = None, shape: BatchShape | Non
         data: one message.
         layout: what the receiver expects of the payload, fields of integers get its shapes; None: whatever the
             message says of itself, and fields of integers are flat.
-        shape: of the batch that the receiver expects; None: whatever the message says.
+        shape: of the batch that the receiver expects; None: whatever the message says. Its groups are in no header:
+            who expects them knows the grouping.
 
     Raises:
         ValueError: and nothing else, if `data` is not one whole message or not the expected one: other fields, shapes
             or bits, integers out of their range, labels that are not one of L for each of B samples.
     """
     header, at = _read_header(memoryview(data))
-    if shape is not None and header.shape != shape:
+    if shape is not None and header.shape != replace(shape, groups=None):
         raise ValueError(f"the message is of a batch of {header.shape}, expected {shape}")
     if layout is not None:
         _hold_to(header, layout)
@@ -134,7 +135,7 @@ def unpack(data: bytes, *, layout: Layout | None = None, shape: BatchShape | Non
             _check_range(t, expected)
         integers = [t.reshape(field.shape) for t, field in zip(integers, layout.integers)]
     payload = Payload(tuple(floats), tuple(integers), labels)
-    return (Uplink if header.kind == _UP else Downlink)(client=header.client, shape=header.shape, payload=payload)
+    return _KINDS[header.kind](client=header.client, shape=shape or header.shape, payload=payload)
 
 
 @dataclass(frozen=True)
@@ -190,7 +191,7 @@ def _read_header(data: memoryview) -> tuple[_Header, int]:
             at += 5
     except (struct.error, IndexError) as error:
         raise ValueError("not a whole flsplit message") from error
-    if magic != _MAGIC or kind not in (_UP, _DOWN):
+    if magic != _MAGIC or kind not in _KINDS:
         raise ValueError("not a flsplit message")
     if not (batch and tokens and width and classes):
         raise ValueError("not a flsplit message: a batch has samples, tokens, a width and classes")

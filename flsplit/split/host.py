@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from flsplit.split.messages import Downlink, Uplink
-from flsplit.split.passes import Passes
+from compressors import Share
+from flsplit.split.joint import as_one, side_by_side
+from flsplit.split.messages import Downlink, Grouping, Proposal, Uplink
 from flsplit.split.side import Side, SideState
 from flsplit.split.stages import Stages
 
@@ -35,6 +36,7 @@ class ServerHost:
         make_side: makes a server side.
         autocast: context of forward passes.
         stages_of: what a client's messages go through, as a side has it, where that is not the same for all.
+        stream: the random streams of a client's compressor in a round, by step; only for clients compressed as one.
         sides: how many to make at once; as many more as clients have open at a time are made then.
     """
 
@@ -44,11 +46,14 @@ class ServerHost:
         *,
         autocast: Callable[[], AbstractContextManager[object]],
         stages_of: Callable[[int, Stages], Stages] = lambda client, stages: stages,
+        stream: Callable[[int, int], Callable[[int], torch.Generator]] | None = None,
         sides: int = 1,
     ) -> None:
         self._make_side = make_side
         self._stages_of = stages_of
         self._autocast = autocast
+        self._stream = stream
+        self._shares: dict[int, Share] = {}  # of the step at hand, by client
         self._idle = [make_side() for _ in range(sides)]
         self._open: dict[int, Side] = {}
         self._shared: Side | None = None
@@ -81,6 +86,20 @@ class ServerHost:
         self._losses[client] = torch.zeros((), dtype=torch.float64)
         self._steps[client] = 0
 
+    def plan(self, proposals: Sequence[Proposal]) -> list[Grouping]:
+        """Make a plan of how several clients' batches are compressed as one; `step_jointly` on them is next.
+
+        Returns:
+            for each proposal its answer. Random choices are the first client's, as if it were alone.
+        """
+        side, first = self._shared or self._open[proposals[0].client], proposals[0]
+        stages = side.stages
+        assert stages.cohort is not None and self._stream is not None
+        sent = [stages.proposed(proposal, side.device) for proposal in proposals]
+        shares = stages.cohort.plan(sent, generator=self._stream(first.client, first.round)(first.step))
+        self._shares = {proposal.client: share for proposal, share in zip(proposals, shares, strict=True)}
+        return [stages.grouping(proposal, share) for proposal, share in zip(proposals, shares)]
+
     def step(self, uplink: Uplink) -> Downlink:
         """Forward, backward and optimizer step of the server-side model on one uplink.
 
@@ -90,7 +109,9 @@ class ServerHost:
         return self.step_jointly([uplink])[0]
 
     def step_jointly(self, uplinks: Sequence[Uplink]) -> list[Downlink]:
-        """One step on several clients' uplinks: the loss is the mean over all their targets, concatenated.
+        """One step on several clients' uplinks: the loss is the mean over all their targets.
+
+        These are concatenated or, where there is a `plan`, those of the clusters that they make together.
 
         Returns:
             for each uplink its answer: gradients of that loss with respect to the floats received.
@@ -101,27 +122,25 @@ class ServerHost:
         stages = [self._stages_of(uplink.client, side.stages) for uplink in uplinks]
         payloads = [own.received(uplink, side.device) for own, uplink in zip(stages, uplinks)]
         with self._autocast():
-            parts = [own.decompress(payload, uplink) for own, payload, uplink in zip(stages, payloads, uplinks)]
-            logits = _logits(side.passes, [z for z, _ in parts]).float()
-        targets = [target for _, target in parts]
-        loss = F.cross_entropy(logits, _joined(targets))
+            if side.stages.cohort is None:
+                batch = side_by_side(stages, payloads, uplinks)
+            else:
+                shares = [self._shares[uplink.client] for uplink in uplinks]
+                batch = as_one(side.stages, payloads, uplinks, shares)
+            logits = batch.logits(side.passes).float()
+        loss = F.cross_entropy(logits, batch.targets)
         loss.backward()
         if self._shared is not None:
             side.step_if_finite()
         else:
             side.step()
-        self._note_losses(uplinks, loss.detach(), logits.detach(), targets)
+        self._note_losses(uplinks, batch.losses(logits.detach(), loss.detach()))
         return [own.downlink(uplink, payload) for own, uplink, payload in zip(stages, uplinks, payloads)]
 
-    def _note_losses(self, uplinks: Sequence[Uplink], loss: Tensor, logits: Tensor, targets: Sequence[Tensor]) -> None:
-        """Add to every client's sum the loss over its own targets."""
-        if len(uplinks) == 1:
-            own = [loss]
-        else:
-            rows = logits.split([len(target) for target in targets])
-            own = [F.cross_entropy(of_client, target) for of_client, target in zip(rows, targets)]
-        for uplink, value in zip(uplinks, own):
-            self._losses[uplink.client] = self._losses[uplink.client].to(loss.device) + value.double()
+    def _note_losses(self, uplinks: Sequence[Uplink], losses: Sequence[Tensor]) -> None:
+        """Add to every client's sum its loss."""
+        for uplink, value in zip(uplinks, losses):
+            self._losses[uplink.client] = self._losses[uplink.client].to(value.device) + value.double()
             self._steps[uplink.client] += 1
 
     def close(self, client: int, *, moments: bool) -> Closed:
@@ -150,14 +169,3 @@ class ServerHost:
 
     def _take_side(self) -> Side:
         return self._idle.pop() if self._idle else self._make_side()
-
-
-def _logits(model: Passes, parts: Sequence[Tensor]) -> Tensor:
-    """One forward pass over all clients' activations; one each where they keep different numbers of tokens."""
-    if len({z.shape[1:] for z in parts}) == 1:
-        return model(_joined(parts))
-    return _joined([model(z) for z in parts])
-
-
-def _joined(tensors: Sequence[Tensor]) -> Tensor:
-    return tensors[0] if len(tensors) == 1 else torch.cat(list(tensors))

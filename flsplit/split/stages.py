@@ -1,20 +1,21 @@
 """What a batch passes between client-side and server-side model: the compressor, and the stages behind it.
 
 On its way up: `compress` and `uplink` at the client, `received` and `decompress` at the host. On its way down:
-`downlink` at the host, `go_back` at the client. Each side has a `Stages` of its own, with its own halves.
+`downlink` at the host, `go_back` at the client. Each side has a `Stages` of its own, with its own halves. Where clients
+are compressed as one, `propose` at the client and `grouping` at the host come before.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
 
-from compressors import BatchShape, Compressor, Layout, Payload, Stage, Way, build
-from flsplit.split.messages import Downlink, Uplink
+from compressors import BatchShape, Cohort, Compressor, Layout, Payload, Share, Stage, Way, build
+from flsplit.split.messages import Downlink, Grouping, Proposal, Up, Uplink
 
 Key = tuple[int, int, int]  # client, round, step
 Draw = Callable[..., torch.Generator]  # of a key: the stage's name, client, round, step, way and half
@@ -63,6 +64,7 @@ class Stages:
         self._draw = draw
         self._others: dict[int, Stages] = {}  # by compressor
         self.route = lru_cache(maxsize=None)(self._route)
+        self.exchange = lru_cache(maxsize=None)(self._exchange)
 
     def halves(self, side: str) -> list[nn.Module]:
         """What is trained on a side (`client` or `server`): the compressor's half and those of trained stages."""
@@ -98,9 +100,40 @@ class Stages:
             down *= stage.nominal("down") if "down" in stage.ways else 1.0
         return up, down if self.answers else 0.0
 
+    @property
+    def cohort(self) -> Cohort | None:
+        """How clients are compressed as one, if they are."""
+        return self.compressor.cohort
+
+    def bounds(self, shape: BatchShape) -> tuple[BatchShape, BatchShape]:
+        """The batch at its least and its highest price, where that depends on its values."""
+        return (shape, shape) if self.cohort is None else self.cohort.bounds(shape)
+
+    def propose(self, z: Tensor, s: Tensor | None, shape: BatchShape, *, key: Key) -> Proposal:
+        """Client: what it tells before it compresses; see `compress`."""
+        assert self.cohort is not None
+        client, round, step = key
+        payload = self._guarded(self.cohort.propose(z.detach(), s), self.exchange(shape).up, "up", key)
+        return Proposal(client=client, shape=shape, payload=payload, round=round, step=step)
+
+    def proposed(self, proposal: Proposal, device: torch.device) -> Payload:
+        """Host: what a client has proposed, on the device."""
+        return _first(on_device(proposal.payload, device), self.exchange(proposal.shape).up[0])
+
+    def grouping(self, proposal: Proposal, share: Share) -> Grouping:
+        """Host: the answer to a proposal."""
+        shape = replace(proposal.shape, groups=share.groups)
+        payload = self._guarded(share.told, self.exchange(shape).down, "down", _key(proposal))
+        return Grouping(client=proposal.client, shape=shape, payload=payload)
+
+    def told(self, grouping: Grouping, device: torch.device) -> Payload:
+        """Client: what it has been told, on the device."""
+        return _first(on_device(grouping.payload, device), self.exchange(grouping.shape).down[0])
+
     def compress(
-        self, z: Tensor, y: Tensor, s: Tensor | None, shape: BatchShape, *, generator: torch.Generator, key: Key
-    ) -> Payload:
+        self, z: Tensor, y: Tensor, s: Tensor | None, shape: BatchShape, *, generator: torch.Generator, key: Key,
+        told: Payload | None = None,
+    ) -> Payload:  # fmt: skip
         """Client: what gradients will come back for, with its graph.
 
         Args:
@@ -110,8 +143,13 @@ class Stages:
             shape: of the batch.
             generator: of the compressor.
             key: client, round and step.
+            told: of the client's grouping, where it is compressed together with others.
         """
-        payload = self.compressor.compress(z, y, s, generator=generator)
+        if told is None:
+            payload = self.compressor.compress(z, y, s, generator=generator)
+        else:
+            assert self.cohort is not None
+            payload = self.cohort.compress(z, y, told)
         return self._sent(self.trained, payload, self.route(shape).up, "up", key)
 
     def uplink(self, payload: Payload, shape: BatchShape, *, key: Key) -> Uplink:
@@ -133,10 +171,7 @@ class Stages:
 
         So asking them for a gradient leaves the sender's alone.
         """
-        route, sent = self.route(uplink.shape), uplink.payload
-        labels = None if sent.labels is None else sent.labels.to(device, non_blocking=True)
-        floats = tuple(t.detach().to(device, non_blocking=True) for t in sent.floats)
-        payload = Payload(floats, tuple(t.to(device, non_blocking=True) for t in sent.integers), labels)
+        route, payload = self.route(uplink.shape), on_device(uplink.payload, device)
         with torch.no_grad():
             payload = self._arrived(self.passed, payload, route.up[len(self.trained) :], "up", _key(uplink))
         for t, answered in zip(payload.floats, route.answered, strict=True):
@@ -145,9 +180,11 @@ class Stages:
 
     def decompress(self, payload: Payload, uplink: Uplink) -> tuple[Tensor, Tensor]:
         """Host: activations and targets that the server-side model is trained on; see `Compressor.decompress`."""
-        up = self.route(uplink.shape).up
-        payload = self._arrived(self.trained, payload, up, "up", _key(uplink))
-        return self.compressor.decompress(payload, uplink.shape)
+        return self.compressor.decompress(self.compressed(payload, uplink), uplink.shape)
+
+    def compressed(self, payload: Payload, uplink: Uplink) -> Payload:
+        """Host: what the compressor's client half has sent; `payload` is from `received`."""
+        return self._arrived(self.trained, payload, self.route(uplink.shape).up, "up", _key(uplink))
 
     def downlink(self, uplink: Uplink, payload: Payload) -> Downlink:
         """Host: the answer, after the backward pass; `payload` is from `received`."""
@@ -169,20 +206,52 @@ class Stages:
     def resent(self, shape: BatchShape, *, key: Key) -> tuple[int, int]:
         """Bits of a step that stages send again beyond its price, up and down; 0 but for a link that loses packets."""
         route = self.route(shape)
-        ways: tuple[tuple[Way, tuple[Layout, ...]], ...]
-        ways = ("up", route.up[len(self.trained) :]), ("down", route.down)
-        up, down = (
-            sum(
-                stage.resent(layout, way=way, **self._streams(stage, key, way, "again"))
-                for stage, layout in zip(self.passed, layouts[1:])
-                if stage.resends and way in stage.ways
-            )
-            for way, layouts in ways
+        up = self._sent_again(self.passed, route.up[len(self.trained) :], "up", key, "again")
+        return up, self._sent_again(self.passed, route.down, "down", key, "again")
+
+    def resent_before(self, shape: BatchShape, *, key: Key) -> tuple[int, int]:
+        """The same of the exchange before a step."""
+        route = self.exchange(shape)
+        up = self._sent_again(self._beside, route.up, "up", key, "again before")
+        return up, self._sent_again(self._beside, route.down, "down", key, "again before")
+
+    def _sent_again(self, stages: Sequence[Stage], layouts: Sequence[Layout], way: Way, key: Key, half: str) -> int:
+        return sum(
+            stage.resent(layout, way=way, **self._streams(stage, key, way, half))
+            for stage, layout in zip(stages, layouts[1:])
+            if stage.resends and way in stage.ways
         )
-        return up, down
+
+    @property
+    def _beside(self) -> list[Stage]:
+        """The stages that what clients and server tell one another beforehand is paid for at; it passes unchanged."""
+        return [stage for stage in self.passed if stage.guards]
+
+    def _exchange(self, shape: BatchShape) -> Route:
+        """Layouts of the exchange before a step, where there is one; its answer only where its groups are known."""
+        if self.cohort is None:
+            return Route((), (), ())
+        up, down = [self.cohort.proposal(shape)], [] if shape.groups is None else [self.cohort.answer(shape)]
+        for stage in self._beside:
+            up.append(stage.fields(up[-1], "up") if "up" in stage.ways else up[-1])
+            down += [stage.fields(layout, "down") if "down" in stage.ways else layout for layout in down[-1:]]
+        return Route(tuple(up), tuple(down), ())
+
+    def _guarded(self, payload: Payload, layouts: Sequence[Layout], way: Way, key: Key) -> Payload:
+        """What crosses of a message that nothing disturbs."""
+        payload = self._sent(self._beside, payload, layouts, way, key, half="send before")
+        layouts[-1].check(payload)
+        return payload
+
+    def _layout(self, shape: BatchShape) -> Layout:
+        """Of what the compressor's client half sends."""
+        if shape.groups is None:
+            return self.compressor.layout(shape)
+        assert self.cohort is not None
+        return self.cohort.layout(shape)
 
     def _route(self, shape: BatchShape) -> Route:
-        up = [self.compressor.layout(shape)]
+        up = [self._layout(shape)]
         for stage in self.behind:
             up.append(stage.fields(up[-1], "up") if "up" in stage.ways else up[-1])
         leaves = up[len(self.trained)]
@@ -193,12 +262,13 @@ class Stages:
         return Route(tuple(up), tuple(down), answered)
 
     def _sent(
-        self, stages: Sequence[Stage], payload: Payload, layouts: Sequence[Layout], way: Way, key: Key
-    ) -> Payload:
+        self, stages: Sequence[Stage], payload: Payload, layouts: Sequence[Layout], way: Way, key: Key,
+        half: str = "send",
+    ) -> Payload:  # fmt: skip
         """Through the halves of the side that a message leaves."""
         for stage, layout in zip(stages, layouts):
             if way in stage.ways and _carries(layout):
-                payload = stage.send(payload, layout, way=way, **self._streams(stage, key, way, "send"))
+                payload = stage.send(payload, layout, way=way, **self._streams(stage, key, way, half))
         return payload
 
     def _arrived(
@@ -238,6 +308,18 @@ def _crossed(payload: Payload, layout: Layout) -> Payload:
     return Payload(floats, payload.integers, payload.labels)
 
 
+def on_device(payload: Payload, device: torch.device) -> Payload:
+    """A payload's tensors on a device, without their graphs."""
+    labels = None if payload.labels is None else payload.labels.to(device, non_blocking=True)
+    floats = tuple(t.detach().to(device, non_blocking=True) for t in payload.floats)
+    return Payload(floats, tuple(t.to(device, non_blocking=True) for t in payload.integers), labels)
+
+
+def _first(payload: Payload, layout: Layout) -> Payload:
+    """The fields of a payload that `layout` has, without those that stages have added."""
+    return Payload(payload.floats[: len(layout.floats)], payload.integers[: len(layout.integers)], payload.labels)
+
+
 def _carries(layout: Layout) -> bool:
     """Whether there is a message at all; there is none where no gradient comes back."""
     return bool(layout.floats or layout.integers)
@@ -249,5 +331,5 @@ def _as_sent(values: Tensor, bits: int) -> Tensor:
     return values.half().float() if bits == 16 else values.new_zeros(()).expand(values.shape)
 
 
-def _key(uplink: Uplink) -> Key:
-    return uplink.client, uplink.round, uplink.step
+def _key(message: Up) -> Key:
+    return message.client, message.round, message.step

@@ -1,6 +1,7 @@
 """The client's half of a training step, as a generator: `downlink = yield uplink`.
 
-Whoever drives the generator decides what runs beside it: one client to its end, or several in turns.
+Where clients are compressed as one, `grouping = yield proposal` comes before. Whoever drives the generator decides what
+runs beside it: one client to its end, or several in turns.
 """
 
 from __future__ import annotations
@@ -12,11 +13,11 @@ import torch
 from torch import Tensor
 
 from compressors import BatchShape
-from flsplit.split.messages import Downlink, Uplink
+from flsplit.split.messages import Downlink, Grouping, Proposal, Uplink
 from flsplit.split.side import Side
 from flsplit.split.stages import Stages, go_back
 
-LocalPass = Generator[Uplink | None, Downlink | None, None]
+LocalPass = Generator[Proposal | Uplink | None, Grouping | Downlink | None, None]
 
 
 def local_pass(
@@ -47,17 +48,23 @@ def local_pass(
 
     Yields:
         one `Uplink` of detached tensors a step; expects the `Downlink` with their gradients. With `shared`, None
-        after each: then the gradients are there.
+        after each: then the gradients are there. Where the compressor has a cohort, a `Proposal` before each; expects
+        the `Grouping`.
     """
     for step, (images, labels) in enumerate(batches):
         key = (client, round, step)
         with autocast():
             z, scores = side.passes(images)
-            shape = shape_of(z, classes)
-            payload = stages.compress(z, labels, scores, shape, generator=stream(step), key=key)
+        shape, told = shape_of(z, classes), None
+        if stages.cohort is not None:
+            grouping = yield stages.propose(z, scores, shape, key=key)
+            assert isinstance(grouping, Grouping)
+            shape, told = grouping.shape, stages.told(grouping, z.device)
+        with autocast():
+            payload = stages.compress(z, labels, scores, shape, generator=stream(step), key=key, told=told)
         uplink = stages.uplink(payload, shape, key=key)
         downlink = yield uplink
-        assert downlink is not None
+        assert isinstance(downlink, Downlink)
         go_back(list(stages.answered(payload, uplink, downlink)))
         if shared:
             yield None

@@ -77,6 +77,10 @@ class HostActor:
         """See `ServerHost.open`."""
         self._host.open(client)
 
+    def plan(self, proposals: Any) -> Any:
+        """See `ServerHost.plan`."""
+        return [on_cpu(grouping) for grouping in self._host.plan(proposals)]
+
     def step(self, uplink: Any) -> Any:
         """See `ServerHost.step`."""
         return self.step_jointly([uplink])[0]

@@ -8,10 +8,10 @@ from typing import Any, Protocol, TypeVar
 
 from flsplit.errors import RunFailed
 from flsplit.split.host import Closed
-from flsplit.split.messages import Downlink, Uplink
+from flsplit.split.messages import Downlink, Grouping, Message, Proposal, Uplink
 from flsplit.split.side import SideState
 
-Message = TypeVar("Message", Uplink, Downlink)
+M = TypeVar("M", bound=Message)
 
 
 class Host(Protocol):
@@ -35,6 +35,9 @@ class Link(Host, Protocol):
 
     def shared_state(self, *, moments: bool) -> SideState:
         """The shared server-side model as it is now."""
+
+    def plan(self, proposals: Sequence[Proposal]) -> list[Grouping]:
+        """Send several clients' proposals for one step together, wait for how they are to compress."""
 
     def step(self, uplink: Uplink) -> Downlink:
         """Send an uplink, wait for its downlink."""
@@ -75,6 +78,10 @@ class ActorLink:
         """See `Link`."""
         self._get(self._actor.open.remote(client))
 
+    def plan(self, proposals: Sequence[Proposal]) -> list[Grouping]:
+        """See `Link`."""
+        return self._get(self._actor.plan.remote([on_cpu(proposal) for proposal in proposals]))
+
     def step(self, uplink: Uplink) -> Downlink:
         """See `Link`."""
         return self._get(self._actor.step.remote(on_cpu(uplink)))
@@ -92,7 +99,7 @@ class ActorLink:
         return self._get(self._actor.close.remote(client, moments=moments))
 
 
-def on_cpu(message: Message) -> Message:
+def on_cpu(message: M) -> M:
     """The same message with its tensors on the CPU."""
     sent = message.payload
     labels = None if sent.labels is None else sent.labels.cpu()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -95,6 +97,20 @@ def test_in_lockstep_all_wait_for_the_slowest() -> None:
     together = 0.21 + 2.41 + 0.6 + 1.21
     assert ends[1] == pytest.approx(together + 2.12 + 0.21, abs=1e-12)
     assert whole == pytest.approx(together + 2.12 + 0.21, abs=1e-12)
+
+
+def test_what_is_agreed_upon_before_a_step_takes_its_time() -> None:
+    step = replace(WORK, proposal=5e5, grouping=2e5)
+    parts = [clock().timed(Round(client=client, steps=[step], down=0, up=0), 1) for client in (0, 1)]
+    # 0.2 forward, 0.5 up and 0.01 late; then 0.1 down and 0.01 late, 1 up and 0.01 late. The second is half as fast.
+    assert [part.ask[0] for part in parts] == [pytest.approx(0.71, abs=1e-12), pytest.approx(1.41, abs=1e-12)]
+    assert [part.before[0] for part in parts] == [pytest.approx(1.12, abs=1e-12), pytest.approx(2.22, abs=1e-12)]
+    assert parts[0].spent.transfer == pytest.approx(0.51 + 0.11 + 1.01 + 0.21, abs=1e-12)
+    assert parts[0].spent.joules == pytest.approx(4 * 0.6 + 2 * 1.5 + 1 * 0.3, abs=1e-12)
+    assert parts[0].alone == pytest.approx(0.6 + 0.3 + parts[0].spent.transfer, abs=1e-12)
+    assert jointly(parts)[0] == pytest.approx(1.41 + 2.22 + 0.6 + 1.21, abs=1e-12)
+    pipelined = clock(pipeline=True).timed(Round(client=0, steps=[step], down=0, up=0), 1)
+    assert (pipelined.ask[0], pipelined.before[0]) == (parts[0].ask[0], parts[0].before[0])
 
 
 def test_gradients_of_a_model_in_every_step_take_their_time() -> None:
