@@ -37,16 +37,17 @@ from flsplit.compose import compose, request
 from flsplit.config.schema import Config
 from flsplit.experiment import execute
 from flsplit.report import cli as report_cli
-from flsplit.report import plot_cli
+from flsplit.report import plot_cli, watch_cli
 
 ROOT = Path(__file__).parents[2]
 SMALL = {"engine": "inline", "clients": 3, "rounds": 1, "batch_size": 10, "dataset.train_limit": 30,
          "dataset.test_limit": 20}  # fmt: skip
 _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 _INLINE = re.compile(
-    r"`((?:flsplit(?:-report|-plot)?|python\s+-m\s+experiments[.\w]*)(?:\s[^`]*)?"
+    r"`((?:flsplit(?:-report|-plot|-watch)?|python\s+-m\s+experiments[.\w]*)(?:\s[^`]*)?"
     r"|(?:make|pip install|ray|flwr run)\s[^`]*)`"
 )
+_OF_RUNS = {"flsplit-report": report_cli.main, "flsplit-plot": plot_cli.main, "flsplit-watch": watch_cli.main}
 _FORM = re.compile(r"\b[A-Z]{3,}\b|\.\.\.")  # FOLDER, KEY=VALUE: the form of a command
 _STAND_INS = {
     "sleep": "",
@@ -137,10 +138,8 @@ class Reader:
         program, arguments = words[0], [name for word in words[1:] for name in self._expanded(word)]
         if program == "flsplit":
             self._flsplit(arguments, run=run)
-        elif program in ("flsplit-report", "flsplit-plot"):
-            if run:
-                main = report_cli.main if program == "flsplit-report" else plot_cli.main
-                assert main(arguments) == 0, command
+        elif program in _OF_RUNS:
+            assert not run or _OF_RUNS[program](arguments) == 0, command
         elif words[:2] == ["python", "-m"]:
             assert _experiments(words[2].removeprefix("experiments."), words[3:], self.folder, run=run) == 0, command
         else:
