@@ -109,7 +109,8 @@ def seeds(groups: Sequence[Group]) -> str:
                 *(_mean(values, scale) for values, (_, _, scale) in zip(found, _MEANS)),
             ]
         )  # fmt: skip
-    return table(["mean over seeds ± 95% interval", "runs", *(head for _, head, _ in _MEANS)], rows, "seeds cards")
+    note = '<p class="note">Mean over seeds ± half of its 95% interval, if seeds are alike (Student&#8217;s t).</p>'
+    return table(["mean over seeds", "runs", *(head for _, head, _ in _MEANS)], rows, "seeds cards") + note
 
 
 _MEANS = (
