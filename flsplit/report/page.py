@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pandas as pd
 
+from flsplit.data.skew import count_table, skew
 from flsplit.report import cite, lines, partition, tables, times
 from flsplit.report.charts import chart
 from flsplit.report.css import CSS
 from flsplit.report.groups import Group, groups
 from flsplit.report.labels import folder_names, short_labels
 from flsplit.report.runs import ReportError, Run, find_runs, load_run
-from flsplit.report.skew import skew
 from flsplit.report.style import Style
 
 _XI = (
@@ -54,7 +54,7 @@ def _partition_section(entries: Sequence[_Entry]) -> str:
     shared: dict[bytes, tuple[pd.DataFrame, list[_Entry]]] = {}
     for entry in entries:
         if not entry.run.partition.empty:
-            counts = partition.counts(entry.run.partition)
+            counts = count_table(entry.run.partition)
             axes = (tuple(counts.index), tuple(counts.columns))
             key = repr(axes).encode() + counts.to_numpy().tobytes()
             shared.setdefault(key, (counts, []))[1].append(entry)

@@ -20,12 +20,6 @@ _COLUMNS = 1200  # more clients than this share columns
 _WRITTEN = {False: (30, 20), True: (10, 20)}  # up to so many clients and labels, the counts are in the cells
 
 
-def counts(partition: pd.DataFrame) -> pd.DataFrame:
-    """Samples as a table of labels (rows) by clients (columns), zeros filled in."""
-    table = partition.pivot_table(index="label", columns="client", values="count", aggfunc="sum", fill_value=0)
-    return table.astype("int64").sort_index().sort_index(axis=1)
-
-
 def sentence(table: pd.DataFrame) -> str:
     """The partition in words."""
     sizes = table.sum(axis=0)

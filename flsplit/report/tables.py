@@ -9,12 +9,12 @@ from typing import Any
 
 import pandas as pd
 
+from flsplit.data.skew import Skew, Spread
 from flsplit.display.units import duration, missing
 from flsplit.report.groups import Group
 from flsplit.report.labels import ASPECTS, describe, other_differences
 from flsplit.report.runs import Run
 from flsplit.report.seeds import mean_of
-from flsplit.report.skew import Skew, Spread
 from flsplit.report.style import Style
 
 _DASH = "\N{EN DASH}"
@@ -188,6 +188,14 @@ def skew(measures: Skew) -> str:
             "same shares of labels",
             "only labels that hardly occur elsewhere",
         ],
+        [
+            "effective classes, mean over clients",
+            *map(number, (measures.effective.mean, measures.effective.min, measures.effective.median)),
+            number(measures.effective.max),
+            "",
+            "one label only",
+        ],
+        ["clients that lack a label", number(measures.lacking), _DASH, _DASH, _DASH, "all hold every label", ""],
         ["samples, mean over clients", *map(number, (sizes.mean, sizes.min, sizes.median, sizes.max)), "", ""],
         [
             "Gini coefficient of samples per client",

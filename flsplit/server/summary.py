@@ -11,10 +11,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 
 from flsplit.assembly import Plan
 from flsplit.config.schema import Config
+from flsplit.data.skew import skew
 from flsplit.record import atomic
 from flsplit.record.tables import Recorder, Row, test_column
 from flsplit.server.app import Server
@@ -63,6 +65,7 @@ def finish(plan: Plan, metrics: Mapping[str, bool], out: Path, server: Server, r
         "peak_rss_mb": peak_megabytes(),
         **({"peak_gpu_mb": torch.cuda.max_memory_allocated() / 2**20} if plan.device == "cuda" else {}),
         **({"graphs": plan.config.engine.graphs} if plan.device == "cuda" else {}),
+        "skew": skew(pd.read_parquet(out / "partition.parquet")).figures,
         "device": _device_name(plan.device),
         "seed": plan.config.seed,
         "repeatable": build(**plan.config.strategy).repeatable,

@@ -15,9 +15,10 @@ from make_runs import config, make_run, partition_table
 from scipy.spatial.distance import pdist
 from scipy.stats import entropy
 
-from flsplit.report.cli import write_report
-from flsplit.report.skew import (
+import flsplit
+from flsplit.data.skew import (
     Spread,
+    effective_classes,
     gini,
     global_distance,
     label_entropy,
@@ -25,6 +26,7 @@ from flsplit.report.skew import (
     pairwise_distance,
     skew,
 )
+from flsplit.report.cli import write_report
 
 # Three clients and four labels. The labels' shares in the whole are 8, 4, 2 and 2 sixteenths.
 SMALL = np.array([[4, 0, 0, 0], [2, 2, 0, 0], [2, 2, 2, 2]])
@@ -45,6 +47,26 @@ def uneven(clients: int, labels: int, seed: int) -> np.ndarray:
 def test_hand_worked_label_entropy() -> None:
     # One label: 0. Two of four labels: log 2 / log 4. All four: 1.
     assert label_entropy(SMALL) == pytest.approx([0, 0.5, 1], abs=1e-15)
+
+
+def test_hand_worked_effective_classes() -> None:
+    assert effective_classes(SMALL) == pytest.approx([1, 2, 4], abs=1e-12)
+    assert effective_classes(np.array([[3, 1]])) == pytest.approx(4 / 3**0.75)
+
+
+def test_a_runs_summary_has_the_measures(tmp_path: Path) -> None:
+    run = flsplit.run([
+        "engine=inline", "clients=2", "rounds=1", "partition=shards", "dataset.train_limit=40", "local_steps=1",
+        "dataset.test_limit=20", f"out={tmp_path / 'run'}",
+    ])  # fmt: skip
+    held = pd.read_parquet(tmp_path / "run" / "partition.parquet")
+    counts = held.pivot_table(index="client", columns="label", values="count", fill_value=0).to_numpy()
+    sizes, found = counts.sum(1), run.summary["skew"]
+    assert found["effective_classes"] == pytest.approx(np.exp([entropy(row) for row in counts]).mean())
+    assert found["label_divergence"] == pytest.approx(global_distance(counts).mean())
+    assert found["label_distance"] == pytest.approx(pairwise_distance(counts))
+    assert found["samples_ratio"] == sizes.max() / sizes.min() and found["gini"] == pytest.approx(gini(sizes))
+    assert found["clients_lacking_a_class"] == (counts == 0).any(axis=1).sum() > 0
 
 
 def test_hand_worked_pairwise_distance() -> None:
@@ -222,6 +244,8 @@ def test_the_page_shows_the_numbers(tmp_path: Path) -> None:
         ["0.500", "0.000", "0.500", "1.000"],
         ["0.583", dash, dash, dash],
         ["0.333", "0.250", "0.250", "0.500"],
+        ["2.33", "1", "2", "4"],
+        ["2", dash, dash, dash],
         ["533", "400", "400", "800"],
         ["0.167", dash, dash, dash],
     ]
@@ -229,6 +253,8 @@ def test_the_page_shows_the_numbers(tmp_path: Path) -> None:
         "label entropy",
         "label distance",
         "label distance from all samples",
+        "effective classes",
+        "clients that lack a label",
         "samples",
         "Gini coefficient of samples per client",
     ]
@@ -238,11 +264,11 @@ def test_the_page_shows_the_numbers(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_page_has_one_table_for_each_partition(tmp_path: Path) -> None:
     same, other = as_table(SMALL), as_table(SMALL[:, ::-1] + 1)
-    assert len(page_rows(tmp_path / "shared", same, same)) == 5
+    assert len(page_rows(tmp_path / "shared", same, same)) == 7
     rows = page_rows(tmp_path / "two", same, other, same)
-    assert len(rows) == 10
+    assert len(rows) == 14
     assert rows[0][1] == "0.500"
-    assert rows[5][1] == f"{label_entropy(SMALL + 1).mean():.3f}"
+    assert rows[7][1] == f"{label_entropy(SMALL + 1).mean():.3f}"
 
 
 def test_the_page_says_which_run_has_which_partition(tmp_path: Path) -> None:
@@ -256,7 +282,7 @@ def test_the_page_says_which_run_has_which_partition(tmp_path: Path) -> None:
 def test_the_page_has_dashes_where_a_measure_has_no_value(tmp_path: Path) -> None:
     dash = "\N{EN DASH}"
     rows = page_rows(tmp_path, as_table(np.array([[12]])))
-    assert [row[1] for row in rows] == [dash, dash, "0.000", "12", "0.000"]
+    assert [row[1] for row in rows] == [dash, dash, "0.000", "1", "0", "12", "0.000"]
 
 
 def test_a_partition_without_samples_has_a_page_but_no_measures(tmp_path: Path) -> None:

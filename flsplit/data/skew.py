@@ -13,8 +13,6 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from flsplit.report.partition import counts as count_table
-
 
 @dataclass(frozen=True, kw_only=True)
 class Spread:
@@ -38,6 +36,8 @@ class Skew:
         global_distance: `global_distance` over clients.
         samples: Samples per client.
         gini: `gini` of the samples per client.
+        effective: `effective_classes` over clients.
+        lacking: clients without a sample of some label.
     """
 
     clients: int
@@ -47,6 +47,23 @@ class Skew:
     global_distance: Spread
     samples: Spread
     gini: float
+    effective: Spread
+    lacking: int
+
+    @property
+    def figures(self) -> dict[str, float | int | None]:
+        """Numbers for a run's summary."""
+        return {
+            "effective_classes": self.effective.mean, "label_divergence": self.global_distance.mean,
+            "label_distance": self.pairwise_distance, "clients_lacking_a_class": self.lacking,
+            "samples_ratio": self.samples.max / self.samples.min if self.samples.min else None, "gini": self.gini,
+        }  # fmt: skip
+
+
+def count_table(partition: pd.DataFrame) -> pd.DataFrame:
+    """Samples as a table of labels (rows) by clients (columns), zeros filled in."""
+    table = partition.pivot_table(index="label", columns="client", values="count", aggfunc="sum", fill_value=0)
+    return table.astype("int64").sort_index().sort_index(axis=1)
 
 
 def label_shares(counts: np.ndarray) -> np.ndarray:
@@ -90,6 +107,25 @@ def label_entropy(counts: np.ndarray) -> np.ndarray:
         return np.full(len(shares), np.nan)
     logarithms = np.log(shares, out=np.zeros_like(shares), where=shares > 0)
     return np.clip(0.0 - (shares * logarithms).sum(axis=1) / np.log(shares.shape[1]), 0.0, 1.0)
+
+
+def effective_classes(counts: np.ndarray) -> np.ndarray:
+    """As how many equally frequent labels each client's labels are diverse.
+
+    E_k = exp(-sum_y p_k(y) log p_k(y)). It is 1 for a client of one label only, and L for one that holds all L labels
+    equally often.
+
+    Source: Hill 1973, "Diversity and Evenness", order 1.
+
+    Args:
+        counts: (clients, labels) samples; every client has some.
+
+    Returns:
+        (clients,) values in 1..L.
+    """
+    shares = label_shares(counts)
+    logarithms = np.log(shares, out=np.zeros_like(shares), where=shares > 0)
+    return np.clip(np.exp(-(shares * logarithms).sum(axis=1)), 1.0, shares.shape[1])
 
 
 def global_distance(counts: np.ndarray) -> np.ndarray:
@@ -187,6 +223,8 @@ def skew(partition: pd.DataFrame) -> Skew:
         global_distance=_spread(global_distance(held)),
         samples=_spread(sizes),
         gini=gini(sizes),
+        effective=_spread(effective_classes(held)),
+        lacking=int((table == 0).any(axis=1).sum()),
     )
 
 
