@@ -14,15 +14,17 @@ In a step, of which C clients have a batch, B samples together:
 
 Price of a step for client c, in bits: up B_c N 32 (and B_c D 32 with another vector), B_c ceil(log2 L), and
 G_c k D 32; down B_c ceil(log2 G_c), G_c (k - p) ceil(log2(N - p)) for p prefix tokens, which are always kept, and
-G_c k D 32. So a cluster that spans clients costs a vector for each of them: what is sent for merged activations lies
-between what T clusters cost and what sum G_c do, and shrinks as clients have their samples in fewer clusters.
+G_c k D 32. A cluster that spans clients costs a vector for each of them. So all clients together send sum G_c vectors:
+T where no cluster spans clients, and up to C T or B where they do; clients with unlike data come off best. That number
+is known only with the plan; `nominal` stays the ratio that was asked for, of the joint batch.
 
 What leaks: the server learns the attention scores of every sample and, for a group of one member, that sample's
 activation as it is, however large its cluster is. Clients never learn who else is in their clusters, nor how many: only
 the tokens that a group keeps, which its other members' attention had a say in, and its gradient, in which their
 activations and labels are mixed with its own.
 
-A client that drops out between 2 and 3 is left out of the means; clusters of its samples alone are left out as well.
+A client that drops out between 2 and 3, or sends what is not finite, is left out of the means; clusters of its samples
+alone are left out as well.
 
 Legend of shapes: B samples, N tokens, D width, L labels, T clusters, k tokens kept, G groups of a client.
 """
