@@ -32,6 +32,9 @@ from compressors.options import choice, fraction
 RULES = {"sqrt": (1 / 2, 1 / 2), "pow_1_5_4_5": (1 / 5, 4 / 5), "release2026": (1 / 2, 1 / 4)}
 VECTORS = ("cls_score", "cls_token", "avg_token")
 SCOPES = ("client", "cohort")
+MERGES = ("any", "within_class")
+LOSS_WEIGHTS = ("none", "size")
+_APART = 2.0**16  # between two classes; no two vectors are as far from each other
 
 
 class ADC(Compressor):
@@ -44,6 +47,12 @@ class ADC(Compressor):
         token_ratio: k/n, in (0, 1].
         vector: what K-means sees (Table 2): `cls_score`, `cls_token` or `avg_token`. Tokens are chosen by the
             cluster's mean CLS score in any case.
+        merge: which samples may be merged: `any` with any other, or `within_class`: those of the same class only. Then
+            each class of a batch has one of the T clusters at least; a batch of more than T classes is merged as with
+            `any`, so that what is sent depends on shapes alone.
+        loss_weight: of a cluster in the loss: `none`: all count alike, as the authors have it; `size`: each counts as
+            its members do. Its soft labels are multiplied by n_t T / B, whose mean is 1, since cross-entropy is linear
+            in them. The server knows the sizes, so nothing more is sent.
         scope: whose samples are merged with one another: `client`: those of its batch; `cohort`: those of all clients
             of a training step, see `compressors.adc_cohort`.
         at_eval: whether evaluation merges batches too.
@@ -60,12 +69,16 @@ class ADC(Compressor):
         batch_ratio: float | None = None,
         token_ratio: float | None = None,
         vector: str = "cls_score",
+        merge: str = "any",
+        loss_weight: str = "none",
         scope: str = "client",
         at_eval: bool = False,
     ) -> None:
         super().__init__(at_eval=at_eval)
         self.ratio = fraction("ratio", ratio)
         self.vector = choice("vector", vector, VECTORS)
+        self.within_class = choice("merge", merge, MERGES) == "within_class"
+        self.by_size = choice("loss_weight", loss_weight, LOSS_WEIGHTS) == "size"
         self.cohort = AdcCohort(self) if choice("scope", scope, SCOPES) == "cohort" else None
         of_batch, of_tokens = RULES[choice("rule", rule, RULES)]
         self.batch_ratio, self.token_ratio = ratio**of_batch, ratio**of_tokens
@@ -108,13 +121,13 @@ class ADC(Compressor):
             y: labels (B,).
             s: CLS attention (B, N).
             generator: draws the samples that K-means starts from.
-            start: these samples instead, T distinct indices.
+            start: these samples instead, T distinct indices; with `merge=within_class`, of all classes there are.
 
         Raises:
             ValueError: if `start` does not hold T indices.
         """
         scores, vectors = self.compared(z, s)
-        cluster, chosen = self.grouped(scores, vectors, generator=generator, start=start)
+        cluster, chosen = self.grouped(scores, vectors, y, generator=generator, start=start)
         return Payload((self.merged(z, cluster, chosen),), (cluster,), labels=y)
 
     def compared(self, z: Tensor, s: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -131,6 +144,7 @@ class ADC(Compressor):
         self,
         scores: Tensor,
         vectors: Tensor,
+        y: Tensor,
         *,
         generator: torch.Generator | None = None,
         start: Tensor | None = None,
@@ -140,6 +154,7 @@ class ADC(Compressor):
         Args:
             scores: (B, N).
             vectors: what the samples are compared by.
+            y: labels (B,).
             generator: see `compress`.
             start: see `compress`.
 
@@ -151,11 +166,15 @@ class ADC(Compressor):
         """
         batch, tokens = scores.shape
         clusters = self.clusters(batch)
+        apart = self.within_class and len(y.unique()) <= clusters
         if start is None:
-            start = torch.randperm(batch, generator=generator, device=draw_device(generator))[:clusters]
+            order = torch.randperm(batch, generator=generator, device=draw_device(generator))
+            start = (_all_classes_first(order, y) if apart else order)[:clusters]
         elif start.shape != (clusters,):
             raise ValueError(f"start must have shape ({clusters},), got {tuple(start.shape)}")
         with outside_autocast(scores):
+            if apart:  # one coordinate more, the same within a class: no sample is nearer to another's centroids
+                vectors = torch.cat([vectors, _APART * y.unsqueeze(1)], dim=1)
             cluster, _ = kmeans(vectors, start.to(vectors.device, non_blocking=True))
             return cluster, self._choose_tokens(cluster_means(scores, cluster, clusters), self.kept_tokens(tokens))
 
@@ -187,8 +206,11 @@ class ADC(Compressor):
             return merged, self.soft_labels(y, cluster, shape.classes, len(merged))
 
     def soft_labels(self, y: Tensor, cluster: Tensor, classes: int, clusters: int) -> Tensor:
-        """The share of every label among the members of every cluster, equation 5: (B,) labels to (T, L)."""
-        return cluster_means(membership(y, classes).float(), cluster, clusters)
+        """The share of every label among the members of every cluster, equation 5, weighted: (B,) labels to (T, L)."""
+        labels = cluster_means(membership(y, classes).float(), cluster, clusters)
+        if not self.by_size:
+            return labels
+        return labels * (membership(cluster, clusters).sum(0) * clusters / len(y)).unsqueeze(1)
 
     def expand(self, logits: Tensor, payload: Payload) -> Tensor:
         """Every sample takes its cluster's logits: (T, L) -> (B, L)."""
@@ -210,6 +232,13 @@ class ADC(Compressor):
         ranked = scores[:, prefix:].sort(dim=1, descending=True, stable=True).indices + prefix
         always = torch.arange(prefix, device=scores.device).expand(len(scores), prefix)
         return torch.cat([always, ranked[:, : kept - prefix]], dim=1)
+
+
+def _all_classes_first(order: Tensor, y: Tensor) -> Tensor:
+    """`order` (B,) of samples with the first of each class before all others."""
+    labels = y.to(order.device)[order]
+    same = labels.unsqueeze(1) == labels.unsqueeze(0)
+    return order[same.tril(-1).any(1).sort(stable=True).indices]  # those that none of their class precedes
 
 
 def _floor(x: float) -> int:

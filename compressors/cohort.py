@@ -25,10 +25,12 @@ class Share:
     Attributes:
         told: what the client is told, integers alone.
         clusters: which of all clusters each of its groups is in, (G,) int64; this stays with the server.
+        labels: of the client's samples (B,) int64, as it has proposed them.
     """
 
     told: Payload
     clusters: Tensor
+    labels: Tensor
 
     @property
     def groups(self) -> int:
@@ -58,11 +60,12 @@ class Cohort(ABC):
     """
 
     @abstractmethod
-    def propose(self, z: Tensor, s: Tensor | None) -> Payload:
-        """Client: what the plan is made of.
+    def propose(self, z: Tensor, y: Tensor, s: Tensor | None) -> Payload:
+        """Client: what the plan is made of, and the labels.
 
         Args:
             z: activations (B, N, D).
+            y: labels (B,).
             s: CLS attention (B, N), where the compressor needs it.
         """
 
@@ -84,12 +87,11 @@ class Cohort(ABC):
         """Of what a client of `shape.groups` groups is told."""
 
     @abstractmethod
-    def compress(self, z: Tensor, y: Tensor, told: Payload) -> Payload:
-        """Client: what is sent for one batch; see `Compressor.compress`.
+    def compress(self, z: Tensor, told: Payload) -> Payload:
+        """Client: what is sent for one batch, whose labels the server has; see `Compressor.compress`.
 
         Args:
             z: activations (B, N, D), with their graph.
-            y: labels (B,).
             told: of the client's share.
         """
 

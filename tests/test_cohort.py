@@ -62,8 +62,8 @@ def test_several_clients_and_their_bits(strategy: str, tmp_path: Path) -> None:
     assert run.rounds.sync_bits.tolist() == alone.rounds.sync_bits.tolist()
     for client in run.clients.itertuples():
         steps = client.samples // 8
-        before, vector = client.samples * 17 * 32, 9 * 64 * 32
-        assert before + steps * vector < client.uplink_bits <= before + client.samples * (vector + 4)
+        before, vector = client.samples * (17 * 32 + 4), 9 * 64 * 32
+        assert before + steps * vector < client.uplink_bits <= before + client.samples * vector
     ours = models(tmp_path / "run")
     assert all(torch.isfinite(weights).all() for weights in ours)
     assert not torch.equal(ours[1], models(tmp_path / "alone")[1])
@@ -109,7 +109,7 @@ def test_a_failing_client_spoils_nobody_else(strategy: str, fault: str, tmp_path
     assert (rows.failed == rows.injected.notna()).all() and 0 < rows.failed.sum() < len(rows)
     if fault == "crash":  # what the clients had agreed upon before is counted, the step is not
         at = rows.failed & (rows.samples == 0)
-        assert (rows.uplink_bits[at] == 8 * 17 * 32).all()
+        assert (rows.uplink_bits[at] == 8 * (17 * 32 + 4)).all()
     assert all(torch.isfinite(weights).all() for weights in models(tmp_path / "run"))
 
 

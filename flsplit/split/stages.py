@@ -109,11 +109,11 @@ class Stages:
         """The batch at its least and its highest price, where that depends on its values."""
         return (shape, shape) if self.cohort is None else self.cohort.bounds(shape)
 
-    def propose(self, z: Tensor, s: Tensor | None, shape: BatchShape, *, key: Key) -> Proposal:
+    def propose(self, z: Tensor, y: Tensor, s: Tensor | None, shape: BatchShape, *, key: Key) -> Proposal:
         """Client: what it tells before it compresses; see `compress`."""
         assert self.cohort is not None
         client, round, step = key
-        payload = self._guarded(self.cohort.propose(z.detach(), s), self.exchange(shape).up, "up", key)
+        payload = self._guarded(self.cohort.propose(z.detach(), y, s), self.exchange(shape).up, "up", key)
         return Proposal(client=client, shape=shape, payload=payload, round=round, step=step)
 
     def proposed(self, proposal: Proposal, device: torch.device) -> Payload:
@@ -149,7 +149,7 @@ class Stages:
             payload = self.compressor.compress(z, y, s, generator=generator)
         else:
             assert self.cohort is not None
-            payload = self.cohort.compress(z, y, told)
+            payload = self.cohort.compress(z, told)
         return self._sent(self.trained, payload, self.route(shape).up, "up", key)
 
     def uplink(self, payload: Payload, shape: BatchShape, *, key: Key) -> Uplink:

@@ -57,7 +57,7 @@ def local_pass(
             z, scores = side.passes(images)
         shape, told = shape_of(z, classes), None
         if stages.cohort is not None:
-            grouping = yield stages.propose(z, scores, shape, key=key)
+            grouping = yield stages.propose(z, labels, scores, shape, key=key)
             assert isinstance(grouping, Grouping)
             shape, told = grouping.shape, stages.told(grouping, z.device)
         with autocast():

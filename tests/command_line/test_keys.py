@@ -127,6 +127,8 @@ MISTAKES = [
     ("compressor.rule=cubic", "compressor.rule", "sqrt, pow_1_5_4_5"),
     ("compressor.vector=cls", "compressor.vector", "cls_score, cls_token"),
     ("compressor.scope=all", "compressor.scope", "client, cohort"),
+    ("compressor.merge=class", "compressor.merge", "any, within_class"),
+    ("compressor.loss_weight=1", "compressor.loss_weight", "a string"),
     ("compressor.scope=cohort", "compressor.scope must be client for strategy=splitfed_v1", "strategy=parallel"),
     ("compressor.scope=cohort strategy=fedavg", "compressor.scope must be client", "strategy=parallel"),
     ("compressor.scope=cohort strategy=splitfed_v2", "compressor.scope must be client", "strategy.turn=step"),

@@ -33,13 +33,13 @@ def parts_of(batch: Batch, sizes: Sequence[int]) -> list[Batch]:
 def sent(adc: ADC, parts: Sequence[Batch], start: Tensor) -> tuple[list[Payload], list[Share]]:
     """What the clients send, and their shares."""
     cohort = cohort_of(adc)
-    shares = cohort.plan([cohort.propose(z, s) for z, _, s in parts], start=start)
-    return [cohort.compress(z, y, share.told) for (z, y, _), share in zip(parts, shares)], shares
+    shares = cohort.plan([cohort.propose(*part) for part in parts], start=start)
+    return [cohort.compress(z, share.told) for (z, _, _), share in zip(parts, shares)], shares
 
 
 def leaves(payloads: Sequence[Payload]) -> list[Payload]:
     """As received: detached, to be asked for gradients."""
-    return [Payload((p.floats[0].detach().requires_grad_(),), labels=p.labels) for p in payloads]
+    return [Payload((p.floats[0].detach().requires_grad_(),)) for p in payloads]
 
 
 @pytest.mark.parametrize("vector", ["cls_score", "cls_token", "avg_token"])
@@ -57,7 +57,7 @@ def test_three_clients_are_one_batch(make_batch: Callable[..., Batch], vector: s
     assert torch.equal(found, cluster)
     assert any(share.groups < clusters for share in shares) and sum(share.groups for share in shares) > clusters
     tokens = torch.stack([share.told.integers[1][group] for share in shares for group in share.told.integers[0]])
-    _, chosen = adc.grouped(*adc.compared(batch[0], batch[2]), start=start)
+    _, chosen = adc.grouped(*adc.compared(batch[0], batch[2]), batch[1], start=start)
     assert torch.equal(tokens, chosen[cluster][:, prefix:] - prefix)
 
     received = leaves(payloads)
@@ -87,8 +87,8 @@ def test_one_client_is_the_client_alone_to_the_bit(make_batch: Callable[..., Bat
         return torch.Generator().manual_seed(7)
 
     expected = alone.compress(z, y, s, generator=generator())
-    [share] = cohort.plan([cohort.propose(z, s)], generator=generator())
-    payload = cohort.compress(z, y, share.told)
+    [share] = cohort.plan([cohort.propose(z, y, s)], generator=generator())
+    payload = cohort.compress(z, share.told)
     assert torch.equal(payload.floats[0], expected.floats[0])
     assert torch.equal(share.told.integers[0], expected.integers[0])
     [received] = leaves([payload])
@@ -126,11 +126,11 @@ def test_what_is_not_finite_spoils_no_cluster_of_others(make_batch: Callable[...
     z, y, s = make_batch(12, TOKENS, WIDTH)
     adc = ADC(ratio=0.3, scope="cohort")
     cohort = cohort_of(adc)
-    spoilt = Payload((torch.full((4, TOKENS), torch.nan),))
-    shares = cohort.plan([cohort.propose(z, s), spoilt], start=torch.arange(adc.clusters(16)))
+    spoilt = Payload((torch.full((4, TOKENS), torch.nan),), labels=y[:4])
+    shares = cohort.plan([cohort.propose(z, y, s), spoilt], start=torch.arange(adc.clusters(16)))
     assert shares[0].groups >= 5  # of 8
     assert set(shares[1].told.integers[0].tolist()) == set(range(shares[1].groups))
-    assert torch.isfinite(cohort.compress(z, y, shares[0].told).floats[0]).all()
+    assert torch.isfinite(cohort.compress(z, shares[0].told).floats[0]).all()
 
 
 def test_prices_by_hand() -> None:
@@ -139,7 +139,7 @@ def test_prices_by_hand() -> None:
     cohort = cohort_of(adc)
     groups = (3, 1, 2)
     shapes = [BatchShape(batch=b, tokens=5, width=8, classes=10, groups=g) for b, g in zip((4, 2, 3), groups)]
-    assert [cohort.proposal(shape).uplink_bits for shape in shapes] == [4 * 5 * 32, 2 * 5 * 32, 3 * 5 * 32]
+    assert [cohort.proposal(shape).uplink_bits for shape in shapes] == [b * (5 * 32 + 4) for b in (4, 2, 3)]
     assert all(cohort.proposal(shape).downlink_bits == 0 for shape in shapes)
     # Groups: 4 of 3, 2 of 1, 3 of 2. Tokens: two of the four behind CLS for each group.
     assert [cohort.answer(shape).uplink_bits for shape in shapes] == [
@@ -148,10 +148,10 @@ def test_prices_by_hand() -> None:
         3 * 1 + 2 * 2 * 2,
     ]
     vectors = [3 * 3 * 8 * 32, 1 * 3 * 8 * 32, 2 * 3 * 8 * 32]
-    assert [cohort.layout(shape).uplink_bits for shape in shapes] == [v + 4 * b for v, b in zip(vectors, (4, 2, 3))]
+    assert [cohort.layout(shape).uplink_bits for shape in shapes] == vectors
     assert [cohort.layout(shape).downlink_bits for shape in shapes] == vectors
     other = cohort_of(ADC(batch_ratio=0.5, token_ratio=0.6, vector="cls_token", scope="cohort"))
-    assert other.proposal(shapes[0]).uplink_bits == 4 * (5 + 8) * 32
+    assert other.proposal(shapes[0]).uplink_bits == 4 * ((5 + 8) * 32 + 4)
 
 
 @pytest.mark.parametrize("vector", ["cls_score", "avg_token"])
@@ -160,9 +160,9 @@ def test_layouts_are_what_is_sent(make_batch: Callable[..., Batch], vector: str,
     adc = ADC(ratio=ratio, vector=vector, scope="cohort").bind(tokens=TOKENS, width=WIDTH, prefix_tokens=prefix)
     cohort, parts = cohort_of(adc), parts_of(make_batch(sum(SIZES), TOKENS, WIDTH), SIZES)
     payloads, shares = sent(adc, parts, torch.arange(adc.clusters(sum(SIZES))))
-    for (z, _, s), payload, share in zip(parts, payloads, shares):
+    for (z, y, s), payload, share in zip(parts, payloads, shares):
         shape = BatchShape(batch=len(z), tokens=TOKENS, width=WIDTH, classes=CLASSES, groups=share.groups)
-        cohort.proposal(shape).check(cohort.propose(z, s))
+        cohort.proposal(shape).check(cohort.propose(z, y, s))
         cohort.answer(shape).check(share.told)
         cohort.layout(shape).check(payload)
         few, many = cohort.bounds(BatchShape(batch=len(z), tokens=TOKENS, width=WIDTH, classes=CLASSES))
@@ -183,4 +183,4 @@ def test_scopes() -> None:
         build("topk", scope="cohort")
     adc = ADC(scope="cohort")
     with pytest.raises(ValueError, match=r"start must have shape \(4,\), got \(3,\)"):
-        cohort_of(adc).plan([Payload((torch.rand(8, 5),))], start=torch.arange(3))
+        cohort_of(adc).plan([Payload((torch.rand(8, 5),), labels=torch.arange(8))], start=torch.arange(3))
