@@ -12,7 +12,7 @@ import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: two tests at a time would wait for each other's threads
 MEMORY = Path("/dev/shm")
-if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > 4 << 30:  # runs wait for the disk after every round
+if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > 8 << 30:  # runs wait for the disk after every round
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a script's background: what tests start ignored it too
     signal.signal(signal.SIGINT, signal.default_int_handler)

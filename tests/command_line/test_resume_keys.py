@@ -60,9 +60,12 @@ def test_what_agrees_with_the_run_to_resume(a_run: Path, accepted: Accepted, typ
         ("engine.cpus_per_client=2", {}),
         ("engine.gpus_per_client=0", {"gpus_per_client": 0}),
         ("engine.name=ray", {"name": "ray"}),
-        ("engine=ray", {"name": "ray", "gpus_per_client": "auto", "address": None}),
-        ("engine=ray engine.gpus_per_client=0 engine.stack=4", {"name": "ray", "gpus_per_client": 0, "address": None}),
-        ("engine=inline", {"gpus_per_client": "auto", "address": GONE}),
+        ("engine=ray", {"name": "ray", "gpus_per_client": "auto", "address": None, "graphs": True}),
+        (
+            "engine=ray engine.gpus_per_client=0 engine.stack=4",
+            {"name": "ray", "gpus_per_client": 0, "address": None, "graphs": True},
+        ),
+        ("engine=inline", {"gpus_per_client": "auto", "address": GONE, "graphs": True}),
     ],
 )
 def test_the_engine_is_the_saved_one_but_for_what_is_typed(a_run: Path, typed: str, changed: dict[str, object]) -> None:
