@@ -209,6 +209,11 @@ def _check_cohort(config: Config, strategy: Strategy) -> None:
             "batches together; cohort needs strategy=parallel, or splitfed_v2 with strategy.turn=step and "
             "strategy.order=random"
         )
+    if config.budget.allocation != "equal":
+        raise UserError(
+            "budget.allocation must be equal with compressor.scope=cohort, which has one ratio for all clients; got "
+            f"{config.budget.allocation}"
+        )
     if config.engine.stack > 1:
         raise UserError(
             f"engine.stack must be 1 with compressor.scope=cohort, whose clients share one server-side model; got "

@@ -21,9 +21,11 @@ from flsplit.config.overrides import quoted
 from flsplit.config.profile import Profile, read_profiles
 from flsplit.config.schema import Config
 from flsplit.data.clients import save_clients
+from flsplit.data.skew import effective_classes
 from flsplit.display.building import building
 from flsplit.display.console import Progress, closing_table
 from flsplit.errors import UserError
+from flsplit.ledger.allocation import by_diversity
 from flsplit.record import atomic
 from flsplit.record.folder import alone_in, folder_for
 from flsplit.record.loggers import Loggers, Told
@@ -191,6 +193,8 @@ def prepare(config: Config, *, quiet: bool = True, stream: TextIO | None = None)
         for client, rows in enumerate(parts)
     ]
     profiles = _profiles(config, out)
+    if config.budget.allocation == "diversity":
+        profiles = _by_diversity(config, profiles, [labels[train] for train, _ in halves])
     known = numbers(config, config.metric_columns(dataset.classes))
     if config.objective not in known:
         raise UserError(
@@ -274,6 +278,19 @@ def _profiles(config: Config, out: Path) -> dict[int, Profile]:
     return read_profiles(
         kept if config.resume is not None and kept.exists() else Path(config.client_profile), config.clients
     )
+
+
+def _by_diversity(config: Config, profiles: dict[int, Profile], labels: Sequence[np.ndarray]) -> dict[int, Profile]:
+    """Give every client the ratio that the labels of its training samples bring it."""
+    if any(profile.ratio is not None for profile in profiles.values()):
+        raise UserError(
+            "client_profile: ratio must be empty with budget.allocation=diversity, which says every client's"
+        )
+    counts = np.stack([np.bincount(own, minlength=max(map(np.max, filter(len, labels))) + 1) for own in labels])
+    sizes, diversity = counts.sum(axis=1), np.ones(len(labels))
+    diversity[sizes > 0] = effective_classes(counts[sizes > 0])
+    ratios = by_diversity(config.ratio, diversity, sizes)
+    return {client: replace(profiles.get(client, Profile()), ratio=float(own)) for client, own in enumerate(ratios)}
 
 
 def _check_sides(strategy: Strategy, assembly: Assembly, client: Side, server: Side) -> None:

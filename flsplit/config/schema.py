@@ -18,6 +18,7 @@ import compressors
 from flsplit import data, metrics
 from flsplit.config.faults import FaultsConfig
 from flsplit.errors import UserError, options_of_the_user
+from flsplit.ledger.allocation import ALLOCATIONS
 from flsplit.ledger.budget import CHARGES, SHARES, BudgetConfig
 from flsplit.metrics import Metric
 from flsplit.network import NetworkConfig
@@ -121,6 +122,20 @@ class Config:
             if ratio is None:
                 return compressor
             return compressors.build(**{**self.compressor, **compressor.options_for(ratio)})
+
+    @property
+    def ratio(self) -> float:
+        """The compression ratio of all clients, where each could have its own.
+
+        Raises:
+            UserError: if it could not.
+        """
+        compressor = self.compressor_instance()
+        with options_of_the_user():
+            [(key, value), *_] = compressor.options_for(0.5).items()
+            if value != 0.5:
+                raise ValueError(f"{compressor.name} cannot have any ratio between 0 and 1; adc and topk can")
+        return float(getattr(compressor, key))
 
     def check_compressor(self, ratio: float | None = None, **sizes: int) -> None:
         """Ask the compressor whether it can work with sizes (`Compressor.check`).
@@ -309,7 +324,7 @@ def _check_faults(config: Config) -> None:
 
 def _check_budget(config: Config) -> None:
     budget = config.budget
-    for key, choices in (("charge", CHARGES), ("share", SHARES)):
+    for key, choices in (("charge", CHARGES), ("share", SHARES), ("allocation", ALLOCATIONS)):
         value = getattr(budget, key)
         if value not in choices:
             raise UserError(f"budget.{key} must be one of {', '.join(choices)}, got {value!r}{nearest(value, choices)}")

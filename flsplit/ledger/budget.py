@@ -25,6 +25,7 @@ class BudgetConfig:
     share: str
     seconds: float | None = None
     joules: float | None = None
+    allocation: str = "equal"
 
 
 class Budget:
