@@ -194,7 +194,8 @@ def prepare(config: Config, *, quiet: bool = True, stream: TextIO | None = None)
     ]
     profiles = _profiles(config, out)
     if config.budget.allocation == "diversity":
-        profiles = _by_diversity(config, profiles, [labels[train] for train, _ in halves])
+        held = [np.bincount(labels[train], minlength=len(dataset.classes)) for train, _ in halves]
+        profiles = _by_diversity(config, profiles, np.stack(held))
     known = numbers(config, config.metric_columns(dataset.classes))
     if config.objective not in known:
         raise UserError(
@@ -280,14 +281,13 @@ def _profiles(config: Config, out: Path) -> dict[int, Profile]:
     )
 
 
-def _by_diversity(config: Config, profiles: dict[int, Profile], labels: Sequence[np.ndarray]) -> dict[int, Profile]:
-    """Give every client the ratio that the labels of its training samples bring it."""
+def _by_diversity(config: Config, profiles: dict[int, Profile], counts: np.ndarray) -> dict[int, Profile]:
+    """Give every client the ratio that its training samples of each label, (clients, labels), bring it."""
     if any(profile.ratio is not None for profile in profiles.values()):
         raise UserError(
             "client_profile: ratio must be empty with budget.allocation=diversity, which says every client's"
         )
-    counts = np.stack([np.bincount(own, minlength=max(map(np.max, filter(len, labels))) + 1) for own in labels])
-    sizes, diversity = counts.sum(axis=1), np.ones(len(labels))
+    sizes, diversity = counts.sum(axis=1), np.ones(len(counts))
     diversity[sizes > 0] = effective_classes(counts[sizes > 0])
     ratios = by_diversity(config.ratio, diversity, sizes)
     return {client: replace(profiles.get(client, Profile()), ratio=float(own)) for client, own in enumerate(ratios)}
