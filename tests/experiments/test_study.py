@@ -128,8 +128,8 @@ def test_quantised_rows_are_found_drawn_and_told(tmp_path: Path, capsys: pytest.
     [told] = [line for line in out.splitlines() if line.startswith("No row has")]
     assert told.count("%") == 5 and "40.7%" in told and told.endswith("at 32 bits (32 Gb).")
     config = points[4].overrides(data=None, weights=None)
-    assert {"rounds=6", "budget.base_epochs=null", "quantizer=uniform", "quantizer.bits=8"} <= set(config)
-    assert [point.rounds() for point in points[:8]] == [6, 27, 56, 43] * 2
+    assert {"rounds=4", "budget.base_epochs=null", "quantizer=uniform", "quantizer.bits=8"} <= set(config)
+    assert [point.rounds() for point in points[:8]] == [4, 17, 34, 26] * 2
 
 
 def test_rows_of_noisy_links_are_found_drawn_and_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -154,4 +154,4 @@ def test_rows_of_noisy_links_are_found_drawn_and_told(tmp_path: Path, capsys: py
     assert "clean           base          40.50  40.00- 41.00            2" in out
     assert "awgn          0 adc 0.2       37.50  37.00- 38.00   3.00     2" in out
     assert "erasure     0.3 topk 0.2      38.00  38.00- 38.00   2.00     1" in out
-    assert {"rounds=6", "channel=awgn", "channel.snr_db=10"} <= set(points[3].overrides(data=None, weights=None))
+    assert {"rounds=4", "channel=awgn", "channel.snr_db=10"} <= set(points[3].overrides(data=None, weights=None))
