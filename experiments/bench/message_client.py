@@ -88,7 +88,8 @@ def train(message: Message, context: Context) -> Message:
     assert sent.labels is not None
     fields = {"floats": sent.floats, "integers": sent.integers, "labels": [sent.labels]}
     reply = {name: arrays(tensors) for name, tensors in fields.items()}
-    return Message(RecordDict({"shape": ConfigRecord(asdict(uplink.shape)), **reply}), reply_to=message)
+    shape = {name: size for name, size in asdict(uplink.shape).items() if size is not None}
+    return Message(RecordDict({"shape": ConfigRecord(shape), **reply}), reply_to=message)
 
 
 def arrays(tensors: Sequence[Tensor]) -> ArrayRecord:
