@@ -162,8 +162,9 @@ class Reader:
         if not run:
             return
         if self.whole:
-            assert cli.main([*arguments, *(f"{key}={value}" for key, value in SMALL.items()), "out=run"]) == 0
-            self.runs.append(self.folder / "run")
+            out = f"run{len(self.runs)}"
+            assert cli.main([*arguments, *(f"{key}={value}" for key, value in SMALL.items()), f"out={out}"]) == 0
+            self.runs.append(self.folder / out)
             return
         for config in jobs:
             with mock.patch.object(sys, "path", [*sys.path, str(self.folder)]):  # as the command line has it
