@@ -28,8 +28,8 @@ from flsplit.record.run import read_run
 from flsplit.transport.hub import ServerHub
 
 SEED = int(os.environ.get("FLSPLIT_SEED", "0"))
-COUNT = 16
-CHAINS, KILLS = 1, 5  # runs on Ray, and how often each is killed
+COUNT = 20
+CHAINS, KILLS = 2, 5  # runs on Ray, and how often each is killed
 MOST_CLIENTS = 7
 PARTITIONS = (
     ["partition=iid"],
