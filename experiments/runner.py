@@ -10,6 +10,7 @@ from pathlib import Path
 from experiments.point import Point
 from experiments.results import Results
 from flsplit.compose import compose
+from flsplit.engine import kept
 from flsplit.experiment import execute
 from flsplit.record.run import read_run
 
@@ -38,12 +39,13 @@ def run_missing(experiment: str, points: Sequence[Point], results: Results, plac
         how many were run.
     """
     missing = [point for point in points if results.row(point) is None]
-    for number, point in enumerate(missing, 1):
-        print(f"{experiment}: run {number} of {len(missing)}: {point.slug}", flush=True)
-        folder = place.runs / point.slug
-        if not _finished(folder):
-            _run(point, folder, place)
-        results.add(experiment, point, read_run(folder))
+    with kept():
+        for number, point in enumerate(missing, 1):
+            print(f"{experiment}: run {number} of {len(missing)}: {point.slug}", flush=True)
+            folder = place.runs / point.slug
+            if not _finished(folder):
+                _run(point, folder, place)
+            results.add(experiment, point, read_run(folder))
     return len(missing)
 
 

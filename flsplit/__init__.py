@@ -37,15 +37,17 @@ class _Beside(MetaPathFinder):
 sys.meta_path.insert(0, _Beside())
 
 if TYPE_CHECKING:
+    from flsplit.engine import kept
     from flsplit.experiment import run, trained
     from flsplit.record.run import Run
     from flsplit.report.load import Runs, load
 
-__all__ = ["Run", "Runs", "load", "run", "trained"]
+__all__ = ["Run", "Runs", "kept", "load", "run", "trained"]
 
 _FROM = {
     "Run": "record.run",
     "Runs": "report.load",
+    "kept": "engine",
     "load": "report.load",
     "run": "experiment",
     "trained": "experiment",

@@ -146,11 +146,12 @@ class _Command:
         _start_jobs(asked.overrides, job, "hydra.run.dir")
 
     def _sweep(self, asked: Request) -> None:
+        from flsplit.engine import kept
         from flsplit.sweep import Sweep
 
         sweep = Sweep(asked)
         try:
-            with sweep:
+            with sweep, kept():
                 if not sweep.nothing_left:
                     _start_jobs(["-m", *asked.overrides], sweep.job, "hydra.sweep.dir")
         except UserError:

@@ -42,6 +42,15 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         os.environ["FLSPLIT_CACHE"] = before
 
 
+@pytest.fixture(scope="module")
+def kept() -> Iterator[None]:
+    """Runs of a module on Ray have it, and client processes, in common; what these import takes longest."""
+    from flsplit import engine
+
+    with engine.kept():
+        yield
+
+
 def find_data(name: str) -> Path:
     """A folder or file of the real data, or a skip with the reason."""
     base = os.environ.get("FLSPLIT_TEST_DATA")

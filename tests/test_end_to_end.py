@@ -15,23 +15,18 @@ import pandas as pd
 import pytest
 import reference
 import torch
-from flwr.serverapp import Grid
 from reference import Setting
 
 import compressors
 import flsplit
 import strategies
-from flsplit import engine
-from flsplit.client.app import app as client_app
 from flsplit.compose import compose
 from flsplit.errors import UserError
-from flsplit.experiment import execute, prepare
-from flsplit.record.run import read_run
 from flsplit.record.tables import CLIENTS, PARTITION, ROUNDS
 from flsplit.server.checkpoint import Checkpoints
 from flsplit.server.summary import peak_megabytes, spread
 from flsplit.split.side import SideState
-from flsplit.transport.hub import LocalHub, ModelLost, ServerHub
+from flsplit.transport.hub import LocalHub, ModelLost
 
 SMALL = [
     "clients=5", "clients_per_round=3", "rounds=2", "batch_size=8", "dataset.train_limit=160",
@@ -73,31 +68,14 @@ ALONE = {
     "splitfed_v1": Setting(compressor="adc", options=(("ratio", 0.3),), rounds=3),
     "splitfed_v2": Setting(compressor="bottlenet", options=(("ratio", 0.3),), rounds=3),
 }
-ONE = {f"one-{name}": [*setting.overrides(), f"strategy={name}"] for name, setting in ALONE.items()}
-
-
-@pytest.fixture(scope="module")
-def ray_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Everything above on Ray, in one simulation: its workers stay, experiments follow each other."""
-    folder = tmp_path_factory.mktemp("ray")
-
-    def main(grid: Grid, hub: ServerHub) -> None:
-        for name, keys in {**BOTH, **ONE}.items():
-            config = compose([*keys, "engine=ray", f"out={folder / name}"])
-            execute(config, quiet=True, start=lambda rounds: rounds(grid, hub))
-
-    plan = prepare(compose([*SMALL, *HARD, "engine=ray", f"out={folder / 'none'}"])).plan
-    engine.run(plan, client_app, 2, main)
-    return folder
 
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("ray")
-@pytest.mark.timeout(1800)
+@pytest.mark.usefixtures("kept")
 @pytest.mark.parametrize("name", BOTH)
-def test_ray_and_inline_give_the_same_numbers(name: str, ray_runs: Path, tmp_path: Path) -> None:
-    inline = flsplit.run([*BOTH[name], "engine=inline", f"out={tmp_path / 'inline'}"])
-    ray = read_run(ray_runs / name)
+def test_ray_and_inline_give_the_same_numbers(name: str, tmp_path: Path) -> None:
+    inline, ray = (flsplit.run([*BOTH[name], f"engine={e}", f"out={tmp_path / e}"]) for e in ("inline", "ray"))
     same_numbers(inline.rounds, ray.rounds)
     same_numbers(inline.clients, ray.clients)
     assert not inline.clients.failed.any()
@@ -106,10 +84,11 @@ def test_ray_and_inline_give_the_same_numbers(name: str, ray_runs: Path, tmp_pat
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("ray")
-@pytest.mark.timeout(1800)
+@pytest.mark.usefixtures("kept")
 @pytest.mark.parametrize("strategy", ALONE)
-def test_one_client_on_ray_is_a_plain_training_loop(strategy: str, ray_runs: Path) -> None:
-    state = Checkpoints(ray_runs / f"one-{strategy}" / "checkpoint").load()
+def test_one_client_on_ray_is_a_plain_training_loop(strategy: str, tmp_path: Path) -> None:
+    flsplit.run([*ALONE[strategy].overrides(), f"strategy={strategy}", "engine=ray", f"out={tmp_path / 'run'}"])
+    state = Checkpoints(tmp_path / "run" / "checkpoint").load()
     assert state is not None
     torch.set_num_threads(1)
     expected_client, expected_server, _ = reference.centralized(ALONE[strategy])

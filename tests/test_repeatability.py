@@ -17,15 +17,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from flwr.serverapp import Grid
 
 import flsplit
-from flsplit import engine
-from flsplit.client.app import app as client_app
-from flsplit.compose import compose
-from flsplit.experiment import execute, prepare
-from flsplit.record.run import read_run
-from flsplit.transport.hub import ServerHub
 
 SEED = int(os.environ.get("FLSPLIT_SEED", "0"))
 COUNT = 20
@@ -93,28 +86,14 @@ def same_numbers(a: flsplit.Run, b: flsplit.Run) -> None:
         pd.testing.assert_frame_equal(x, y, check_exact=True)
 
 
-@pytest.fixture(scope="module")
-def on_ray(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """All configurations on Ray, in one simulation."""
-    folder = tmp_path_factory.mktemp("ray")
-
-    def main(grid: Grid, hub: ServerHub) -> None:
-        for number in range(COUNT):
-            keys, other = drawn(number)
-            config = compose([*keys, *other, "engine=ray", f"out={folder / str(number)}"])
-            execute(config, quiet=True, start=lambda rounds: rounds(grid, hub))
-
-    plan = prepare(compose([f"clients={MOST_CLIENTS}", "engine=ray", f"out={folder / 'none'}"])).plan
-    engine.run(plan, client_app, 2, main)
-    return folder
-
-
 @pytest.mark.slow
 @pytest.mark.xdist_group("ray")
+@pytest.mark.usefixtures("kept")
 @pytest.mark.parametrize("number", range(COUNT), ids=lambda number: f"{SEED}-{number}")
-def test_engines_and_placements_give_the_same_numbers(number: int, on_ray: Path, tmp_path: Path) -> None:
-    keys, _ = drawn(number)
-    same_numbers(flsplit.run([*keys, "engine=inline", f"out={tmp_path / 'run'}"]), read_run(on_ray / str(number)))
+def test_engines_and_placements_give_the_same_numbers(number: int, tmp_path: Path) -> None:
+    keys, other = drawn(number)
+    inline = flsplit.run([*keys, "engine=inline", f"out={tmp_path / 'inline'}"])
+    same_numbers(inline, flsplit.run([*keys, *other, "engine=ray", f"out={tmp_path / 'ray'}"]))
 
 
 def train(keys: list[str]) -> None:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -25,8 +26,9 @@ if TYPE_CHECKING:
 ServerMain = Callable[["Grid", "ServerHub"], None]
 
 _LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+_keeping = 0
 
-__all__ = ["ServerMain", "begin", "leave", "quiet", "run", "workers"]
+__all__ = ["ServerMain", "begin", "keeping", "kept", "leave", "quiet", "run", "workers"]
 
 
 def begin(config: Config) -> None:
@@ -40,9 +42,33 @@ def begin(config: Config) -> None:
 
 
 def leave() -> None:
-    """End or leave what `begin` or a run has started; nothing where there is none."""
+    """End or leave what `begin` or a run has started; nothing where there is none, or while it is `kept`."""
+    if _keeping:
+        return
+    if (idle := sys.modules.get("flsplit.engine.idle")) is not None:
+        idle.end()
     if (session := sys.modules.get("flsplit.engine.session")) is not None:
         session.leave_ray()
+
+
+@contextmanager
+def kept() -> Iterator[None]:
+    """While it lasts, the Ray that a run starts and its client processes stay up for the runs after it.
+
+    A process that has to be started first costs a run of seconds as many again: what it imports takes longest.
+    """
+    global _keeping
+    _keeping += 1
+    try:
+        yield
+    finally:
+        _keeping -= 1
+        leave()
+
+
+def keeping() -> bool:
+    """Whether what a run has started is kept for the next."""
+    return _keeping > 0
 
 
 def run(plan: Plan, client_app: ClientApp, workers: int, main: ServerMain) -> None:

@@ -17,8 +17,8 @@ from flwr.serverapp import Grid, ServerApp
 
 from flsplit.assembly import Plan, use_threads
 from flsplit.config.schema import Config
-from flsplit.engine import ServerMain
-from flsplit.engine.session import count_workers, gpu_share, leave_ray, start_ray
+from flsplit.engine import ServerMain, idle, leave
+from flsplit.engine.session import count_workers, gpu_share, start_ray
 from flsplit.errors import RunFailed, UserError
 from flsplit.transport.named_hub import NamedHub
 
@@ -42,6 +42,7 @@ def run(plan: Plan, client_app: ClientApp, workers: int, main: ServerMain) -> No
             raised.append(error)
 
     start_ray(config.engine.address)
+    idle.end()  # Flower starts its own
     try:
         gpus = gpu_share(config, ray.cluster_resources(), workers) if plan.device == "cuda" else 0.0
         resources = {"num_cpus": config.engine.cpus_per_client, "num_gpus": gpus}
@@ -51,7 +52,7 @@ def run(plan: Plan, client_app: ClientApp, workers: int, main: ServerMain) -> No
             raise RunFailed(f"Flower's simulation has ended: {' '.join(str(error).split())}") from error
     finally:
         torch.set_num_threads(threads)
-        leave_ray()
+        leave()
     if raised:
         raise raised[0]
 

@@ -50,7 +50,8 @@ class Process:
         if self._hub is None or self._hub.address != address:
             self._hub = ProcessHub(address, self._tell)
             register(self._hub)
-        self._message = message.metadata.message_id
+        with self._told:
+            self._message, self._notes = message.metadata.message_id, []
         self._hub.receive(round, objects)
         try:
             reply = self._app(message, context)

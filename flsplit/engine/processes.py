@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from queue import Empty, SimpleQueue
 from threading import Thread
-from typing import Any
+from typing import Any, cast
 
 import ray
 from flwr.app import Error, Message
@@ -21,6 +21,7 @@ from ray.exceptions import RayActorError
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from flsplit.engine import idle, keeping
 from flsplit.engine.grid import RAISED
 from flsplit.engine.process import NEWS, Outcome, actor_class
 from flsplit.errors import RunFailed
@@ -37,6 +38,7 @@ class Member:
 
     room: PlacementGroup
     actor: Any
+    news: Any = None  # the call that is open for them
     up: bool = False
     dead: bool = False
     messages: list[Message] = field(default_factory=list)  # that it has been given: one at hand, one after it
@@ -45,6 +47,11 @@ class Member:
     served: set[int] = field(default_factory=set)  # nodes whose last message it has worked on
     round: int = -1  # of the hub, that it was last given models in
     has: set[Any] = field(default_factory=set)  # and these
+
+    def end(self) -> None:
+        """End the process, and give back the room that it had."""
+        ray.kill(self.actor)
+        remove_placement_group(self.room)
 
 
 class Processes:
@@ -77,8 +84,18 @@ class Processes:
         self._together: float | None = None  # until when the first waits; None: before it is up
         self._started = False  # whether messages go out
         self._members: list[Member] = []
-        for _ in range(count):
+        self._kind = client_app, tuple(sorted(resources.items()))
+        left = cast(list[Member], idle.take(self._kind))
+        idle.end()  # the others, whose room may be needed
+        for member in left[:count]:
+            self._adopt(member)
+        for member in left[count:]:
+            member.end()
+        if left:
+            self._together = time.monotonic() + TOGETHER
+        for _ in range(len(left), count):
             self._start(placement_group([dict(resources)]))
+        self._started = all(member.up for member in self._members)
         self._thread = Thread(target=self._work, name="flsplit-processes", daemon=True)
         self._thread.start()
 
@@ -88,12 +105,14 @@ class Processes:
         self._events.put(partial(self._pending.extend, fresh))
 
     def stop(self) -> None:
-        """End all processes."""
+        """End all processes, but for idle ones that are kept for the next run."""
         self._events.put(None)
         self._thread.join()
+        keep = [member for member in self._members if keeping() and member.up and not member.messages]
+        idle.leave(self._kind, keep)
         for member in self._members:
-            ray.kill(member.actor)
-            remove_placement_group(member.room)
+            if member not in keep:
+                member.end()
 
     def _start(self, room: PlacementGroup) -> None:
         """Start a process where there is room for it, now or later."""
@@ -104,9 +123,15 @@ class Processes:
         self._when_done(member.actor.ready.remote(), self._is_up, member)
         self._hear(member)
 
+    def _adopt(self, left: Member) -> None:
+        """Go on with a process that a run before has left."""
+        member = Member(left.room, left.actor, left.news, up=True)
+        self._members.append(member)
+        self._when_done(member.news, self._has_news, member)
+
     def _hear(self, member: Member) -> None:
-        call = member.actor.news.options(concurrency_group=NEWS).remote()
-        self._when_done(call, self._has_news, member)
+        member.news = member.actor.news.options(concurrency_group=NEWS).remote()
+        self._when_done(member.news, self._has_news, member)
 
     def _when_done(self, call: Any, then: Callable[..., None], *values: Any) -> None:
         """Have the thread do something with the future of a call when it is over."""

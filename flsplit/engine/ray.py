@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 from threading import Condition
-from typing import Any
+from typing import Any, cast
 
 import ray
 import torch
@@ -14,15 +14,17 @@ from flwr.clientapp import ClientApp
 
 from flsplit.assembly import Plan, use_threads
 from flsplit.config.schema import Config
-from flsplit.engine import ServerMain
+from flsplit.engine import ServerMain, idle, keeping, leave
 from flsplit.engine.grid import OwnGrid
 from flsplit.engine.process import Outcome
 from flsplit.engine.processes import Member, Processes
-from flsplit.engine.session import count_workers, gpu_share, leave_ray, start_ray
+from flsplit.engine.session import count_workers, gpu_share, start_ray
 from flsplit.errors import RunFailed
+from flsplit.transport.host_actor import NamedHost
 from flsplit.transport.ray_hub import RayHub
 from flsplit.transport.records import from_record
 
+HOST = "central host"  # as a kind of what a run leaves
 WAIT = 0.25  # seconds for a reply, after which the server's display has its turn
 
 
@@ -32,17 +34,21 @@ def run(plan: Plan, client_app: ClientApp, workers: int, main: ServerMain) -> No
     start_ray(config.engine.address)
     try:
         gpus = gpu_share(config, ray.cluster_resources(), workers) if plan.device == "cuda" else 0.0
-        hub = RayHub()
+        left = [host for host in cast(list[NamedHost], idle.take(HOST)) if host.lives()]
+        hub = RayHub(*left)
         grid = RayGrid(client_app, config.clients, hub, workers, {"CPU": config.engine.cpus_per_client, "GPU": gpus})
         try:
             use_threads(config)
             main(grid, hub)
         finally:
             grid.close()
-            hub.close()
+            if keeping() and (host := hub.release()) is not None:
+                idle.leave(HOST, [host])
+            else:
+                hub.close()
     finally:
         torch.set_num_threads(threads)
-        leave_ray()
+        leave()
 
 
 def workers(config: Config, cuda: bool) -> int:

@@ -20,16 +20,21 @@ import torch
 from flsplit.config.schema import Config
 from flsplit.errors import UserError
 
+Asked = tuple[str | None, int | None, dict[str, str]]  # the address, the CPUs, and the processes' environment
+
 # What client processes need of this process's environment, besides the path.
 _FOR_WORKERS = ("FLWR_TELEMETRY_ENABLED", "FLWR_DISABLE_UPDATE_CHECK", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO")
-_ours: set[str] = set()
-"""Names of the Rays that flsplit has started or joined in this process: one at most, empty when it has left."""
+_ours: dict[str, Asked] = {}
+"""What the Rays that flsplit has started or joined in this process were asked for, by name: one at most, empty when it
+has left."""
 _beginning: dict[str, Future[None]] = {}
 _left = Event()
 
 
 def start_ray(address: str | None = None, *, cpus: int | None = None) -> None:
     """Start Ray on this machine, or join a cluster, unless this process has one already.
+
+    One that is kept from a run before (`flsplit.engine.kept`) ends first if that asked for another.
 
     Client processes find modules where this process finds them; the nodes of a cluster share its file system.
 
@@ -42,7 +47,11 @@ def start_ray(address: str | None = None, *, cpus: int | None = None) -> None:
     """
     if (future := _beginning.pop("ray", None)) is not None:
         future.result()
-    elif not ray.is_initialized():
+        return
+    if ray.is_initialized() and _ours.get(connection(), asked := (address, cpus, _variables())) != asked:
+        ray.shutdown()
+        _ours.clear()
+    if not ray.is_initialized():
         _start(address, cpus)
 
 
@@ -54,13 +63,13 @@ def _start(address: str | None, cpus: int | None = None) -> None:
                     "local", num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR
                 )  # fmt: skip
             else:
-                variables = {name: value for name, value in _variables().items() if value is not None}
-                ray.init(address, log_to_driver=False, logging_level=logging.ERROR, runtime_env={"env_vars": variables})
+                environment = {"env_vars": _variables()}
+                ray.init(address, log_to_driver=False, logging_level=logging.ERROR, runtime_env=environment)
         except (ConnectionError, RuntimeError, ValueError) as error:
             if address is None:
                 raise
             raise UserError(f"engine.address={address}: {str(error).strip().splitlines()[0]}") from error
-    _ours.add(_name())
+    _ours[connection()] = address, cpus, _variables()
 
 
 def begin_ray(address: str | None = None) -> None:
@@ -85,15 +94,16 @@ def leave_ray() -> None:
     """End the Ray that `start_ray` has started, or leave the cluster that it has joined; the caller's stays."""
     if (future := _beginning.pop("ray", None)) is not None:
         future.exception()  # waits
-    if ray.is_initialized() and _name() in _ours:
+    if ray.is_initialized() and connection() in _ours:
         ray.shutdown()
     _ours.clear()
     _left.set()
 
 
-def _name() -> str:
+def connection() -> str:
     """What tells this connection to a Ray from any other."""
-    return ray.get_runtime_context().get_worker_id()
+    here = ray.get_runtime_context()
+    return f"{here.get_node_id()} {here.get_worker_id()}"  # the second is the first driver's in every Ray
 
 
 def _variables() -> dict[str, str]:

@@ -22,11 +22,16 @@ def here() -> dict[str, Any]:
 
 
 class NamedHost:
-    """The central host of the hub at `address`, as its server and its clients reach it."""
+    """The central host, as its server and its clients reach it.
 
-    def __init__(self, address: str) -> None:
-        self._name = f"{address.partition(':')[2]}-host"
+    Args:
+        name: of the actor.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
         self._actor: Any = None
+        self._built: Any = None  # the call that builds another host, until that is known to have gone well
 
     def start(self, make_host: Callable[[], ServerHost]) -> None:
         """Start the actor, which builds the host while the caller goes on; one that runs already builds a new host.
@@ -37,20 +42,35 @@ class NamedHost:
         import ray
 
         if self._actor is not None:
-            self._actor.build.remote(make_host)
+            self._built = self._actor.build.remote(make_host)
             return
         actor = ray.remote(num_cpus=0, num_gpus=0)(HostActor)
-        self._actor = actor.options(name=self._name, namespace=NAMESPACE, **here()).remote(make_host)
+        self._actor = actor.options(name=self.name, namespace=NAMESPACE, **here()).remote(make_host)
 
     def link(self) -> Link:
         """A link to the host."""
         import ray
 
         if self._actor is None:
-            self._actor = ray.get_actor(self._name, namespace=NAMESPACE)
+            self._actor = ray.get_actor(self.name, namespace=NAMESPACE)
+        if self._built is not None:
+            ray.get(self._built)
+            self._built = None
         return ActorLink(self._actor)
 
-    def stop(self) -> None:
+    def lives(self) -> bool:
+        """Whether there is an actor that answers."""
+        import ray
+
+        if self._actor is None:
+            return False
+        try:
+            ray.get(self._actor.empty.remote(), timeout=10)
+        except (ray.exceptions.RayError, TimeoutError):
+            return False
+        return True
+
+    def end(self) -> None:
         """End the actor, if there is one."""
         import ray
 
@@ -67,7 +87,12 @@ class HostActor:
 
     def build(self, make_host: Callable[[], ServerHost]) -> None:
         """Have a new host."""
+        self.empty()  # where the new one cannot be built, none answers for it
         self._host = make_host()
+
+    def empty(self) -> None:
+        """Have none."""
+        self.__dict__.pop("_host", None)
 
     def begin(self, state: SideState, *, shared: bool) -> None:
         """See `ServerHost.begin`."""

@@ -29,7 +29,7 @@ class NamedHub:
         self._ray = ray
         self.address = address or f"actor:flsplit-{uuid4().hex[:12]}"
         self.on_report: Callable[[], None] | None = None
-        self._pace, self._host = Pace(), NamedHost(self.address)
+        self._pace, self._host = Pace(), NamedHost(f"{self.address.partition(':')[2]}-host")
         self._held: dict[str, SideState] = {}
         name = self.address.removeprefix("actor:")
         if address is None:
@@ -88,4 +88,4 @@ class NamedHub:
     def close(self) -> None:
         """End the actors."""
         self._ray.kill(self._directory)
-        self._host.stop()
+        self._host.end()

@@ -22,15 +22,19 @@ Note = tuple[int, dict[str, Any], float]  # a client, its tally and its mean los
 
 
 class RayHub:
-    """The server's end."""
+    """The server's end.
 
-    def __init__(self) -> None:
+    Args:
+        host: that a hub before has left (`release`); None for a new one.
+    """
+
+    def __init__(self, host: NamedHost | None = None) -> None:
         import ray
 
         self._ray = ray
-        self.address = f"ray:flsplit-{uuid4().hex[:12]}"
+        self._host = host or NamedHost(f"flsplit-{uuid4().hex[:12]}")
+        self.address = f"ray:{uuid4().hex[:12]}:{self._host.name}"
         self.on_report: Callable[[], None] | None = None
-        self._host = NamedHost(self.address)
         self.round = 0
         self._references: dict[str, Any] = {}
         self._arrived: dict[str, SideState] = {}
@@ -73,9 +77,13 @@ class RayHub:
         self.round += 1
         self._references, self._arrived, self._progress = {}, {}, {}
 
+    def release(self) -> NamedHost | None:
+        """The host, if it is idle, for another hub."""
+        return self._host if self._host.lives() else None
+
     def close(self) -> None:
         """End the host."""
-        self._host.stop()
+        self._host.end()
 
 
 class ProcessHub:
@@ -88,7 +96,7 @@ class ProcessHub:
 
     def __init__(self, address: str, tell: Callable[[Note], None]) -> None:
         self.address, self._tell = address, tell
-        self._pace, self._host = Pace(), NamedHost(address)
+        self._pace, self._host = Pace(), NamedHost(address.rpartition(":")[2])
         self._round = -1
         self._given: dict[str, SideState] = {}  # in this round
         self._own: dict[str, SideState] = {}  # left by the message at hand

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
 import struct
 import subprocess
@@ -288,10 +289,13 @@ def test_a_mistake_takes_at_most_twice_the_time_of_the_import(tmp_path: Path) ->
         subprocess.run([sys.executable, *arguments], cwd=tmp_path, capture_output=True, check=False)
         return time.perf_counter() - start
 
-    least = {}
-    for name, typed in (("import", ["-c", "import flsplit.experiment"]), ("refused", ["-m", "flsplit.cli", "lr=nan"])):
-        least[name] = min(seconds(*typed) for _ in range(3))
-    assert least["refused"] <= 2 * least["import"], least
+    least = {"import": math.inf, "refused": math.inf}
+    for _ in range(8):  # beside other work a single measurement says little
+        least["import"] = min(least["import"], seconds("-c", "import flsplit.experiment"))
+        least["refused"] = min(least["refused"], seconds("-m", "flsplit.cli", "lr=nan"))
+        if least["refused"] <= 2 * least["import"]:
+            return
+    raise AssertionError(least)
 
 
 def test_a_folder_unpacked_again_is_read_again(images: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from helpers.processes import CLIENTS, ours
 
 from flsplit.record.run import read_run
 
@@ -19,27 +20,9 @@ KEYS = ["clients=6", "compressor=base", "dataset.train_limit=300", "dataset.test
 ROUNDS, KILLS = 12, 2
 
 
-def client_processes(leader: int) -> list[int]:
-    """Client processes below a process, as Ray titles them."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            title = (folder / "cmdline").read_bytes()
-            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-            ancestors = {parent}
-            while parent > 1:
-                parent = int((Path("/proc") / str(parent) / "stat").read_text().rpartition(")")[2].split()[1])
-                ancestors.add(parent)
-        except (OSError, ValueError):
-            continue
-        if title.startswith(b"ray::Process") and leader in ancestors:
-            found.append(int(folder.name))
-    return sorted(found)
-
-
 def kill_one(leader: int) -> bool:
     """Kill the client process that has been there longest, if there is one."""
-    there = client_processes(leader)
+    there = sorted(ours(CLIENTS, leader=leader))
     if there:
         os.kill(there[0], signal.SIGKILL)
     return bool(there)
@@ -68,5 +51,5 @@ def test_killed_again_and_again_a_run_goes_on(strategy: str, seed: int, tmp_path
     assert killed and len(failed) == ROUNDS
     assert (failed > 0).sum() <= killed
     if strategy == "splitfed_v1":
-        assert failed.max() <= 1  # of six: the one that was at hand, if any was
+        assert failed.sum() <= killed  # each time the one that was at hand, if any was
     assert run.summary["status"] == "completed" and run.summary["final_test_accuracy"] is not None

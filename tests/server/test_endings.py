@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import shutil
@@ -16,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.processes import HOSTS, ours
 from test_resume import assert_same
 
 import flsplit
@@ -150,7 +150,7 @@ def test_the_end_of_the_central_host_is_one_line_and_the_run_goes_on_later(tmp_p
         time.sleep(0.05)
     try:
         process.send_signal(signal.SIGSTOP)  # it stands still until its host is found
-        while not (hosts := processes_called(b"HostActor", process.pid)):
+        while not (hosts := ours(HOSTS, leader=process.pid)):
             assert time.monotonic() < deadline
         for host in hosts:
             os.kill(host, signal.SIGKILL)
@@ -163,17 +163,6 @@ def test_the_end_of_the_central_host_is_one_line_and_the_run_goes_on_later(tmp_p
     assert line.endswith(f"resume={out} goes on from here")
     whole = flsplit.run([*keys, "engine=inline", f"out={tmp_path / 'whole'}"])
     assert_same(whole, flsplit.run([f"resume={out}", "engine=inline"]))
-
-
-def processes_called(name: bytes, leader: int) -> list[int]:
-    """Those of Ray's below a process with this in their title, which is empty while they write it: ask again."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            title = (folder / "cmdline").read_bytes()
-            if title.startswith(b"ray::") and name in title and below(folder, leader):
-                found.append(int(folder.name))
-    return found
 
 
 @pytest.mark.slow
