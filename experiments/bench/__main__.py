@@ -11,9 +11,11 @@ from pathlib import Path
 from experiments.bench import (
     adc,
     clients,
+    endurance,
     gpu,
     latency,
     link,
+    loggers,
     memory,
     messages,
     pipeline,
@@ -31,11 +33,13 @@ CASES = {
     "latency": latency.run,
     "memory": memory.run,
     "scale": scale.run,
+    "endurance": endurance.run,
     "startup": startup.run,
     "pipeline": pipeline.run,
     "gpu": gpu.run,
     "stacked": stacked.run,
     "link": link.run,
+    "loggers": loggers.run,
 }
 
 

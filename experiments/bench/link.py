@@ -43,20 +43,20 @@ def run(*, pairs: int, workload: Workload = CPU, case: str = "link") -> Iterator
 
 def share(workload: Workload, keys: dict[str, object]) -> float:
     """Percent of a run's training time that is spent in its stages."""
-    with _watched(workload, Stages, "_sent") as sent, _watched(workload, Stages, "_arrived") as arrived:
+    with watched(workload, Stages, "_sent") as sent, watched(workload, Stages, "_arrived") as arrived:
         rate = workload.run(**keys)
     return 100 * (sum(sent) + sum(arrived)) * rate / (workload.batch * workload.steps)
 
 
 def clock_share(workload: Workload, rounds: int = 3) -> float:
     """Percent of a round's training time in which simulated time is told."""
-    with _watched(workload, Timekeeper, "of") as spent:
+    with watched(workload, Timekeeper, "of") as spent:
         rate = workload.run(network="lte", rounds=rounds, eval_every=rounds)
     return 100 * sum(spent[1:]) / (rounds - 1) * rate / (workload.batch * workload.steps)
 
 
 @contextmanager
-def _watched(workload: Workload, owner: type, name: str) -> Iterator[list[float]]:
+def watched(workload: Workload, owner: type, name: str) -> Iterator[list[float]]:
     """Seconds of each call of a method while the context lasts."""
     spent: list[float] = []
     method: Callable[..., Any] = getattr(owner, name)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from flsplit.report import labels
 from flsplit.report.runs import Run
+from flsplit.report.seeds import by_setting
 from flsplit.report.style import Style
 
 
@@ -32,19 +32,8 @@ class Group:
 
 def groups(runs: Sequence[Run], names: Sequence[str]) -> list[Group]:
     """Runs in groups, in their order; `names` are those of their folders."""
-    varied = labels.varied([run.config for run in runs])
-    seeds = [str(seed) for seed in varied.pop("seed", [""] * len(runs))]
-    members: dict[tuple[str, ...], list[int]] = {}
-    for number in range(len(runs)):
-        key = tuple(str(values[number]) for values in varied.values())
-        twice = seeds[number] in {seeds[other] for other in members.get(key, ())}
-        members.setdefault((*key, str(number)) if twice else key, []).append(number)
-    found = list(members.values())
-    told = labels.short_labels(
-        [{**runs[first].config, "seed": 0} if len(rest) else runs[first].config for first, *rest in found],
-        [names[first] for first, *_ in found],
-    )
+    found = by_setting([run.config for run in runs], names)
     return [
-        Group(label, Style.of(number), [runs[member] for member in group])
-        for number, (label, group) in enumerate(zip(told, found))
+        Group(label, Style.of(number), [runs[member] for member in members])
+        for number, (label, members) in enumerate(found)
     ]

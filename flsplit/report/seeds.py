@@ -35,22 +35,29 @@ def mean_of(values: Sequence[float]) -> tuple[float, float | None]:
 def by_setting(
     configs: Sequence[Mapping[str, Any]], folders: Sequence[str], keys: Sequence[str] | None = None
 ) -> list[tuple[str, list[int]]]:
-    """Runs in groups.
+    """Runs in groups, in their order.
 
     Args:
         configs: of the runs.
         folders: their names.
         keys: settings, as `labels.varied` calls them, whose values make a group; None for all that vary but the seed.
+            Then runs of the same seed are no group: the second has one of its own.
 
     Returns:
         for each group what tells it from the others, and the positions of its runs.
     """
     varied = labels.varied(configs)
-    if keys is None:
-        keys = [key for key in varied if key != "seed"]
+    seeds = [str(seed) for seed in varied.get("seed", [""] * len(configs))]
+    chosen = [key for key in varied if key != "seed"] if keys is None else keys
     groups: dict[tuple[str, ...], list[int]] = {}
     for number in range(len(configs)):
-        groups.setdefault(tuple(str(varied[key][number]) for key in keys), []).append(number)
-    told = [{**configs[members[0]], "seed": 0} for members in groups.values()]
+        key = tuple(str(varied[name][number]) for name in chosen)
+        if keys is None and seeds[number] in {seeds[other] for other in groups.get(key, ())}:
+            key = (*key, str(number))
+        groups.setdefault(key, []).append(number)
+    told = [
+        configs[members[0]] if keys is None and len(members) == 1 else {**configs[members[0]], "seed": 0}
+        for members in groups.values()
+    ]
     names = labels.short_labels(told, [folders[members[0]] for members in groups.values()])
     return list(zip(names, groups.values()))

@@ -18,9 +18,11 @@ from experiments.bench import __main__ as bench
 from experiments.bench import (
     adc,
     clients,
+    endurance,
     gpu,
     images,
     link,
+    loggers,
     message_client,
     message_splitfed,
     messages,
@@ -210,6 +212,25 @@ def test_and_so_it_does_on_ray(tmp_path: Path) -> None:
     keys = [*SPLITFED, "compressor=base", "rounds=1"]
     run = flsplit.run([*keys, "engine=inline", f"out={tmp_path / 'ours'}"])
     check_messages(messages.with_messages(messages.on_ray(keys, tmp_path)), run)
+
+
+def test_a_logger_takes_some_of_a_step() -> None:
+    with replace(TINY, steps=1).made() as made:
+        assert 0 < loggers.share(made, "csv") < 100
+
+
+def test_growth_is_that_of_the_last_tenth_over_the_second() -> None:
+    found = endurance.Long([500.0, *[100.0] * 4, *[110.0] * 5], [9.0, *[1.0] * 4, *[1.5] * 5], 60.0)
+    assert found.growth() == pytest.approx(10) and found.slowing() == 1.5
+
+
+@pytest.mark.slow
+def test_a_long_run_is_followed_round_by_round(tmp_path: Path) -> None:
+    found = endurance.follow(["clients=3", "rounds=4", "engine=inline", "network=lte", "dataset.train_limit=60"])
+    assert len(found.megabytes) == len(found.seconds) == 4 and min(found.megabytes) > 100
+    assert found.simulated > 0
+    endurance.draw(found, tmp_path / "a.png")
+    assert (tmp_path / "a.png").stat().st_size > 1000
 
 
 @pytest.mark.slow

@@ -1,0 +1,37 @@
+"""`loggers`: what a run waits for its loggers, which are told after every round; here a round is one step.
+
+The time is taken around the calls within the run. W&B's own process, which writes aside, is not in it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from functools import partial
+from unittest.mock import patch
+
+from experiments.bench.case import Result, measure
+from experiments.bench.link import watched
+from experiments.bench.workload import Workload
+from flsplit.record.loggers import LOGGERS, Loggers
+
+CPU = Workload(batch=16, steps=1)
+ROUNDS = 20
+
+
+def run(*, pairs: int, workload: Workload = CPU) -> Iterator[Result]:
+    """Percent of the time of a step that each logger takes."""
+    with workload.made() as made, patch.dict(os.environ, {"WANDB_MODE": "offline", "WANDB_SILENT": "true"}):
+        for name in LOGGERS:
+            yield measure(
+                "loggers", f"% of a step (one client, base, inline) that logger={name} takes, told of every step",
+                partial(share, made, name), pairs=pairs, goal=1, at_least=False, note=str(made),
+            )  # fmt: skip
+
+
+def share(workload: Workload, name: str) -> float:
+    """Percent of a run's training time in which a logger is told, after the first time."""
+    with watched(workload, Loggers, "log") as spent:
+        rate = workload.run(logger=name, rounds=ROUNDS, eval_every=ROUNDS)
+    assert len(spent) == ROUNDS
+    return 100 * sum(spent[1:]) / (ROUNDS - 1) * rate / (workload.batch * workload.steps)
