@@ -58,6 +58,10 @@ SCALES = {
     "link-cpu": Scale(size=96, images=2500, test_images=4000, base_epochs=3, counts_epochs=True, evaluations=1),
     # ten clients of 250 images whose devices differ
     "time-cpu": Scale(size=96, images=2500, test_images=2000, batch=62, epochs=8, local_epochs=2),
+    # many clients of 1,000 or 200 images, pretrained: three epochs without compression
+    "edge-cpu": Scale(
+        size=96, images=10_000, test_images=4000, batch=64, base_epochs=3, count_models=True, evaluations=4, lr=3e-4
+    ),
     "study": Scale(batch=64, count_models=True, evaluations=20),  # many clients, all of CIFAR-100
     "study-cpu": Scale(
         size=96,

@@ -23,8 +23,10 @@ _KEY = [
 COLUMNS = [
     "experiment", "scale", "dataset", "model", "method", "parameter", "rule", "clients", "strategy", "partition",
     "alpha", "seed", "precision", "xi_nominal", "xi_actual", "samples", "final_test_accuracy", "best_test_accuracy",
-    "uplink_bits", "downlink_bits", "sync_bits", "seconds", "device", "commit",
+    "worst_client_accuracy", "uplink_bits", "downlink_bits", "sync_bits", "seconds", "device", "commit",
 ]  # fmt: skip
+
+_MAY_BE_EMPTY = ("alpha", "worst_client_accuracy")  # no Dirichlet partition; nothing held back at clients
 
 
 class Results:
@@ -72,11 +74,10 @@ class Results:
         if missing:
             raise UserError(f"{self.path}: the column {missing[0]} is missing; the columns are {', '.join(COLUMNS)}")
         for column in set(COLUMNS) - set(_WORDS):
-            # Only alpha may be empty: where there is no Dirichlet partition.
             numbers = pd.to_numeric(rows[column], errors="coerce")
-            wrong = numbers.isna() & ~((column == "alpha") & rows[column].isna())
+            wrong = numbers.isna() & ~((column in _MAY_BE_EMPTY) & rows[column].isna())
             if "accuracy" in column:
-                wrong |= ~numbers.between(0, 1)
+                wrong |= numbers.notna() & ~numbers.between(0, 1)
             if wrong.any():
                 at = wrong.idxmax()
                 wanted = "a fraction between 0 and 1" if "accuracy" in column else "a number"
@@ -102,6 +103,7 @@ class Results:
             "xi_nominal": point.xi_nominal(), "xi_actual": summary["xi"], "samples": summary["samples"],
             "final_test_accuracy": held.iloc[-1] if tuned else summary["final_test_accuracy"],
             "best_test_accuracy": held.max() if tuned else summary["best_test_accuracy"],
+            "worst_client_accuracy": None if tuned else (summary.get("own_test_accuracy") or {}).get("worst_decile"),
             "uplink_bits": summary["uplink_bits"], "downlink_bits": summary["downlink_bits"],
             "sync_bits": summary["sync_bits"], "seconds": round(summary["seconds"], 1), "device": summary["device"],
             "commit": commit(),

@@ -14,13 +14,16 @@ from experiments.point import Point
 from experiments.results import Results
 from experiments.runner import run_missing
 from experiments.study import adc_multi_client as study
-from experiments.study import noisy_link, quantised_adc, time_to_accuracy
+from experiments.study import many_clients, noisy_link, quantised_adc, time_to_accuracy
 from experiments.study.link import SEEDS
 from flsplit.errors import UserError
 
 HOME = Path(__file__).parent
-LINK = {"quantised_adc": quantised_adc, "noisy_link": noisy_link, "time_to_accuracy": time_to_accuracy}
-NAMES = ("adc_multi_client", *LINK)
+OTHERS = {
+    "many_clients": many_clients, "quantised_adc": quantised_adc, "noisy_link": noisy_link,
+    "time_to_accuracy": time_to_accuracy,
+}  # fmt: skip
+NAMES = ("adc_multi_client", *OTHERS)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -30,8 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _make(arguments: argparse.Namespace) -> None:
-    made = LINK.get(arguments.name, study)
-    points = _link(arguments) if arguments.name in LINK else _grid(arguments)
+    made = OTHERS.get(arguments.name, study)
+    points = _listed(arguments) if arguments.name in OTHERS else _grid(arguments)
     results = Results(arguments.results)
     if _run(arguments, points, results):
         rows = _there(arguments, made.gather(points, results))
@@ -48,8 +51,8 @@ def _grid(arguments: argparse.Namespace) -> list[Point]:
     ).points()  # fmt: skip
 
 
-def _link(arguments: argparse.Namespace) -> list[Point]:
-    made = LINK[arguments.name]
+def _listed(arguments: argparse.Namespace) -> list[Point]:
+    made = OTHERS[arguments.name]
     return made.points(arguments.seeds or SEEDS, arguments.methods, tuple(arguments.set))
 
 
@@ -86,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
         type=command.seeds,
         default=(),
         metavar="A,B",
-        help=f"[{study.SEED}; of the link: {SEEDS}]",
+        help=f"[{study.SEED}; of the others: {SEEDS}]",
     )
     for key, known in (
         ("clients", study.CLIENTS), ("alphas", study.ALPHAS), ("strategies", tuple(study.STRATEGIES)),

@@ -12,7 +12,7 @@ from experiments.bench.images import noise
 from experiments.results import COLUMNS, Results
 from experiments.study import __main__ as command
 from experiments.study import adc_multi_client as study
-from experiments.study import noisy_link, quantised_adc
+from experiments.study import many_clients, noisy_link, quantised_adc
 from flsplit.compose import compose
 
 
@@ -155,3 +155,34 @@ def test_rows_of_noisy_links_are_found_drawn_and_told(tmp_path: Path, capsys: py
     assert "awgn          0 adc 0.2       37.50  37.00- 38.00   3.00     2" in out
     assert "erasure     0.3 topk 0.2      38.00  38.00- 38.00   2.00     1" in out
     assert {"rounds=4", "channel=awgn", "channel.snr_db=10"} <= set(points[3].overrides(data=None, weights=None))
+
+
+def test_many_clients_are_listed_gathered_and_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    points = many_clients.points()
+    assert len({point.slug for point in points}) == len(points) == 64
+    assert [p.clients for p in points[:3]] == [1, 1, 10] and points[2].alpha == 0.3
+    cohorts = [p for p in points if "compressor.scope=cohort" in p.options]
+    assert {p.strategy for p in cohorts} == {"parallel", "splitfed_v2"} and len(cohorts) == 4
+    noise(tmp_path / "data", train=4, test=2)
+    (tmp_path / "weights").touch()
+    for point in (points[2], cohorts[0], cohorts[1]):
+        config = compose(point.overrides(data=str(tmp_path / "data"), weights=str(tmp_path / "weights")))
+        assert (config.batch_size, config.budget.base_epochs, config.budget.count_models) == (64, 3, True)
+        assert (config.model.tune, config.model.tune_server, config.budget.share) == ("lora", "all", "pool")
+        assert config.partition["holdout"] == 0.1
+    rows = []
+    for point in points[:40]:
+        more = {"final_test_accuracy": 0.5 + 0.02 * (point.seed == 51), "uplink_bits": 3 * 10**9, "sync_bits": 10**9}
+        more |= {"worst_client_accuracy": None if point.clients == 1 else 0.25, "rule": point.rule or ""}
+        rows.append(dict.fromkeys(COLUMNS, 0) | point.key | more)
+    pd.DataFrame(rows).to_csv(tmp_path / "results.csv", index=False)
+    folders = ["--results", str(tmp_path), "--figures", str(tmp_path / "figures"), "--runs", str(tmp_path / "runs")]
+    assert command.main(["many_clients", "--draw", *folders]) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert (tmp_path / "figures" / "many_clients-edge-cpu.png").exists()
+    [centre] = [line for line in out if line.split()[:5] == ["10", "splitfed_v1", "0.3", "lora", "base"]]
+    assert centre.split()[5:] == ["51.0", "±", "12.7", "25.0", "0", "4.00", "25%", "2"]  # t(0.975, 1) = 12.7
+    [alone] = [line for line in out if line.split()[:5] == ["1", "-", "-", "all", "base"]]
+    assert alone.split()[-4:] == ["0", "4.00", "25%", "2"] and " - " in alone
+    [cohort] = [line for line in out if "cohort adc 0.1" in line and "parallel" in line]
+    assert cohort.split()[-1] == "1"

@@ -1,0 +1,203 @@
+"""When ADC pays for many clients: pretrained DeiT-T, LoRA or whole clients, 10 and 50 of them, three degrees of skew.
+
+Everything is compared at the same number of bits, models included, which all clients draw on together. A tenth of
+every client's data is held back, on which the final model is tested for each client by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+from math import inf
+from pathlib import Path
+
+import pandas as pd
+
+from experiments.point import Point
+from experiments.results import Results
+from flsplit.report.seeds import mean_of
+from flsplit.report.style import Style, figure
+
+SCALE = "edge-cpu"
+SEEDS = (43422, 51)
+CLIENTS = (10, 50)
+ALPHAS = (inf, 0.3, 0.05)
+STRATEGIES = {
+    "splitfed_v1": (),
+    "parallel": ("strategy.sync=round",),
+    "splitfed_v2": ("strategy.turn=step",),
+}  # and their options
+TUNES = ("lora", "all")
+ALWAYS = ("partition.holdout=0.1",)
+CENTRE = (10, 0.3, "splitfed_v1", "lora")
+
+
+@dataclass(frozen=True)
+class Method:
+    """What clients send.
+
+    Attributes:
+        compressor: its name.
+        value: its parameter.
+        scope: `client`, or `cohort` where clients are compressed as one.
+    """
+
+    compressor: str
+    value: float | None = None
+    scope: str = "client"
+
+    @property
+    def name(self) -> str:
+        """As figures and tables call it."""
+        told = self.compressor if self.value is None else f"{self.compressor} {self.value:g}"
+        return told if self.scope == "client" else f"{self.scope} {told}"
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """Overrides beside compressor and parameter."""
+        return () if self.scope == "client" else (f"compressor.scope={self.scope}",)
+
+
+METHODS = (
+    Method("base"), Method("adc", 0.1), Method("topk", 0.1), Method("adc", 0.1, "cohort"), Method("adc", 0.2),
+)  # fmt: skip
+NAMES = tuple(dict.fromkeys(method.compressor for method in METHODS))
+_STYLES = {method.name: Style.of(index) for method, index in zip(METHODS, (6, 0, 2, 1, 5))}
+
+
+def points(seeds: Sequence[int] = SEEDS, methods: Sequence[str] = NAMES, options: Sequence[str] = ()) -> list[Point]:
+    """One run each: all data in one place, the centre of the grid, then what differs from it in one thing.
+
+    Args:
+        seeds: of the runs.
+        methods: of `NAMES`.
+        options: overrides for every run.
+    """
+    found = []
+    for seed in seeds:
+        for tune in TUNES if "base" in methods else ():
+            found.append(_point(Method("base"), seed, options, tune=tune))
+        grid = product(CLIENTS, ALPHAS, STRATEGIES, TUNES)
+        for setting in sorted((s for s in grid if _distance(s) <= 1), key=_distance):
+            clients, alpha, strategy, tune = setting
+            found += [
+                _point(method, seed, options, clients=clients, alpha=alpha, strategy=strategy, tune=tune)
+                for method in METHODS
+                if method.compressor in methods and (method.scope == "client" or strategy != "splitfed_v1")
+            ]
+    return found
+
+
+def _distance(setting: tuple[int, float, str, str]) -> int:
+    return sum(a != b for a, b in zip(setting, CENTRE))
+
+
+def _point(
+    method: Method, seed: int, options: Sequence[str], *, tune: str, clients: int = 1, alpha: float | None = None,
+    strategy: str = "splitfed_v1",
+) -> Point:  # fmt: skip
+    own = STRATEGIES[strategy] if clients > 1 else ()
+    return Point(
+        scale=SCALE, dataset="cifar100", model="deit_tiny", method=method.compressor, value=method.value,
+        rule="sqrt" if method.compressor == "adc" else None, seed=seed, clients=clients, strategy=strategy,
+        partition="iid" if alpha is None else "dirichlet", alpha=alpha,
+        options=(f"model.tune={tune}", *own, *method.options, *ALWAYS, *options),
+    )  # fmt: skip
+
+
+def gather(wanted: Sequence[Point], results: Results) -> pd.DataFrame:
+    """A row for each setting and method that has been run: means over seeds.
+
+    `accuracy` and `worst` (of the worst tenth of the clients, each on the part of its data that was held back) in
+    percent, `models` the share of models in what was sent, in percent.
+    """
+    rows = []
+    for point in wanted:
+        row = results.row(point)
+        if row is not None:
+            given = dict(option.split("=", 1) for option in point.options)
+            bits = row.uplink_bits + row.downlink_bits + row.sync_bits
+            rows.append({
+                "clients": point.clients, "strategy": point.strategy if point.clients > 1 else "-",
+                "alpha": point.alpha, "tune": given["model.tune"],
+                "method": Method(point.method, point.value, given.get("compressor.scope", "client")).name,
+                "accuracy": 100 * row.final_test_accuracy, "worst": 100 * row.worst_client_accuracy,
+                "samples": row.samples, "gigabits": bits / 1e9, "models": 100 * row.sync_bits / bits, "point": point,
+            })  # fmt: skip
+    if not rows:
+        return pd.DataFrame()
+    keys = ["clients", "strategy", "alpha", "tune", "method"]
+    return (
+        pd.DataFrame(rows)
+        .groupby(keys, dropna=False, sort=False)
+        .apply(_over_seeds, include_groups=False)
+        .reset_index()
+    )
+
+
+def _over_seeds(rows: pd.DataFrame) -> pd.Series:
+    mean, half = mean_of(rows.accuracy.tolist())
+    numbers = rows[["worst", "samples", "gigabits", "models"]].mean()
+    return pd.Series({"accuracy": mean, "half": half, **numbers, "seeds": len(rows), "points": list(rows.point)})
+
+
+def table(rows: pd.DataFrame) -> str:
+    """Accuracy of every row, of its worst clients, and what was sent."""
+    lines = [
+        f"{'clients':>7} {'strategy':11} {'alpha':>5} {'tune':4} {'method':14} {'accuracy':>14} {'worst tenth':>11} "
+        f"{'samples':>8} {'Gb':>6} {'models':>6} {'seeds':>5}"
+    ]
+    for row in rows.itertuples():
+        alpha = "-" if pd.isna(row.alpha) else f"{row.alpha:g}"
+        half = "" if row.half is None or pd.isna(row.half) else f" ± {row.half:.1f}"
+        worst = "-" if pd.isna(row.worst) else f"{row.worst:.1f}"
+        lines.append(
+            f"{row.clients:7} {row.strategy:11} {alpha:>5} {row.tune:4} {row.method:14} {row.accuracy:8.1f}{half:6} "
+            f"{worst:>11} {row.samples:8.0f} {row.gigabits:6.2f} {row.models:5.0f}% {row.seeds:5}"
+        )
+    return "\n".join([*lines, "percent; ± is half the 95% interval over seeds (Student's t)"])
+
+
+def draw(rows: pd.DataFrame, results: Results, folder: Path, options: Sequence[str] = ()) -> list[Path]:
+    """Accuracy over everything sent: a panel for each setting of which there is more than one method.
+
+    Args:
+        rows: from `gather`.
+        results: their curves.
+        folder: where the image goes.
+        options: what all rows have beside the study's own settings; part of the name.
+
+    Returns:
+        the file; none where there is nothing to compare.
+    """
+    settings = rows[rows.clients > 1].groupby(["clients", "strategy", "alpha", "tune"], sort=False)
+    shown = [(setting, of_it) for setting, of_it in settings if len(of_it) > 1]
+    if not shown:
+        return []
+    folder.mkdir(parents=True, exist_ok=True)
+    columns = min(3, len(shown))
+    lines = -(-len(shown) // columns)
+    with figure(3.9 * columns, 3.4 * lines + 0.6) as drawing:
+        panels = drawing.subplots(lines, columns, squeeze=False, sharey=True)
+        for axes in panels.flat[len(shown) :]:
+            axes.set_visible(False)
+        for axes, ((clients, strategy, alpha, tune), of_it) in zip(panels.flat, shown):
+            for row in of_it.itertuples():
+                style = _STYLES[row.method]
+                curves = [results.curve(point) for point in row.points]
+                for number, curve in enumerate(curve for curve in curves if curve is not None):
+                    scored = curve.dropna(subset="test_accuracy")
+                    sent = (scored.uplink_bits + scored.downlink_bits + scored.sync_bits) / 1e9
+                    axes.plot(
+                        sent, 100 * scored.test_accuracy, color=style.colour, marker=style.marker, markersize=4,
+                        label=None if number else row.method,
+                    )  # fmt: skip
+            axes.set_title(f"{clients} clients, {strategy}, alpha {alpha:g}, {tune}", fontsize=9)
+            axes.set(xlabel="sent, models included, gigabits")
+            axes.legend(frameon=False, fontsize=8)
+        for row_of_panels in panels:
+            row_of_panels[0].set_ylabel("test accuracy, %")
+        path = folder / f"{'-'.join(['many_clients', SCALE, *options])}.png"
+        drawing.savefig(path, dpi=130)
+    return [path]
