@@ -119,7 +119,7 @@ def test_a_kill_at_any_moment_changes_no_number(
     out, moment = tmp_path / "killed", random.Random(f"kill {SEED}-{number}").random()
     process = processes.Process(target=train, args=([*keys, f"out={out}"],))
     process.start()
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while not (out / "config.yaml").exists():  # before that there is no run
         assert process.is_alive() and time.monotonic() < deadline
         time.sleep(0.001)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -36,9 +36,18 @@ ENVIRONMENT = {"env_vars": {"PYTHONPATH": os.pathsep.join(p for p in __import__(
 
 @pytest.fixture
 def grid() -> Iterator[RayGrid]:
+    """With two processes that are both up, however long a busy machine takes for that."""
     made = made_grid({"CPU": 1.0})
+    wait_until(lambda: all(member.up for member in made._processes._members))
     yield made
     made.close()
+
+
+def wait_until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 600
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def made_grid(resources: dict[str, float], workers: int = 2) -> RayGrid:
@@ -55,7 +64,7 @@ def ask(grid: RayGrid, orders: Mapping[int, str], ttl: float | None = None) -> d
         )
         for client, order in orders.items()
     ]
-    replies = grid.send_and_receive(messages, timeout=120)
+    replies = grid.send_and_receive(messages, timeout=600)
     return {
         clients[reply.metadata.src_node_id]: reply.error.reason if reply.has_error() else reply.content["answer"]
         for reply in replies
@@ -94,10 +103,8 @@ def test_a_process_that_dies_in_a_message_costs_that_message(grid: RayGrid) -> N
     assert all(answers[c]["asked"] == 2 for c in range(CLIENTS) if c != 3)
     after = ask(grid, everyone())
     assert [after[c]["asked"] for c in range(CLIENTS)] == [3, 3, 3, 2, 3]
-    deadline, alive = time.monotonic() + 60, set[int]()
-    while len(alive) < 2:  # until another one is up in its place
-        assert time.monotonic() < deadline
-        alive = {answer["pid"] for answer in ask(grid, everyone("sleep 0.05")).values()}
+    wait_until(lambda: all(member.up for member in grid._processes._members))  # another one in its place
+    alive = {answer["pid"] for answer in ask(grid, everyone("sleep 0.2")).values()}
     assert len(alive & {answer["pid"] for answer in before.values()}) == 1
 
 
@@ -111,9 +118,9 @@ def test_all_processes_may_die_at_once_and_again(grid: RayGrid) -> None:
 def test_a_client_that_hangs_is_ended_and_the_others_are_not_held_up(grid: RayGrid) -> None:
     before = ask(grid, everyone())
     began = time.monotonic()
-    answers = ask(grid, {**everyone(), 2: "sleep 300"}, ttl=2.0)
-    assert 2 <= time.monotonic() - began < 60
-    assert answers[2] == "it took longer than 2 s (client_timeout), and its process was ended"
+    answers = ask(grid, {**everyone(), 2: "sleep 300"}, ttl=5.0)
+    assert 5 <= time.monotonic() - began < 200
+    assert answers[2] == "it took longer than 5 s (client_timeout), and its process was ended"
     assert [c for c in range(CLIENTS) if not isinstance(answers[c], str)] == [0, 1, 3, 4]
     after = ask(grid, everyone())
     assert len({a["pid"] for a in before.values()} & {a["pid"] for a in after.values()}) == 1
@@ -133,10 +140,7 @@ def test_an_idle_process_that_is_killed_is_replaced(grid: RayGrid, noticed: bool
     before = list(grid._processes._members)
     for pid in pids:
         os.kill(pid, signal.SIGKILL)
-    deadline = time.monotonic() + 120
-    while noticed and set(before) & set(grid._processes._members):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_until(lambda: not noticed or not set(before) & set(grid._processes._members))
     answers, later = ask(grid, everyone()), ask(grid, everyone())
     failed = [c for c, answer in answers.items() if isinstance(answer, str)]
     assert len(failed) <= (0 if noticed else len(pids))  # those that were on their way
