@@ -1,7 +1,7 @@
 """`endurance`: a thousand LoRA clients on Ray, fifty a round, a hundred rounds: does a long run grow?
 
 Memory is the proportional set size of all processes, Ray's among them, seen at the end of each round. A hundred rounds
-are about an hour of simulated time over LTE. `python -m experiments.bench.endurance FILE` draws both over the rounds.
+are an hour of simulated time over 0.1 Mbit/s. `python -m experiments.bench.endurance FILE` draws both over the rounds.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from flsplit.report.style import Style, figure
 CLIENTS, TAKING_PART, ROUNDS = 1000, 50, 100
 KEYS = [
     f"clients={CLIENTS}", f"clients_per_round={TAKING_PART}", "local_steps=1", "batch_size=1", "engine=ray",
-    "device=cpu", "model.tune=lora", "network=lte", "partition=iid", "eval_every=10",
+    "device=cpu", "model.tune=lora", "network=lte", "network.uplink_mbps=0.1", "network.downlink_mbps=0.1",
+    "partition=iid", "eval_every=10",
 ]  # fmt: skip
 
 
@@ -37,7 +38,7 @@ class Long:
     Attributes:
         megabytes: of all its processes at the end of each round (PSS).
         seconds: of each round.
-        simulated: seconds of the whole run, as its clients would have taken over LTE.
+        simulated: seconds of the whole run, as its clients would have taken.
     """
 
     megabytes: list[float]

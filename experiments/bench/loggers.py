@@ -1,4 +1,4 @@
-"""`loggers`: what a run waits for its loggers, which are told after every round; here a round is one step.
+"""`loggers`: what a run waits for its loggers, which are told of rounds when these are saved; here a round is one step.
 
 The time is taken around the calls within the run. W&B's own process, which writes aside, is not in it.
 """
@@ -16,7 +16,7 @@ from experiments.bench.workload import Workload
 from flsplit.record.loggers import LOGGERS, Loggers
 
 CPU = Workload(batch=16, steps=1)
-ROUNDS = 20
+ROUNDS = 40
 
 
 def run(*, pairs: int, workload: Workload = CPU) -> Iterator[Result]:
@@ -24,14 +24,13 @@ def run(*, pairs: int, workload: Workload = CPU) -> Iterator[Result]:
     with workload.made() as made, patch.dict(os.environ, {"WANDB_MODE": "offline", "WANDB_SILENT": "true"}):
         for name in LOGGERS:
             yield measure(
-                "loggers", f"% of a step (one client, base, inline) that logger={name} takes, told of every step",
+                "loggers", f"% of a step (one client, base, inline) that logger={name} takes, a step a round",
                 partial(share, made, name), pairs=pairs, goal=1, at_least=False, note=str(made),
             )  # fmt: skip
 
 
 def share(workload: Workload, name: str) -> float:
-    """Percent of a run's training time in which a logger is told, after the first time."""
+    """Percent of a run's training time in which a logger is told, but for the first time, when it opens files."""
     with watched(workload, Loggers, "log") as spent:
         rate = workload.run(logger=name, rounds=ROUNDS, eval_every=ROUNDS)
-    assert len(spent) == ROUNDS
-    return 100 * sum(spent[1:]) / (ROUNDS - 1) * rate / (workload.batch * workload.steps)
+    return 100 * sum(spent[1:]) * rate / (workload.batch * workload.steps * ROUNDS)
