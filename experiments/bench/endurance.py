@@ -1,7 +1,7 @@
 """`endurance`: a thousand LoRA clients on Ray, fifty a round, a hundred rounds: does a long run grow?
 
 Memory is the proportional set size of all processes, Ray's among them, seen at the end of each round. A hundred rounds
-are an hour of simulated time over 0.1 Mbit/s. `python -m experiments.bench.endurance FILE` draws both over the rounds.
+are an hour of simulated time over 0.09 Mbit/s. `python -m experiments.bench.endurance FILE` draws both over the rounds.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from flsplit.report.style import Style, figure
 CLIENTS, TAKING_PART, ROUNDS = 1000, 50, 100
 KEYS = [
     f"clients={CLIENTS}", f"clients_per_round={TAKING_PART}", "local_steps=1", "batch_size=1", "engine=ray",
-    "device=cpu", "model.tune=lora", "network=lte", "network.uplink_mbps=0.1", "network.downlink_mbps=0.1",
+    "device=cpu", "model.tune=lora", "network=lte", "network.uplink_mbps=0.09", "network.downlink_mbps=0.09",
     "partition=iid", "eval_every=10",
 ]  # fmt: skip
 
@@ -36,7 +36,7 @@ class Long:
     """What a long run has left.
 
     Attributes:
-        megabytes: of all its processes at the end of each round (PSS).
+        megabytes: of all its processes at the end of each round (PSS), but for the last, when they may be gone.
         seconds: of each round.
         simulated: seconds of the whole run, as its clients would have taken.
     """
@@ -64,10 +64,11 @@ def run(*, pairs: int) -> Iterator[Result]:
         f"digits, vit_micro, LoRA clients, {TAKING_PART} of {CLIENTS} a round, {ROUNDS} rounds, "
         f"{found.simulated / 60:.0f} minutes simulated, one run"
     )
-    for what, number, goal in (
+    numbers: tuple[tuple[str, float, float | None], ...] = (
         ("% that memory (PSS of all processes) grows from round 10 to 100", found.growth(), 5.0),
-        ("seconds of a round at the end over those of round 10 to 20", found.slowing(), 1.05),
-    ):
+        ("seconds of a round at the end over those of round 10 to 20", found.slowing(), None),
+    )
+    for what, number, goal in numbers:
         yield Result(
             case="endurance", what=what, ratio=number, low=number, high=number, goal=goal, at_least=False,
             conditions=note,
@@ -91,7 +92,7 @@ def follow(keys: Sequence[str]) -> Long:
         if process.wait() != 0:
             raise RuntimeError("the run has failed")
         rounds = read_run(out).rounds
-    return Long(megabytes, rounds["seconds"].tolist(), float(rounds.simulated_seconds.iloc[-1]))
+    return Long(megabytes[:-1], rounds["seconds"].tolist(), float(rounds.simulated_seconds.iloc[-1]))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
