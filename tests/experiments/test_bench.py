@@ -215,7 +215,7 @@ def test_and_so_it_does_on_ray(tmp_path: Path) -> None:
 
 
 def test_a_logger_takes_some_of_a_step() -> None:
-    with replace(TINY, steps=1).made() as made:
+    with replace(TINY, batch=16, steps=1).made() as made:
         assert 0 <= loggers.share(made, "csv") < 100
 
 
