@@ -131,6 +131,9 @@ dl.flow div { display: flex; gap: 8px; }
   figure, tr, pre, .legend, li { break-inside: avoid; }
   h2, h3, .legend, figcaption { break-after: avoid; }
   .take { display: none; }
+  .plots { grid-template-columns: repeat(2, minmax(0, 1fr)); break-before: avoid; }
+  figure.whole { grid-column: auto; }
+  figcaption { padding: 0; }
   .scroll { background: none; overflow: visible; }
   .status, pre, svg { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
 }

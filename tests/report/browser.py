@@ -41,13 +41,14 @@ class Tab:
         assert "error" not in answer, answer
         return answer["result"]
 
-    def show(self, page: Path, width: int, scheme: str) -> None:
-        """Load a page in a window so wide, and wait until it has been laid out."""
+    def show(self, page: Path, width: int, scheme: str, media: str = "screen") -> None:
+        """Load a page in a window, or on paper, so wide, and wait until it has been laid out."""
         self.call("Page.enable")
         self.call(
             "Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=width < 500
         )
-        self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        self.call("Emulation.setEmulatedMedia", media=media, features=features)
         self.call("Page.navigate", url=page.as_uri())
         self.ask(
             "new Promise(done => { const look = () => document.readyState == 'complete' && "

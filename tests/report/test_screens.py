@@ -60,9 +60,11 @@ def test_nothing_is_wider_than_the_page(page: Path, browser: Tab, tmp_path: Path
     assert (commonest < 60) == (scheme == "dark")
 
 
-def test_charts_have_letters_that_can_be_read(page: Path, browser: Tab) -> None:
-    """Charts are drawn anew for a telephone, not made small."""
-    browser.show(page, 390, "light")
+@pytest.mark.parametrize("width,media", [(390, "screen"), (688, "print")])  # a telephone; A4 less its margins
+def test_charts_have_letters_that_can_be_read(page: Path, browser: Tab, width: int, media: str) -> None:
+    """Charts are drawn anew for narrow places, not made small."""
+    browser.show(page, width, "light", media)
+    assert browser.ask("document.documentElement.scrollWidth <= innerWidth") and browser.ask(TOO_WIDE) == []
     sizes = browser.ask(
         "[...document.querySelectorAll('figure svg text')].filter(text => text.getBoundingClientRect().width)"
         ".map(text => { const at = text.getScreenCTM(); "
