@@ -72,4 +72,5 @@ def test_charts_have_letters_that_can_be_read(page: Path, browser: Tab, width: i
     )
     assert len(sizes) > 50
     assert min(sizes) > 7  # the counts in the cells of a partition
+    assert max(sizes) < 1.5 * min(sizes)  # alike in all charts
     assert sorted(sizes)[len(sizes) // 2] > 7.5
