@@ -195,7 +195,8 @@ def draw(rows: pd.DataFrame, results: Results, folder: Path, options: Sequence[s
                     )  # fmt: skip
             axes.set_title(f"{clients} clients, {strategy}, alpha {alpha:g}, {tune}", fontsize=9)
             axes.set(xlabel="sent, models included, gigabits")
-            axes.legend(frameon=False, fontsize=8)
+            if axes.lines:
+                axes.legend(frameon=False, fontsize=8)
         for row_of_panels in panels:
             row_of_panels[0].set_ylabel("test accuracy, %")
         path = folder / f"{'-'.join(['many_clients', SCALE, *options])}.png"

@@ -84,7 +84,7 @@ def test_files(runs: Path, tmp_path: Path, columns: int, inches: float, capsys: 
         (["--out", "figure.jpg"], "--out figure.jpg must end in .pdf, .png, .svg"),
         (["--out", "no/such/folder/figure.pdf"], "cannot be written: No such file"),
         (["--out", "figure.pdf", "--y", "test_acuracy"], "did you mean test_accuracy?"),
-        (["--out", "figure.pdf", "--columns", "3"], "invalid choice: 3"),
+        (["--out", "figure.pdf", "--columns", "3"], "argument --columns: invalid choice: "),
         ([], "required: --out"),
     ],
 )
