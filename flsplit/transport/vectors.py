@@ -55,7 +55,13 @@ def check(path: str) -> None:
     data = memoryview(Path(path).read_bytes())
     if Path(path).name.split(".")[-2] != _digest(data[_HEADER:]):
         raise ValueError(f"{path} is damaged")
-    if np.load(path, mmap_mode="r", allow_pickle=False).nbytes != len(data) - _HEADER:
+    try:
+        size = np.load(path, mmap_mode="r", allow_pickle=False).nbytes
+    except OSError:
+        raise
+    except Exception as error:  # NumPy reads the header as Python, which may raise anything
+        raise ValueError(f"{path} is damaged") from error
+    if size != len(data) - _HEADER:
         raise ValueError(f"{path} is damaged")
 
 

@@ -28,7 +28,7 @@ def test_its_name_says_what_is_in_it(tmp_path: Path) -> None:
     assert sorted(map(str, tmp_path.iterdir())) == sorted(set(names))
 
 
-@pytest.mark.parametrize("at", [3, 9, 40, 100, 127, 128, 150, 163])
+@pytest.mark.parametrize("at", [3, 9, *range(10, 128, 13), 127, 128, 150, 163])
 def test_a_flipped_bit_is_found(at: int, tmp_path: Path) -> None:
     path = Path(vectors.write(str(tmp_path / "a.npy"), torch.ones(9)))
     data = bytearray(path.read_bytes())
@@ -37,7 +37,7 @@ def test_a_flipped_bit_is_found(at: int, tmp_path: Path) -> None:
     path.write_bytes(data)
     try:
         vectors.check(str(path))
-    except (ValueError, SyntaxError):
+    except ValueError:
         return
     assert torch.equal(vectors.read(str(path)), torch.ones(9))  # in the header's padding
 
