@@ -11,7 +11,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,10 +83,9 @@ def follow(keys: Sequence[str]) -> Long:
             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
         assert process.stderr is not None
-        megabytes, ends = [], []
+        megabytes = []
         for line in process.stderr:  # one for each round
             if line.startswith("round "):
-                ends.append(time.perf_counter())
                 megabytes.append(sum(map(proportional, family(process.pid))) / 1e3)
         if process.wait() != 0:
             raise RuntimeError("the run has failed")
