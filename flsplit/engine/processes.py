@@ -48,6 +48,17 @@ class Member:
     round: int = -1  # of the hub, that it was last given models in
     has: set[Any] = field(default_factory=set)  # and these
 
+    def lives(self) -> bool:
+        """Whether nothing is known of its end, which fails the open call for news."""
+        over, _ = ray.wait([self.news], timeout=0)
+        try:
+            ray.get(over)
+        except RayActorError:
+            return False
+        except Exception:  # of the process, which has lived to raise it
+            pass
+        return True
+
     def end(self) -> None:
         """End the process, and give back the room that it had."""
         ray.kill(self.actor)
@@ -87,13 +98,12 @@ class Processes:
         self._kind = client_app, tuple(sorted(resources.items()))
         left = cast(list[Member], idle.take(self._kind))
         idle.end()  # the others, whose room may be needed
-        for member in left[:count]:
-            self._adopt(member)
-        for member in left[count:]:
-            member.end()
-        if left:
+        living = [member for member in left if member.lives()][:count]
+        for member in left:
+            self._adopt(member) if member in living else member.end()
+        if living:
             self._together = time.monotonic() + TOGETHER
-        for _ in range(len(left), count):
+        for _ in range(len(living), count):
             self._start(placement_group([dict(resources)]))
         self._started = all(member.up for member in self._members)
         self._thread = Thread(target=self._work, name="flsplit-processes", daemon=True)

@@ -34,8 +34,7 @@ def run(plan: Plan, client_app: ClientApp, workers: int, main: ServerMain) -> No
     start_ray(config.engine.address)
     try:
         gpus = gpu_share(config, ray.cluster_resources(), workers) if plan.device == "cuda" else 0.0
-        left = [host for host in cast(list[NamedHost], idle.take(HOST)) if host.lives()]
-        hub = RayHub(*left)
+        hub = RayHub(_host())
         grid = RayGrid(client_app, config.clients, hub, workers, {"CPU": config.engine.cpus_per_client, "GPU": gpus})
         try:
             use_threads(config)
@@ -54,6 +53,15 @@ def run(plan: Plan, client_app: ClientApp, workers: int, main: ServerMain) -> No
 def workers(config: Config, cuda: bool) -> int:
     """See `flsplit.engine.workers`."""
     return count_workers(config, cuda)
+
+
+def _host() -> NamedHost | None:
+    """The host that a run before has left, if it still answers."""
+    for host in cast(list[NamedHost], idle.take(HOST)):
+        if host.lives():
+            return host
+        host.end()
+    return None
 
 
 class RayGrid(OwnGrid):

@@ -5,25 +5,49 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
-from helpers.processes import CLIENTS, ours
 
 import flsplit
 from flsplit.engine import idle
+from flsplit.engine.processes import Member
+from flsplit.transport.host_actor import NamedHost
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray"), pytest.mark.usefixtures("kept")]
 SMALL = ["clients=3", "rounds=2", "batch_size=8", "dataset.train_limit=60", "dataset.test_limit=20"]
 CENTRAL = [*SMALL, "strategy=splitfed_v2"]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _kept(kept: None) -> Iterator[None]:
-    yield
-    del kept
+def left(*kinds: type) -> list[Any]:
+    """What is idle, of all kinds or some."""
+    there = [process for processes in idle._left.values() for process in processes]
+    return [process for process in there if isinstance(process, kinds or (Member, NamedHost))]
+
+
+def pids(*kinds: type) -> set[int]:
+    """Process ids of what is idle, of all kinds or some."""
+    import ray
+
+    actors = [process.actor if isinstance(process, Member) else process._actor for process in left(*kinds)]
+    return set(ray.get([actor.__ray_call__.remote(lambda _: os.getpid()) for actor in actors]))
+
+
+def exists(pid: int) -> bool:
+    """Whether there is such a process, not counting dead ones that nobody has asked after yet."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def wait_for_the_end(of: set[int]) -> None:
+    deadline = time.monotonic() + 600
+    while any(exists(pid) for pid in of):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def tables(keys: list[str], out: Path, engine: str = "ray") -> list[pd.DataFrame]:
@@ -38,36 +62,38 @@ def assert_equal(a: list[pd.DataFrame], b: list[pd.DataFrame]) -> None:
 
 def test_a_run_goes_on_with_the_processes_of_the_one_before_to_the_numbers_of_its_own(tmp_path: Path) -> None:
     first = tables(CENTRAL, tmp_path / "first")
-    there = ours()
+    there = pids()
+    assert len(there) == 3  # two for clients, and the host
     other = tables([*SMALL, "compressor=topk", "seed=1"], tmp_path / "other")
-    assert ours() == there and len(there) == 3  # two for clients, and the host
+    assert pids() == there
     again = tables(CENTRAL, tmp_path / "again")
-    assert ours() == there
+    assert pids() == there
     assert_equal(first, again)
     assert_equal(first, tables(CENTRAL, tmp_path / "inline", "inline"))
     assert_equal(other, tables([*SMALL, "compressor=topk", "seed=1"], tmp_path / "inline_other", "inline"))
 
 
 def test_one_that_has_died_since_is_replaced_and_costs_nothing(tmp_path: Path) -> None:
+    import ray
+
     first = tables(CENTRAL, tmp_path / "first")
-    there = ours()
+    there, calls = pids(), [member.news for member in left(Member)]
+    assert len(there) == 3
     for pid in there:
         os.kill(pid, signal.SIGKILL)
-    deadline = time.monotonic() + 600
-    while ours() & there:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    time.sleep(1)
+    assert len(ray.wait(calls, num_returns=2, timeout=600)[0]) == 2  # Ray has noticed
     again = tables(CENTRAL, tmp_path / "again")
     assert_equal(first, again)
-    assert len(ours()) == 3 and not ours() & there
+    anew = pids()
+    assert len(anew) == 3 and not anew & there
 
 
 def test_processes_of_another_size_are_started_anew(tmp_path: Path) -> None:
     tables(SMALL, tmp_path / "first")
-    there = ours(CLIENTS)
+    there = pids(Member)
     tables([*SMALL, "engine.cpus_per_client=2"], tmp_path / "other")
-    assert len(there) == 2 and len(ours(CLIENTS)) == 1 and not ours(CLIENTS) & there
+    assert len(there) == 2 and len(pids(Member)) == 1 and not pids(Member) & there
+    wait_for_the_end(there)
 
 
 def test_what_is_left_ends_with_the_ray_it_is_in(tmp_path: Path) -> None:
@@ -76,8 +102,6 @@ def test_what_is_left_ends_with_the_ray_it_is_in(tmp_path: Path) -> None:
     tables(SMALL, tmp_path / "first")
     ray.shutdown()
     tables(SMALL, tmp_path / "again")
+    there = pids(Member)
     idle.end()
-    deadline = time.monotonic() + 600
-    while ours():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_for_the_end(there)
