@@ -30,6 +30,7 @@ class Scale:
         epochs: rounds of every run, whatever it sends; None where the budget says how many.
         counts_epochs: whether runs end after the rounds that the budget buys for their method alone, whatever a
             quantiser or a channel makes of the bits; otherwise with the budget.
+        most_epochs: rounds after which a run ends although bits are left; None where only the budget ends it.
         evaluations: about how often a run is evaluated; None for every round.
         local_epochs: passes over a client's samples in a round.
         lr: Adam's step size; None for the model's own.
@@ -44,6 +45,7 @@ class Scale:
     count_models: bool = False
     epochs: int | None = None
     counts_epochs: bool = False
+    most_epochs: int | None = None
     evaluations: int | None = None
     local_epochs: int = 1
     lr: float | None = None
@@ -58,9 +60,10 @@ SCALES = {
     "link-cpu": Scale(size=96, images=2500, test_images=4000, base_epochs=3, counts_epochs=True, evaluations=1),
     # ten clients of 250 images whose devices differ
     "time-cpu": Scale(size=96, images=2500, test_images=2000, batch=62, epochs=8, local_epochs=2),
-    # many clients of 1,000 or 200 images, pretrained: three epochs without compression
+    # many clients of 1,000 or 200 images, pretrained: three epochs without compression, at most nine with
     "edge-cpu": Scale(
-        size=96, images=10_000, test_images=4000, batch=64, base_epochs=3, count_models=True, evaluations=4, lr=3e-4
+        size=96, images=10_000, test_images=4000, batch=64, base_epochs=3, count_models=True, most_epochs=9,
+        evaluations=4, lr=3e-4,
     ),
     "study": Scale(batch=64, count_models=True, evaluations=20),  # many clients, all of CIFAR-100
     "study-cpu": Scale(
@@ -159,6 +162,8 @@ class Point:
         keys["model.image_size"], keys["batch_size"] = scale.size, scale.batch
         if scale.epochs is None and not scale.counts_epochs:
             keys["budget.base_epochs"], keys["budget.count_models"] = scale.base_epochs, scale.count_models
+            if scale.most_epochs is not None:
+                keys["rounds"] = scale.most_epochs
         else:
             keys["budget.base_epochs"], keys["rounds"] = "null", self.rounds()
         keys["local_epochs"], keys["precision"] = scale.local_epochs, scale.precision
@@ -190,7 +195,7 @@ class Point:
         return sum(self.compressor().nominal_ratios(self.shape())) / 2
 
     def rounds(self) -> int:
-        """Epochs that the budget buys if activations are all that counts; the last one perhaps not whole."""
+        """Epochs that the budget buys if activations are all that counts, the last one perhaps not whole; or the most."""
         scale = SCALES[self.scale]
         if scale.epochs is not None:
             return scale.epochs
@@ -198,7 +203,8 @@ class Point:
         shape, step = self.shape(), self.step()
         base = base_layout(shape)
         gamma = scale.base_epochs * images * (base.uplink_bits + base.downlink_bits) / shape.batch
-        return math.ceil(gamma / (step.uplink_bits + step.downlink_bits) / (images // shape.batch))
+        bought = math.ceil(gamma / (step.uplink_bits + step.downlink_bits) / (images // shape.batch))
+        return bought if scale.most_epochs is None else min(bought, scale.most_epochs)
 
     def compressor(self) -> compressors.Compressor:
         """What its client has."""

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from experiments.bench import (
     adc,
+    checks,
     clients,
     endurance,
     gpu,
@@ -40,6 +41,7 @@ CASES = {
     "stacked": stacked.run,
     "link": link.run,
     "loggers": loggers.run,
+    "checks": checks.run,
 }
 
 

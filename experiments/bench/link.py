@@ -8,14 +8,11 @@ run (about 0.6 s for DeiT-T).
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import partial, wraps
-from typing import Any
-from unittest.mock import patch
+from collections.abc import Iterator
+from functools import partial
 
 from experiments.bench.case import Result, measure
+from experiments.bench.watch import watched
 from experiments.bench.workload import Workload
 from flsplit.server.timekeeper import Timekeeper
 from flsplit.split.stages import Stages
@@ -43,32 +40,13 @@ def run(*, pairs: int, workload: Workload = CPU, case: str = "link") -> Iterator
 
 def share(workload: Workload, keys: dict[str, object]) -> float:
     """Percent of a run's training time that is spent in its stages."""
-    with watched(workload, Stages, "_sent") as sent, watched(workload, Stages, "_arrived") as arrived:
+    with watched((Stages, "_sent"), (Stages, "_arrived"), wait=workload.wait) as spent:
         rate = workload.run(**keys)
-    return 100 * (sum(sent) + sum(arrived)) * rate / (workload.batch * workload.steps)
+    return 100 * sum(spent) * rate / (workload.batch * workload.steps)
 
 
 def clock_share(workload: Workload, rounds: int = 3) -> float:
     """Percent of a round's training time in which simulated time is told."""
-    with watched(workload, Timekeeper, "of") as spent:
+    with watched((Timekeeper, "of"), wait=workload.wait) as spent:
         rate = workload.run(network="lte", rounds=rounds, eval_every=rounds)
     return 100 * sum(spent[1:]) / (rounds - 1) * rate / (workload.batch * workload.steps)
-
-
-@contextmanager
-def watched(workload: Workload, owner: type, name: str) -> Iterator[list[float]]:
-    """Seconds of each call of a method while the context lasts."""
-    spent: list[float] = []
-    method: Callable[..., Any] = getattr(owner, name)
-
-    @wraps(method)
-    def wrapped(*args: Any, **options: Any) -> Any:
-        workload.wait()
-        began = time.perf_counter()
-        found = method(*args, **options)
-        workload.wait()
-        spent.append(time.perf_counter() - began)
-        return found
-
-    with patch.object(owner, name, wrapped):
-        yield spent

@@ -12,7 +12,7 @@ from functools import partial
 from unittest.mock import patch
 
 from experiments.bench.case import Result, measure
-from experiments.bench.link import watched
+from experiments.bench.watch import watched
 from experiments.bench.workload import Workload
 from flsplit.record.loggers import LOGGERS, Loggers
 
@@ -33,6 +33,6 @@ def run(*, pairs: int, workload: Workload = CPU) -> Iterator[Result]:
 
 def share(workload: Workload, name: str) -> float:
     """Percent of a run's training time in which a logger is told, but for the first time, when it opens files."""
-    with watched(workload, Loggers, "log") as spent:
+    with watched((Loggers, "log"), wait=workload.wait) as spent:
         rate = workload.run(logger=name, rounds=ROUNDS, eval_every=ROUNDS)
     return 100 * sum(spent[1:]) * rate / (workload.batch * workload.steps * ROUNDS)

@@ -28,7 +28,7 @@ STRATEGIES = {
     "parallel": ("strategy.sync=round",),
     "splitfed_v2": ("strategy.turn=step",),
 }  # and their options
-TUNES = ("lora", "all")
+TUNES = {"lora": (), "all": ("lr=1e-4",)}  # whole clients by the step size of the paper
 ALWAYS = ("partition.holdout=0.1",)
 CENTRE = (10, 0.3, "splitfed_v1", "lora")
 
@@ -102,7 +102,7 @@ def _point(
         scale=SCALE, dataset="cifar100", model="deit_tiny", method=method.compressor, value=method.value,
         rule="sqrt" if method.compressor == "adc" else None, seed=seed, clients=clients, strategy=strategy,
         partition="iid" if alpha is None else "dirichlet", alpha=alpha,
-        options=(f"model.tune={tune}", *own, *method.options, *ALWAYS, *options),
+        options=(f"model.tune={tune}", *TUNES[tune], *own, *method.options, *ALWAYS, *options),
     )  # fmt: skip
 
 

@@ -33,7 +33,7 @@ from flsplit.transport.task import Report
 ATTEMPTS = 2  # at a round
 SHOW_EVERY = 0.25  # seconds
 SAVE_EVERY = 1.0  # seconds, so that rounds of milliseconds do not wait for files; a kill costs as much at most,
-SAVE_SHARE = 50  # or so many times what saving takes, if that is more
+SAVE_SHARE = 100  # or so many times what saving takes, if that is more
 
 
 @dataclass

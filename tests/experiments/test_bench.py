@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import math
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,6 +19,7 @@ import flsplit
 from experiments.bench import __main__ as bench
 from experiments.bench import (
     adc,
+    checks,
     clients,
     endurance,
     gpu,
@@ -32,15 +35,18 @@ from experiments.bench import (
     stacked,
 )
 from experiments.bench.case import compare, measure
+from experiments.bench.watch import watched
 from experiments.bench.workload import Workload
-from flsplit import engine
+from flsplit import engine, experiment
 from flsplit.compose import compose
 from flsplit.experiment import lay_out, prepare
+from flsplit.record.loggers import Loggers
 from flsplit.server.checkpoint import Checkpoints
 from flsplit.server.summary import peak_megabytes
 from flsplit.transport.hub import Hub
 
 TINY = Workload(model="vit_micro", size=16, pixels=16, batch=8, steps=2)
+SHORT = ("clients=2", "rounds=1", "dataset.train_limit=60", "dataset.test_limit=20")
 
 
 @pytest.mark.parametrize(("goal", "at_least", "met"), [(1.9, True, True), (2.1, True, False), (2.1, False, True)])
@@ -214,9 +220,57 @@ def test_and_so_it_does_on_ray(tmp_path: Path) -> None:
     check_messages(messages.with_messages(messages.on_ray(keys, tmp_path)), run)
 
 
-def test_a_logger_takes_some_of_a_step() -> None:
+class Desk:
+    """Something whose calls take time."""
+
+    def fetch(self) -> None:
+        time.sleep(0.02)
+        self.sign()
+
+    def sign(self) -> None:
+        time.sleep(0.02)
+
+
+def test_a_call_within_a_watched_call_is_a_part_of_it() -> None:
+    desk = Desk()
+    with watched((Desk, "fetch"), (Desk, "sign")) as spent:
+        desk.fetch()
+        desk.sign()
+    assert len(spent) == 2 and spent[0] >= 0.04 and 0.02 <= spent[1] < spent[0]
+    desk.sign()
+    assert len(spent) == 2
+
+
+def test_nobody_waits_for_a_call_in_another_thread() -> None:
+    with watched((Desk, "fetch")) as spent, ThreadPoolExecutor() as beside:
+        beside.submit(Desk().fetch).result()
+    assert spent == []
+
+
+@pytest.mark.some
+def test_checks_that_take_longer_are_seen_in_their_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    quick = checks.share(SHORT)
+    origin_of = experiment.origin_of
+
+    def slow(*args: Any) -> dict[str, Any]:
+        time.sleep(1)
+        return origin_of(*args)
+
+    monkeypatch.setattr(experiment, "origin_of", slow)
+    assert 0 < quick < checks.share(SHORT) < 100
+
+
+def test_a_logger_that_takes_longer_is_seen_in_its_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = Loggers.log
+
+    def slow(*args: Any) -> None:
+        time.sleep(0.05)
+        log(*args)
+
     with replace(TINY, batch=16, steps=1).made() as made:
-        assert 0 <= loggers.share(made, "csv") < 100
+        quick = loggers.share(made, "csv")
+        monkeypatch.setattr(Loggers, "log", slow)
+        assert 0 < quick < loggers.share(made, "csv") < 100
 
 
 def test_growth_is_that_of_the_last_tenth_over_the_second() -> None:

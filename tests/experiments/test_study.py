@@ -165,11 +165,13 @@ def test_many_clients_are_listed_gathered_and_drawn(tmp_path: Path, capsys: pyte
     assert {p.strategy for p in cohorts} == {"parallel", "splitfed_v2"} and len(cohorts) == 4
     noise(tmp_path / "data", train=4, test=2)
     (tmp_path / "weights").touch()
+    whole = next(p for p in points if "model.tune=all" in p.options)
+    assert compose(whole.overrides(data=str(tmp_path / "data"), weights=str(tmp_path / "weights"))).lr == 1e-4
     for point in (points[2], cohorts[0], cohorts[1]):
         config = compose(point.overrides(data=str(tmp_path / "data"), weights=str(tmp_path / "weights")))
         assert (config.batch_size, config.budget.base_epochs, config.budget.count_models) == (64, 3, True)
         assert (config.model.tune, config.model.tune_server, config.budget.share) == ("lora", "all", "pool")
-        assert config.partition["holdout"] == 0.1
+        assert (config.partition["holdout"], config.rounds, config.lr) == (0.1, 9, 3e-4)
     rows = []
     for point in points[:40]:
         more = {"final_test_accuracy": 0.5 + 0.02 * (point.seed == 51), "uplink_bits": 3 * 10**9, "sync_bits": 10**9}
