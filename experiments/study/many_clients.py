@@ -24,13 +24,13 @@ SEEDS = (43422, 51)
 CLIENTS = (10, 50)
 ALPHAS = (inf, 0.3, 0.05)
 STRATEGIES = {
+    "splitfed_v2": ("strategy.turn=step",),
     "splitfed_v1": (),
     "parallel": ("strategy.sync=round",),
-    "splitfed_v2": ("strategy.turn=step",),
 }  # and their options
 TUNES = {"lora": (), "all": ("lr=1e-4",)}  # whole clients by the step size of the paper
 ALWAYS = ("partition.holdout=0.1",)
-CENTRE = (10, 0.3, "splitfed_v1", "lora")
+CENTRE = (10, 0.3, "splitfed_v2", "lora")
 
 
 @dataclass(frozen=True)

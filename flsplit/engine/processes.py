@@ -100,7 +100,10 @@ class Processes:
         idle.end()  # the others, whose room may be needed
         living = [member for member in left if member.lives()][:count]
         for member in left:
-            self._adopt(member) if member in living else member.end()
+            if member in living:
+                self._adopt(member)
+            else:
+                member.end()
         if living:
             self._together = time.monotonic() + TOGETHER
         for _ in range(len(living), count):

@@ -159,10 +159,10 @@ def test_rows_of_noisy_links_are_found_drawn_and_told(tmp_path: Path, capsys: py
 
 def test_many_clients_are_listed_gathered_and_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     points = many_clients.points()
-    assert len({point.slug for point in points}) == len(points) == 64
+    assert len({point.slug for point in points}) == len(points) == 72
     assert [p.clients for p in points[:3]] == [1, 1, 10] and points[2].alpha == 0.3
     cohorts = [p for p in points if "compressor.scope=cohort" in p.options]
-    assert {p.strategy for p in cohorts} == {"parallel", "splitfed_v2"} and len(cohorts) == 4
+    assert {p.strategy for p in cohorts} == {"parallel", "splitfed_v2"} and len(cohorts) == 12
     noise(tmp_path / "data", train=4, test=2)
     (tmp_path / "weights").touch()
     whole = next(p for p in points if "model.tune=all" in p.options)
@@ -182,7 +182,7 @@ def test_many_clients_are_listed_gathered_and_drawn(tmp_path: Path, capsys: pyte
     assert command.main(["many_clients", "--draw", *folders]) == 0
     out = capsys.readouterr().out.splitlines()
     assert (tmp_path / "figures" / "many_clients-edge-cpu.png").exists()
-    [centre] = [line for line in out if line.split()[:5] == ["10", "splitfed_v1", "0.3", "lora", "base"]]
+    [centre] = [line for line in out if line.split()[:5] == ["10", "splitfed_v2", "0.3", "lora", "base"]]
     assert centre.split()[5:] == ["51.0", "±", "12.7", "25.0", "0", "4.00", "25%", "2"]  # t(0.975, 1) = 12.7
     [alone] = [line for line in out if line.split()[:5] == ["1", "-", "-", "all", "base"]]
     assert alone.split()[-4:] == ["0", "4.00", "25%", "2"] and " - " in alone
