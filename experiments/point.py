@@ -195,7 +195,7 @@ class Point:
         return sum(self.compressor().nominal_ratios(self.shape())) / 2
 
     def rounds(self) -> int:
-        """Epochs that the budget buys if activations are all that counts, the last one perhaps not whole; or the most."""
+        """Epochs that the budget buys if activations are all that counts, the last perhaps not whole; or the most."""
         scale = SCALES[self.scale]
         if scale.epochs is not None:
             return scale.epochs
