@@ -62,8 +62,15 @@ SCALES = {
     "time-cpu": Scale(size=96, images=2500, test_images=2000, batch=62, epochs=8, local_epochs=2),
     # many clients of 1,000 or 200 images, pretrained: three epochs without compression, at most nine with
     "edge-cpu": Scale(
-        size=96, images=10_000, test_images=4000, batch=64, base_epochs=3, count_models=True, most_epochs=9,
-        evaluations=4, lr=3e-4,
+        size=96,
+        images=10_000,
+        test_images=4000,
+        batch=64,
+        base_epochs=3,
+        count_models=True,
+        most_epochs=9,
+        evaluations=4,
+        lr=3e-4,
     ),
     "study": Scale(batch=64, count_models=True, evaluations=20),  # many clients, all of CIFAR-100
     "study-cpu": Scale(
