@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: two tests at a time would wait for each other's threads
+os.environ.setdefault("RAY_worker_niceness", "0")  # before Ray: its processes would wait for the test beside them
 MEMORY = Path("/dev/shm")
 if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > 8 << 30:  # runs wait for the disk after every round
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))

@@ -49,7 +49,7 @@ CHANNELS = (
     [], ["channel=erasure", "channel.retransmit=true", "channel.loss=0.2", "channel.packet_bytes=99"],
     ["channel=erasure", "channel.loss=0.2", "channel.burst=2", "channel.fill=last"],
 )  # fmt: skip
-FLIPS = [  # of numbers other than codes, they would soon make infinities
+FLIPS = [  # where codes go both ways; of other numbers they would soon make infinities, and a run of failed clients
     "channel=bitflip", "channel.ebn0_db=[5,9]", "channel.fading=rayleigh", "channel.coherence=2",
     "channel.at_eval=true",
 ]  # fmt: skip
@@ -74,7 +74,8 @@ def drawn(number: int) -> tuple[list[str], list[str]]:
         *draw.choice(([], ["local_steps=2"])),
     ]  # fmt: skip
     quantizer = draw.choice(QUANTIZERS)
-    others = {(): ANALOGUE, ("quantizer=bf16",): ()}.get(tuple(quantizer), (FLIPS,))
+    codes = "quantizer=uniform" in quantizer and "quantizer.down=false" not in quantizer
+    others = (FLIPS,) if codes else () if quantizer else ANALOGUE
     keys += [*quantizer, *draw.choice((*CHANNELS, *others))]
     other = [f"strategy.placement={draw.choice(['central', 'replica'])}"] if strategy[0] in BOTH_PLACEMENTS else []
     return keys, other
