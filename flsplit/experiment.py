@@ -156,6 +156,8 @@ def _play(
         recorder.loggers.tell = progress.note
         for note in prepared.notes:
             progress.note(note)
+        if state:
+            progress.note(f"goes on after round {state.round}")
         try:
             start(server.run)
         except UserError:

@@ -55,7 +55,8 @@ class Progress:
             progress.round_done(row)  # a row of rounds.parquet
 
     Args:
-        rounds: the last round; None if a budget ends the run, then no time left is shown.
+        rounds: the last round, or about it: it grows where more are run; None if nobody knows, then no time left is
+            shown.
         first_round: the round that comes first, more than 1 after `resume`.
         stream: where to write [stderr].
         quiet: show nothing at all.
@@ -130,6 +131,7 @@ class Progress:
             state = replace(
                 self._state,
                 round=round,
+                rounds=self._at_least(round),
                 step=step,
                 steps=steps,
                 clients_done=clients_done,
@@ -154,6 +156,7 @@ class Progress:
             self._state = replace(
                 self._state,
                 round=number,
+                rounds=self._at_least(number),
                 step=self._state.steps or 1,
                 steps=self._state.steps or 1,
                 loss=row.get("train_loss"),
@@ -170,6 +173,9 @@ class Progress:
                 seconds = row.get("seconds")
                 took = now - began if seconds is None or missing(seconds) else min(seconds, now - began)
                 self._line(_round_line(row, self._state, took, now))
+
+    def _at_least(self, number: int) -> int | None:
+        return None if self._state.rounds is None else max(self._state.rounds, number)
 
     def note(self, text: str) -> None:
         """Show a line: above the bar on a terminal, between the rounds elsewhere."""

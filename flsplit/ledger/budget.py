@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
@@ -50,7 +50,8 @@ class Budget:
         assert config.base_epochs is not None
         self._nominal, self._count_models = config.charge == "nominal", config.count_models
         moved = partial(moves.bits, model_size)
-        self._exchange = moved(first=True, steps=0) if config.count_models else 0
+        self._first = moved(first=True, steps=0) if config.count_models else 0  # models of a client's first round
+        self._later = moved(first=False, steps=0) if config.count_models else 0
         self._per_step = moved(first=False, steps=1) - moved(first=False, steps=0)
         self.gamma = math.ceil(config.base_epochs * sum(samples) * base_bits)
         self._clients = range(len(samples))
@@ -69,34 +70,38 @@ class Budget:
         """Clients that could still send activations in a further round.
 
         Args:
-            spent: bits that each client has been charged.
+            spent: bits that each client has been charged; who is not named has not taken part yet.
             taking_part: clients in a round.
         """
         if self._shares is None:
-            return list(self._clients) if self._pool(spent, taking_part) > 0 else []
+            dearest = sorted(self._clients, key=spent.__contains__)[:taking_part]  # who takes part for the first time
+            return list(self._clients) if self._pool(spent, dearest) > 0 else []
         return [client for client in self._clients if self._left(client, spent) > 0]
 
     def limits(self, spent: Mapping[int, int], steps: Mapping[int, Sequence[Tally]]) -> dict[int, int]:
         """Bits that clients may send of activations and gradients in a round.
 
         Args:
-            spent: bits that each client has been charged.
+            spent: bits that each client has been charged; who is not named has not taken part yet.
             steps: what those who take part would do without a budget.
         """
         if self._shares is not None:
             return {client: self._left(client, spent) for client in steps}
         costs = {client: self._training(own) for client, own in steps.items()}
-        left, whole = self._pool(spent, len(steps)), sum(costs.values())
+        left, whole = self._pool(spent, steps), sum(costs.values())
         if whole <= left:
             return dict.fromkeys(costs, left)
         return {client: math.ceil(left * cost / whole) for client, cost in costs.items()}  # a step at least
 
     def _left(self, client: int, spent: Mapping[int, int]) -> int:
         assert self._shares is not None
-        return self._shares[client] - spent.get(client, 0) - self._exchange
+        return self._shares[client] - spent.get(client, 0) - self._models(client, spent)
 
-    def _pool(self, spent: Mapping[int, int], taking_part: int) -> int:
-        return self.gamma - sum(spent.values()) - taking_part * self._exchange
+    def _pool(self, spent: Mapping[int, int], clients: Iterable[int]) -> int:
+        return self.gamma - sum(spent.values()) - sum(self._models(client, spent) for client in clients)
+
+    def _models(self, client: int, spent: Mapping[int, int]) -> int:
+        return self._later if client in spent else self._first
 
     def _training(self, steps: Sequence[Tally]) -> int:
         return sum(self.cost(step, self._per_step) for step in steps)
@@ -117,8 +122,10 @@ class Budget:
             steps: of a round, for every client.
             taking_part: clients in a round.
         """
-        costs = [self._training(own) + self._exchange for own in steps]
+        costs = [self._training(own) + self._later for own in steps]
+        once = self._first - self._later
         if self._shares is None:
-            return max(1, math.ceil(self.gamma * len(costs) / max(1, sum(costs) * taking_part)))
-        each = [math.ceil(share / max(1, cost)) for share, cost in zip(self._shares, costs)]
+            left = self.gamma - once * len(costs)
+            return max(1, math.ceil(left * len(costs) / max(1, sum(costs) * taking_part)))
+        each = [math.ceil((share - once) / max(1, cost)) for share, cost in zip(self._shares, costs)]
         return max(1, *each, math.ceil(sum(each) / taking_part))

@@ -117,6 +117,15 @@ def test_a_resumed_run_counts_only_its_own_rounds() -> None:
     assert stream.getvalue().rstrip().endswith("left 9:00")
 
 
+def test_rounds_are_never_more_than_there_are() -> None:
+    stream = io.StringIO()
+    with Progress(rounds=2, stream=stream) as progress:
+        for number in (1, 2, 3):
+            step(progress, number, 1, 1)
+            progress.round_done(row(number))
+    assert [line.split("  ")[0] for line in stream.getvalue().splitlines()] == ["round 1/2", "round 2/2", "round 3/3"]
+
+
 def test_without_a_last_round_there_is_no_time_left() -> None:
     stream, clock = io.StringIO(), Clock()
     with Progress(rounds=None, stream=stream, clock=clock) as progress:

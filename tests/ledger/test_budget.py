@@ -67,6 +67,22 @@ def test_clients_share_it(share: str, models: bool, strategy: str, tmp_path: Pat
     assert found.summary["status"] == "budget"
 
 
+@pytest.mark.parametrize("share", ["equal", "pool"])
+def test_what_is_sent_once_is_set_aside_once(share: str, tmp_path: Path) -> None:
+    keys = ["clients=4", "clients_per_round=3", "rounds=null", "budget.base_epochs=4", f"budget.share={share}"]
+    found = run(tmp_path / "run", *keys, "budget.count_models=true", "model.tune=lora", "compressor=base")
+    clients = found.clients.assign(sent=lambda c: c.uplink_bits + c.downlink_bits + c.sync_bits)
+    first, later = clients.sync_bits.max(), clients.sync_bits.min()
+    assert first > 4 * later  # what LoRA leaves as it is comes down once
+    gamma, sent = 4 * IMAGES * SAMPLE, clients.groupby("client").sent.sum()
+    spent, share_of = (sent, gamma / 4) if share == "equal" else (sent.sum(), gamma)
+    ends = 1 if share == "equal" else 3  # clients that end within a step each
+    step = 8 * SAMPLE
+    assert first > later + step  # so that one that is set aside in vain is seen
+    assert ((spent > share_of - later * ends) & (spent < share_of + step * ends)).all()
+    assert found.summary["status"] == "budget"
+
+
 @pytest.mark.slow
 @pytest.mark.some
 @pytest.mark.parametrize("keys", [[], ["clients_per_round=3"], ["compressor=base", "strategy=splitfed_v2"]], ids=str)
