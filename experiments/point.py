@@ -60,15 +60,15 @@ SCALES = {
     "link-cpu": Scale(size=96, images=2500, test_images=4000, base_epochs=3, counts_epochs=True, evaluations=1),
     # ten clients of 250 images whose devices differ
     "time-cpu": Scale(size=96, images=2500, test_images=2000, batch=62, epochs=8, local_epochs=2),
-    # many clients of 1,000 or 200 images, pretrained: three epochs without compression, at most nine with
+    # many clients of 1,000 or 200 images, pretrained: four epochs without compression, at most 30 with
     "edge-cpu": Scale(
         size=96,
         images=10_000,
         test_images=4000,
         batch=64,
-        base_epochs=3,
+        base_epochs=4,
         count_models=True,
-        most_epochs=9,
+        most_epochs=30,
         evaluations=4,
         lr=3e-4,
     ),

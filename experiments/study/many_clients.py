@@ -40,30 +40,32 @@ class Method:
     Attributes:
         compressor: its name.
         value: its parameter.
-        scope: `client`, or `cohort` where clients are compressed as one.
+        told: what is special, in a word or two.
+        options: overrides beside compressor and parameter that make it so.
     """
 
     compressor: str
     value: float | None = None
-    scope: str = "client"
+    told: str = ""
+    options: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
         """As figures and tables call it."""
-        told = self.compressor if self.value is None else f"{self.compressor} {self.value:g}"
-        return told if self.scope == "client" else f"{self.scope} {told}"
-
-    @property
-    def options(self) -> tuple[str, ...]:
-        """Overrides beside compressor and parameter."""
-        return () if self.scope == "client" else (f"compressor.scope={self.scope}",)
+        return " ".join(filter(None, (self.compressor, "" if self.value is None else f"{self.value:g}", self.told)))
 
 
-METHODS = (
-    Method("base"), Method("adc", 0.1), Method("topk", 0.1), Method("adc", 0.1, "cohort"), Method("adc", 0.2),
-)  # fmt: skip
+COHORT = Method("adc", 0.1, "cohort", ("compressor.scope=cohort",))
+METHODS = (Method("base"), Method("adc", 0.1), Method("topk", 0.1), COHORT, Method("adc", 0.2))
+SKEWED = (
+    Method("adc", 0.1, "within class", ("compressor.merge=within_class",)),
+    Method("adc", 0.1, "loss by size", ("compressor.loss_weight=size",)),
+    Method("adc", 0.1, "by diversity", ("budget.allocation=diversity",)),
+)  # what is there for skewed labels, at the centre
 NAMES = tuple(dict.fromkeys(method.compressor for method in METHODS))
-_STYLES = {method.name: Style.of(index) for method, index in zip(METHODS, (6, 0, 2, 1, 5))}
+_STYLES = {
+    method.name: Style.of(index) for method, index in zip((*METHODS, *SKEWED), (6, 0, 2, 1, 5, 3, 4, 7), strict=True)
+}
 
 
 def points(seeds: Sequence[int] = SEEDS, methods: Sequence[str] = NAMES, options: Sequence[str] = ()) -> list[Point]:
@@ -83,8 +85,8 @@ def points(seeds: Sequence[int] = SEEDS, methods: Sequence[str] = NAMES, options
             clients, alpha, strategy, tune = setting
             found += [
                 _point(method, seed, options, clients=clients, alpha=alpha, strategy=strategy, tune=tune)
-                for method in METHODS
-                if method.compressor in methods and (method.scope == "client" or strategy != "splitfed_v1")
+                for method in (METHODS if setting != CENTRE else (*METHODS, *SKEWED))
+                if method.compressor in methods and (method != COHORT or strategy != "splitfed_v1")
             ]
     return found
 
@@ -117,11 +119,15 @@ def gather(wanted: Sequence[Point], results: Results) -> pd.DataFrame:
         row = results.row(point)
         if row is not None:
             given = dict(option.split("=", 1) for option in point.options)
+            method = max(
+                (m for m in (*METHODS, *SKEWED) if (m.compressor, m.value) == (point.method, point.value)),
+                key=lambda m: len(m.options) if set(m.options) <= set(point.options) else -1,
+            )
             bits = row.uplink_bits + row.downlink_bits + row.sync_bits
             rows.append({
                 "clients": point.clients, "strategy": point.strategy if point.clients > 1 else "-",
                 "alpha": point.alpha, "tune": given["model.tune"],
-                "method": Method(point.method, point.value, given.get("compressor.scope", "client")).name,
+                "method": method.name,
                 "accuracy": 100 * row.final_test_accuracy, "worst": 100 * row.worst_client_accuracy,
                 "samples": row.samples, "gigabits": bits / 1e9, "models": 100 * row.sync_bits / bits, "point": point,
             })  # fmt: skip
@@ -145,7 +151,7 @@ def _over_seeds(rows: pd.DataFrame) -> pd.Series:
 def table(rows: pd.DataFrame) -> str:
     """Accuracy of every row, of its worst clients, and what was sent."""
     lines = [
-        f"{'clients':>7} {'strategy':11} {'alpha':>5} {'tune':4} {'method':14} {'accuracy':>14} {'worst tenth':>11} "
+        f"{'clients':>7} {'strategy':11} {'alpha':>5} {'tune':4} {'method':20} {'accuracy':>14} {'worst tenth':>11} "
         f"{'samples':>8} {'Gb':>6} {'models':>6} {'seeds':>5}"
     ]
     for row in rows.itertuples():
@@ -153,7 +159,7 @@ def table(rows: pd.DataFrame) -> str:
         half = "" if row.half is None or pd.isna(row.half) else f" ± {row.half:.1f}"
         worst = "-" if pd.isna(row.worst) else f"{row.worst:.1f}"
         lines.append(
-            f"{row.clients:7} {row.strategy:11} {alpha:>5} {row.tune:4} {row.method:14} {row.accuracy:8.1f}{half:6} "
+            f"{row.clients:7} {row.strategy:11} {alpha:>5} {row.tune:4} {row.method:20} {row.accuracy:8.1f}{half:6} "
             f"{worst:>11} {row.samples:8.0f} {row.gigabits:6.2f} {row.models:5.0f}% {row.seeds:5}"
         )
     return "\n".join([*lines, "percent; ± is half the 95% interval over seeds (Student's t)"])

@@ -159,7 +159,7 @@ def test_rows_of_noisy_links_are_found_drawn_and_told(tmp_path: Path, capsys: py
 
 def test_many_clients_are_listed_gathered_and_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     points = many_clients.points()
-    assert len({point.slug for point in points}) == len(points) == 72
+    assert len({point.slug for point in points}) == len(points) == 78
     assert [p.clients for p in points[:3]] == [1, 1, 10] and points[2].alpha == 0.3
     cohorts = [p for p in points if "compressor.scope=cohort" in p.options]
     assert {p.strategy for p in cohorts} == {"parallel", "splitfed_v2"} and len(cohorts) == 12
@@ -169,11 +169,11 @@ def test_many_clients_are_listed_gathered_and_drawn(tmp_path: Path, capsys: pyte
     assert compose(whole.overrides(data=str(tmp_path / "data"), weights=str(tmp_path / "weights"))).lr == 1e-4
     for point in (points[2], cohorts[0], cohorts[1]):
         config = compose(point.overrides(data=str(tmp_path / "data"), weights=str(tmp_path / "weights")))
-        assert (config.batch_size, config.budget.base_epochs, config.budget.count_models) == (64, 3, True)
+        assert (config.batch_size, config.budget.base_epochs, config.budget.count_models) == (64, 4, True)
         assert (config.model.tune, config.model.tune_server, config.budget.share) == ("lora", "all", "pool")
-        assert (config.partition["holdout"], config.rounds, config.lr) == (0.1, 9, 3e-4)
+        assert (config.partition["holdout"], config.rounds, config.lr) == (0.1, 30, 3e-4)
     rows = []
-    for point in points[:40]:
+    for point in points[:43]:
         more = {"final_test_accuracy": 0.5 + 0.02 * (point.seed == 51), "uplink_bits": 3 * 10**9, "sync_bits": 10**9}
         more |= {"worst_client_accuracy": None if point.clients == 1 else 0.25, "rule": point.rule or ""}
         rows.append(dict.fromkeys(COLUMNS, 0) | point.key | more)
@@ -186,5 +186,8 @@ def test_many_clients_are_listed_gathered_and_drawn(tmp_path: Path, capsys: pyte
     assert centre.split()[5:] == ["51.0", "±", "12.7", "25.0", "0", "4.00", "25%", "2"]  # t(0.975, 1) = 12.7
     [alone] = [line for line in out if line.split()[:5] == ["1", "-", "-", "all", "base"]]
     assert alone.split()[-4:] == ["0", "4.00", "25%", "2"] and " - " in alone
-    [cohort] = [line for line in out if "cohort adc 0.1" in line and "parallel" in line]
+    [cohort] = [line for line in out if "adc 0.1 cohort" in line and "parallel" in line]
     assert cohort.split()[-1] == "1"
+    for told in ("within class", "loss by size", "by diversity"):
+        [skewed] = [line for line in out if f"adc 0.1 {told}" in line]
+        assert skewed.split()[:4] == ["10", "splitfed_v2", "0.3", "lora"]
