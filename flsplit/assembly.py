@@ -29,6 +29,7 @@ from flsplit.ledger.moves import ModelSize, Moves
 from flsplit.ledger.prices import PriceList, Tally, base_layout
 from flsplit.network import Clock, Flops, Work
 from flsplit.network.flops import count
+from flsplit.split.adjustment import LogitAdjustment
 from flsplit.split.families import ClientModel, ServerModel, weights
 from flsplit.split.host import ServerHost
 from flsplit.split.messages import Proposal, Uplink
@@ -57,6 +58,7 @@ class Plan:
         split: whether activations cross.
         placement: where server-side models are stepped, see `Strategy`.
         proximal_mu: weight of FedProx's proximal term.
+        logit_adjustment: strength of the adjustment to each client's labels, see `LogitAdjustment`; 0 for none.
         profiles: clients that differ from the others, by number (as text, for JSON): the values of a `Profile`.
     """
 
@@ -69,6 +71,7 @@ class Plan:
     split: bool
     placement: str
     proximal_mu: float
+    logit_adjustment: float
     personal_buffers: bool
     profiles: dict[str, Any]
 
@@ -281,7 +284,23 @@ class Assembly:
     def model_size(self) -> ModelSize:
         """Of the models that the strategy moves."""
         sides = [self.client_side(), *([self.server_side()] if self.plan.moves.whole else [])]
-        return sum((ModelSize(travels=side.size, stays=side.stays) for side in sides), ModelSize(travels=0))
+        config = self.config
+        counted = (self.adjustment is not None and self.plan.split) or (
+            config.sampling == "balanced" and config.taking_part < config.clients
+        )
+        told = self.classes if counted else 0  # what a client has of each label, which it says once
+        return sum((ModelSize(travels=side.size, stays=side.stays) for side in sides), ModelSize(travels=0, stays=told))
+
+    @cached_property
+    def adjustment(self) -> LogitAdjustment | None:
+        """Of the logits to what labels each client has, if the strategy wants one."""
+        if not self.plan.logit_adjustment:
+            return None
+        return LogitAdjustment(self.plan.logit_adjustment, self.label_counts)
+
+    def label_counts(self, client: int) -> np.ndarray:
+        """Samples of each class, (L,), that a client trains on."""
+        return np.bincount(self.dataset.train.labels[self.client_rows[client]], minlength=self.classes)
 
     def expected_rounds(self) -> int | None:
         """How many rounds the run has: exactly without a budget, else about."""
@@ -322,7 +341,7 @@ class Assembly:
         """A new host for server-side models, with `sides` of them made."""
         return ServerHost(
             partial(self.server_side, trained=True), autocast=self.autocast, stages_of=self.stages_of,
-            stream=self.stream, sides=sides,
+            stream=self.stream, adjustment=self.adjustment, sides=sides,
         )  # fmt: skip
 
     def stacks(self) -> tuple[Stack, StackedHost]:
@@ -332,7 +351,10 @@ class Assembly:
             UserError: if model or compressor cannot be stacked.
         """
         lanes = min(self.config.engine.stack, self.config.taking_part)
-        server = StackedHost(Stack(self.server_side(), lanes), autocast=self.autocast, stages_of=self.stages_of)
+        server = StackedHost(
+            Stack(self.server_side(), lanes), autocast=self.autocast, stages_of=self.stages_of,
+            adjustment=self.adjustment,
+        )  # fmt: skip
         return Stack(self.client_side(), lanes), server
 
     def initial(self) -> tuple[SideState, SideState]:

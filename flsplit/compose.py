@@ -209,6 +209,11 @@ def _check_cohort(config: Config, strategy: Strategy) -> None:
             "batches together; cohort needs strategy=parallel, or splitfed_v2 with strategy.turn=step and "
             "strategy.order=random"
         )
+    if strategy.logit_adjustment:
+        raise UserError(
+            "strategy.logit_adjustment must be 0 with compressor.scope=cohort, whose clusters have samples of several "
+            f"clients; got {strategy.logit_adjustment:g}"
+        )
     if config.budget.allocation != "equal":
         raise UserError(
             "budget.allocation must be equal with compressor.scope=cohort, which has one ratio for all clients; got "

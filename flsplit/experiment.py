@@ -208,7 +208,8 @@ def prepare(config: Config, *, quiet: bool = True, stream: TextIO | None = None)
         config=config, data=str(dataset.path.resolve()), device=device,
         clients=str(out.resolve() / "checkpoint" / "clients.npz"), image_size=_image_size(config, dataset),
         moves=strategy.moves, split=strategy.split, placement=strategy.placement,
-        proximal_mu=strategy.aggregator.proximal_mu, personal_buffers=strategy.personal_buffers,
+        proximal_mu=strategy.aggregator.proximal_mu, logit_adjustment=strategy.logit_adjustment,
+        personal_buffers=strategy.personal_buffers,
         profiles={str(client): asdict(profile) for client, profile in profiles.items()},
     )  # fmt: skip
     assembly = assembly_for(plan.to_json())

@@ -37,6 +37,7 @@ class Setting:
     split_point: int = 2
     seed: int = 3
     alpha: float = 1.0
+    tau: float = 0.0  # of the adjustment to what labels a client has; not by `centralized` and those in turns
 
     def overrides(self, **more: object) -> list[str]:
         """The same on flsplit's command line."""
@@ -45,6 +46,7 @@ class Setting:
             "dataset.train_limit": self.limit, "dataset.test_limit": 40, "model.split_point": self.split_point,
             "seed": self.seed, "partition.alpha": self.alpha, "compressor": self.compressor,
             **{f"compressor.{key}": value for key, value in self.options}, **more,
+            **({"strategy.logit_adjustment": self.tau} if self.tau else {}),
         }  # fmt: skip
         return [f"{key}={value}" for key, value in keys.items()]
 
@@ -54,6 +56,7 @@ class Whole:
 
     def __init__(self, setting: Setting, vit: nn.Module, compressor: Compressor) -> None:
         self.vit, self.compressor, self.setting = vit, compressor, setting
+        self.term: Tensor | None = None  # that is added to the logits of the loss
         self.optimizers = [torch.optim.Adam(list(p.values()), lr=setting.lr) for p in self.sides()]
 
     def sides(self) -> tuple[dict[str, nn.Parameter], dict[str, nn.Parameter]]:
@@ -74,7 +77,8 @@ class Whole:
         """One forward pass from images to loss."""
         payload, shape = self.sent(images, labels, generator)
         z, target = self.compressor.decompress(payload, shape)
-        return F.cross_entropy(self.server(z), target)
+        logits = self.server(z)
+        return F.cross_entropy(logits if self.term is None else logits + self.term, target)
 
     def server(self, z: Tensor) -> Tensor:
         """Right of the cut: activations to logits."""
@@ -146,6 +150,16 @@ class Data:
             yield images, labels, torch_stream(self.setting.seed, "compressor", client, round, step)
 
 
+def starts(setting: Setting, samples: Data) -> list[Whole]:
+    """The same for each client, which knows how often it has each class."""
+    wholes = [start(setting) for _ in range(setting.clients)]
+    for whole, rows in zip(wholes, samples.parts):
+        if setting.tau:
+            counts = torch.tensor([1 + (samples.table.labels[rows] == label).sum() for label in range(10)]).double()
+            whole.term = (setting.tau * (counts / counts.sum()).log()).float()
+    return wholes
+
+
 def start(setting: Setting) -> Whole:
     """The model that everything starts from."""
     vit = build_model("vit_micro", classes=10, image_size=8, pretrained=False, seed=setting.seed)
@@ -174,7 +188,7 @@ def centralized(setting: Setting) -> tuple[Tensor, Tensor, list[float]]:
 def splitfed_v1(setting: Setting, mu: float = 0.0) -> tuple[Tensor, Tensor]:
     """Each client trains a whole model; both sides are averaged, and so are the server side's moments."""
     samples = Data(setting)
-    wholes = [start(setting) for _ in range(setting.clients)]
+    wholes = starts(setting, samples)
     for round in range(1, setting.rounds + 1):
         counts = [train(whole, samples, client, round, mu) for client, whole in enumerate(wholes)]
         for side in (0, 1):
@@ -240,7 +254,7 @@ def sequential(setting: Setting, order: list[list[int]]) -> tuple[Tensor, Tensor
 def parallel(setting: Setting, *, by_gradient: bool) -> tuple[Tensor, Tensor]:
     """One server side, stepped on all activations at once; client sides take one step together, or their own."""
     samples = Data(setting)
-    wholes = [start(setting) for _ in range(setting.clients)]
+    wholes = starts(setting, samples)
     for other in wholes[1:]:
         share(wholes[0], other)
     for round in range(1, setting.rounds + 1):
@@ -254,7 +268,10 @@ def parallel(setting: Setting, *, by_gradient: bool) -> tuple[Tensor, Tensor]:
                 for floats, (payload, shape) in zip(received, sent)
             ]
             z, target = torch.cat([z for z, _ in parts]), torch.cat([t for _, t in parts])
-            F.cross_entropy(wholes[0].server(z), target).backward()
+            logits = wholes[0].server(z)
+            if setting.tau:
+                logits = logits + torch.cat([wholes[c].term.expand(len(t), -1) for c, (_, t) in zip(active, parts)])
+            F.cross_entropy(logits, target).backward()
             wholes[0].optimizers[1].step()
             wholes[0].optimizers[1].zero_grad()
             for c, (payload, _), floats in zip(active, sent, received):

@@ -1,5 +1,7 @@
 """When ADC pays for many clients: pretrained DeiT-T, LoRA or whole clients, 10 and 50 of them, three degrees of skew.
 
+What there is for skewed labels, and for rounds of few clients, is compared where each belongs.
+
 Everything is compared at the same number of bits, models included, which all clients draw on together. A tenth of
 every client's data is held back, on which the final model is tested for each client by itself.
 """
@@ -61,10 +63,18 @@ SKEWED = (
     Method("adc", 0.1, "within class", ("compressor.merge=within_class",)),
     Method("adc", 0.1, "loss by size", ("compressor.loss_weight=size",)),
     Method("adc", 0.1, "by diversity", ("budget.allocation=diversity",)),
-)  # what is there for skewed labels, at the centre
+    Method("base", None, "logits adjusted", ("strategy.logit_adjustment=1",)),
+    Method("base", None, "fedprox", ("strategy.aggregator=fedprox", "strategy.aggregator_args.proximal_mu=0.01")),
+)  # what is there for skewed labels
+FEW = (
+    Method("base", None, "10 a round", ("clients_per_round=10",)),
+    Method("base", None, "10 balanced", ("clients_per_round=10", "sampling=balanced")),
+)  # and for rounds of few clients
+MORE = {CENTRE: SKEWED, (50, *CENTRE[1:]): FEW}
 NAMES = tuple(dict.fromkeys(method.compressor for method in METHODS))
 _STYLES = {
-    method.name: Style.of(index) for method, index in zip((*METHODS, *SKEWED), (6, 0, 2, 1, 5, 3, 4, 7), strict=True)
+    method.name: Style.of(index)
+    for method, index in zip((*METHODS, *SKEWED, *FEW), (6, 0, 2, 1, 5, 3, 4, 7, 8, 9, 10, 11), strict=True)
 }
 
 
@@ -85,7 +95,7 @@ def points(seeds: Sequence[int] = SEEDS, methods: Sequence[str] = NAMES, options
             clients, alpha, strategy, tune = setting
             found += [
                 _point(method, seed, options, clients=clients, alpha=alpha, strategy=strategy, tune=tune)
-                for method in (METHODS if setting != CENTRE else (*METHODS, *SKEWED))
+                for method in (*METHODS, *MORE.get(setting, ()))
                 if method.compressor in methods and (method != COHORT or strategy != "splitfed_v1")
             ]
     return found
@@ -120,7 +130,7 @@ def gather(wanted: Sequence[Point], results: Results) -> pd.DataFrame:
         if row is not None:
             given = dict(option.split("=", 1) for option in point.options)
             method = max(
-                (m for m in (*METHODS, *SKEWED) if (m.compressor, m.value) == (point.method, point.value)),
+                (m for m in (*METHODS, *SKEWED, *FEW) if (m.compressor, m.value) == (point.method, point.value)),
                 key=lambda m: len(m.options) if set(m.options) <= set(point.options) else -1,
             )
             bits = row.uplink_bits + row.downlink_bits + row.sync_bits

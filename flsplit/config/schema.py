@@ -98,6 +98,7 @@ class Config:
     experiment: str | None = None
     objective: str = "best_test_accuracy"
     logger: list[str] = field(default_factory=list)
+    sampling: str = "uniform"
     min_clients: int = 1
     client_timeout: float | None = None
     resume_force: bool = False
@@ -206,6 +207,7 @@ ENGINES = ("ray", "flower", "inline")
 _CHOICES = {
     "augment": ("none", "paper"),
     "optimizer_state": ("persist", "reset"),
+    "sampling": ("uniform", "balanced"),
     "device": ("auto", "cpu", "cuda"),
     "precision": ("fp32", "bf16"),
 }

@@ -20,6 +20,7 @@ from flsplit.errors import RunFailed, foreseen
 from flsplit.ledger.prices import Tally
 from flsplit.network import Spent
 from flsplit.record.tables import Recorder, Row, test_column
+from flsplit.server import sampling
 from flsplit.server.checkpoint import Checkpoints, State
 from flsplit.server.evaluation import Evaluator, Score, mean
 from flsplit.server.federation import Federation, TooFew
@@ -238,7 +239,9 @@ class Server:
         if config.taking_part >= len(able):
             return list(able)
         stream = numpy_stream(config.seed, "participation", number)
-        return sorted(able[c] for c in stream.choice(len(able), config.taking_part, replace=False))
+        if config.sampling == "balanced":
+            return sorted(sampling.balanced(stream, able, config.taking_part, self._assembly.label_counts))
+        return sorted(sampling.uniform(stream, able, config.taking_part))
 
     def _evaluate(self, evaluator: Evaluator, number: int, last: bool) -> tuple[Score | None, dict[int, Score]]:
         config, test, fed = self._assembly.config, self._assembly.dataset.test, self._fed

@@ -25,6 +25,8 @@ class Strategy(ABC):
             host); None is the first of `placements`.
         aggregator: the Flower strategy that averages models.
         aggregator_args: its keyword arguments.
+        logit_adjustment: strength of the adjustment of the loss to what labels each client has, see
+            `flsplit.split.adjustment`; 0 for none.
         max_update_norm: most that a client may change in a round, see `flsplit.server.outliers`; None for no bound.
         on_outlier: what becomes of a client that changes more: `clip` or `fail`.
         buffers: running statistics of the client-side model, such as batch normalisation's: `average`: they travel and
@@ -52,6 +54,7 @@ class Strategy(ABC):
         aggregator: str = "fedavg",
         aggregator_args: Mapping[str, Any] | None = None,
         buffers: str = "average",
+        logit_adjustment: float = 0.0,
         max_update_norm: float | None = None,
         on_outlier: str = "clip",
     ) -> None:
@@ -66,6 +69,9 @@ class Strategy(ABC):
         if buffers == "personal" and not self.split:
             raise UserError(f"strategy.buffers must be average for {self.name}, whose clients hold the whole model")
         self.personal_buffers = buffers == "personal"
+        if not 0 <= logit_adjustment < float("inf"):
+            raise UserError(f"strategy.logit_adjustment must be a number of at least 0, got {logit_adjustment:g}")
+        self.logit_adjustment = float(logit_adjustment)
         self.bound = NormBound.of(max_update_norm, on_outlier)
 
     def adapt(self, config: Config) -> Config:

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from compressors import Share
+from flsplit.split.adjustment import LogitAdjustment
 from flsplit.split.joint import as_one, side_by_side
 from flsplit.split.messages import Downlink, Grouping, Proposal, Uplink
 from flsplit.split.side import Side, SideState
@@ -37,6 +38,7 @@ class ServerHost:
         autocast: context of forward passes.
         stages_of: what a client's messages go through, as a side has it, where that is not the same for all.
         stream: the random streams of a client's compressor in a round, by step; only for clients compressed as one.
+        adjustment: of the logits to what labels each client has; None for none. Not for clients compressed as one.
         sides: how many to make at once; as many more as clients have open at a time are made then.
     """
 
@@ -47,12 +49,13 @@ class ServerHost:
         autocast: Callable[[], AbstractContextManager[object]],
         stages_of: Callable[[int, Stages], Stages] = lambda client, stages: stages,
         stream: Callable[[int, int], Callable[[int], torch.Generator]] | None = None,
+        adjustment: LogitAdjustment | None = None,
         sides: int = 1,
     ) -> None:
         self._make_side = make_side
         self._stages_of = stages_of
         self._autocast = autocast
-        self._stream = stream
+        self._stream, self._adjustment = stream, adjustment
         self._shares: dict[int, Share] = {}  # of the step at hand, by client
         self._idle = [make_side() for _ in range(sides)]
         self._open: dict[int, Side] = {}
@@ -128,6 +131,8 @@ class ServerHost:
                 shares = [self._shares[uplink.client] for uplink in uplinks]
                 batch = as_one(side.stages, payloads, uplinks, shares)
             logits = batch.logits(side.passes).float()
+        if self._adjustment is not None:
+            logits = self._adjustment(logits, [uplink.client for uplink in uplinks], batch.slices())
         loss = F.cross_entropy(logits, batch.targets)
         loss.backward()
         if self._shared is not None:

@@ -37,6 +37,12 @@ class JointBatch:
             return model(_joined(self.parts))
         return _joined([model(z) for z in self.parts])
 
+    def slices(self) -> list[slice]:
+        """Where each client's samples are, which lie side by side."""
+        found = [at for at in self.rows if isinstance(at, slice)]
+        assert len(found) == len(self.rows), "clients compressed as one have no rows of their own"
+        return found
+
     def losses(self, logits: Tensor, loss: Tensor) -> list[Tensor]:
         """For each client the loss over its own targets; not a number where it is left out.
 

@@ -60,6 +60,8 @@ NUMBERS = [
     ("faults.straggle_seconds=1e400", "faults.straggle_seconds", "between 0 and"),
     (f"faults.straggle_seconds={HUGE}", "faults.straggle_seconds", "between 0 and"),
     ("strategy.max_update_norm=nan", "strategy.max_update_norm", "above 0"),
+    ("strategy.logit_adjustment=nan", "strategy.logit_adjustment", "at least 0"),
+    ("strategy.logit_adjustment=-1", "strategy.logit_adjustment", "at least 0"),
     ("strategy.max_update_norm=-0", "strategy.max_update_norm", "above 0"),
 ]  # fmt: skip
 

@@ -159,7 +159,7 @@ def test_rows_of_noisy_links_are_found_drawn_and_told(tmp_path: Path, capsys: py
 
 def test_many_clients_are_listed_gathered_and_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     points = many_clients.points()
-    assert len({point.slug for point in points}) == len(points) == 78
+    assert len({point.slug for point in points}) == len(points) == 86
     assert [p.clients for p in points[:3]] == [1, 1, 10] and points[2].alpha == 0.3
     cohorts = [p for p in points if "compressor.scope=cohort" in p.options]
     assert {p.strategy for p in cohorts} == {"parallel", "splitfed_v2"} and len(cohorts) == 12
@@ -173,7 +173,7 @@ def test_many_clients_are_listed_gathered_and_drawn(tmp_path: Path, capsys: pyte
         assert (config.model.tune, config.model.tune_server, config.budget.share) == ("lora", "all", "pool")
         assert (config.partition["holdout"], config.rounds, config.lr) == (0.1, 30, 3e-4)
     rows = []
-    for point in points[:43]:
+    for point in points[:47]:
         more = {"final_test_accuracy": 0.5 + 0.02 * (point.seed == 51), "uplink_bits": 3 * 10**9, "sync_bits": 10**9}
         more |= {"worst_client_accuracy": None if point.clients == 1 else 0.25, "rule": point.rule or ""}
         rows.append(dict.fromkeys(COLUMNS, 0) | point.key | more)
@@ -182,12 +182,14 @@ def test_many_clients_are_listed_gathered_and_drawn(tmp_path: Path, capsys: pyte
     assert command.main(["many_clients", "--draw", *folders]) == 0
     out = capsys.readouterr().out.splitlines()
     assert (tmp_path / "figures" / "many_clients-edge-cpu.png").exists()
-    [centre] = [line for line in out if line.split()[:5] == ["10", "splitfed_v2", "0.3", "lora", "base"]]
+    [centre] = [line for line in out if line.split()[:6] == ["10", "splitfed_v2", "0.3", "lora", "base", "51.0"]]
     assert centre.split()[5:] == ["51.0", "±", "12.7", "25.0", "0", "4.00", "25%", "2"]  # t(0.975, 1) = 12.7
     [alone] = [line for line in out if line.split()[:5] == ["1", "-", "-", "all", "base"]]
     assert alone.split()[-4:] == ["0", "4.00", "25%", "2"] and " - " in alone
     [cohort] = [line for line in out if "adc 0.1 cohort" in line and "parallel" in line]
     assert cohort.split()[-1] == "1"
-    for told in ("within class", "loss by size", "by diversity"):
-        [skewed] = [line for line in out if f"adc 0.1 {told}" in line]
+    for told in ("adc 0.1 within class", "adc 0.1 loss by size", "adc 0.1 by diversity", "base logits adjusted"):
+        [skewed] = [line for line in out if told in line]
         assert skewed.split()[:4] == ["10", "splitfed_v2", "0.3", "lora"]
+    [few] = [line for line in out if "base 10 balanced" in line]
+    assert few.split()[:4] == ["50", "splitfed_v2", "0.3", "lora"]

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from functools import partial
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -181,6 +184,34 @@ def test_parallel_is_its_definition(compressor: str, sync: str, tmp_path: Path) 
     steps = [len(list(data.batches(c, 1, group))) for c in range(3)] * 2
     moved = [1 + 2 * n if sync == "gradient" else 2 for n in steps]
     assert run.clients.sync_bits.tolist() == [count * 32 * len(client) for count in moved]
+
+
+@pytest.mark.some
+@pytest.mark.parametrize(
+    ("strategy", "compressor"),
+    [*product(["parallel", "splitfed_v1"], ["adc", "base"]), ("fedavg", "base")],
+)
+def test_logits_are_adjusted_to_what_labels_a_client_has(strategy: str, compressor: str, tmp_path: Path) -> None:
+    setting = Setting(clients=3, compressor=compressor, options=COMPRESSORS[compressor], alpha=0.3, tau=1.5)
+    client, server, run = final(setting, tmp_path / "run", f"strategy={strategy}")
+    of = partial(reference.parallel, by_gradient=True) if strategy == "parallel" else reference.splitfed_v1
+    expected_client, expected_server = of(setting)
+    assert torch.equal(client, expected_client)
+    assert torch.equal(server, expected_server)
+    assert not torch.equal(server, of(replace(setting, tau=0.0))[1])
+    first, second = (run.clients[run.clients["round"] == number].sync_bits.to_numpy() for number in (1, 2))
+    told = 0 if strategy == "fedavg" else 32 * 10  # a client's counts, when it first takes part
+    assert (first - second == told).all() or strategy == "parallel"
+
+
+@pytest.mark.slow
+def test_stacked_clients_have_their_own_adjustment(tmp_path: Path) -> None:
+    setting = Setting(clients=3, alpha=0.3, tau=1.0)
+    *models, stacked = final(setting, tmp_path / "stacked", "engine.stack=2")
+    *expected, single = final(setting, tmp_path / "single")
+    assert stacked.rounds.train_loss.tolist() == pytest.approx(single.rounds.train_loss.tolist(), rel=1e-4)
+    for ours, theirs in zip(models, expected):
+        assert (ours - theirs).abs().mean() < setting.lr / 100
 
 
 def test_fedavg_is_v1_without_a_link(tmp_path: Path) -> None:

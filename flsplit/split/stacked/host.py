@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from flsplit.split.adjustment import LogitAdjustment
 from flsplit.split.host import Closed
 from flsplit.split.messages import Downlink, Uplink
 from flsplit.split.side import SideState
@@ -29,10 +30,11 @@ class StackedHost:
         *,
         autocast: Callable[[], AbstractContextManager[object]],
         stages_of: Callable[[int, Stages], Stages] = lambda client, stages: stages,
+        adjustment: LogitAdjustment | None = None,
     ) -> None:
         self._stack = stack
         self._autocast = autocast
-        self._stages_of = stages_of
+        self._stages_of, self._adjustment = stages_of, adjustment
         self._state: SideState | None = None
         self._lanes: dict[int, int] = {}
         self._losses: dict[int, Tensor] = {}
@@ -72,6 +74,9 @@ class StackedHost:
             logits: list[Tensor] = []
             for rows, members in neighbours(lanes, activations):
                 logits += self._stack(rows, torch.stack(activations[members]))[0].float().unbind()
+        if self._adjustment is not None:
+            everything = slice(None)
+            logits = [self._adjustment(z, [uplink.client], [everything]) for z, uplink in zip(logits, uplinks)]
         losses = [F.cross_entropy(of_client, target) for of_client, target in zip(logits, targets)]
         torch.stack(losses).sum().backward()
         self._stack.step()
