@@ -176,7 +176,7 @@ def resolve(config: DictConfig, overrides: Sequence[str]) -> Config:
         container = OmegaConf.to_container(own, resolve=True, throw_on_missing=True)
     assert isinstance(container, dict)
     values = {str(key): value for key, value in container.items()}
-    from flsplit.config.schema import read_config  # imports PyTorch: not for what Hydra has refused by now
+    from flsplit.config.checks import read_config  # imports PyTorch: not for what Hydra has refused by now
     from flsplit.server.strategy import build
 
     if values.get("resume") is not None:

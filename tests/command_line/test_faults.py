@@ -46,7 +46,7 @@ def tells_a_fault(error: str, file: Path) -> bool:
     [
         "flsplit.experiment.data.load", "flsplit.experiment.data.deal", "flsplit.experiment.engine.workers",
         "flsplit.assembly.build", "flsplit.assembly.cut", "flsplit.split.families.vit.VisionTransformer",
-        "flsplit.compose.sweep_job", "flsplit.config.schema.read"
+        "flsplit.compose.sweep_job", "flsplit.config.checks.read"
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("sweep", [False, True], ids=["run", "sweep"])
