@@ -14,7 +14,7 @@ import pandas as pd
 
 from experiments.point import Point
 from experiments.results import Results
-from experiments.study.link import SCALE, SEEDS, STYLES, name
+from experiments.study.link import SCALE, SEEDS, STYLES, name, run_of
 from flsplit.report.style import figure
 
 METHODS = (("base", None), ("adc", 0.2), ("topk", 0.2))
@@ -42,13 +42,10 @@ def points(seeds: Sequence[int] = SEEDS, methods: Sequence[str] = NAMES, options
     levels = max(len(found) for _, found in LEVELS.values())
     channels = [(), *(_channel(kind, level) for level in range(levels) for kind in LEVELS)]
     return [
-        Point(
-            scale=SCALE, dataset="cifar100", model="deit_tiny", method=method, value=value,
-            rule="sqrt" if method == "adc" else None, seed=seed, options=(*channel, *options),
-        )
+        run_of(method, value, seed, (*channel, *options))
         for seed, channel, (method, value) in product(seeds, channels, METHODS)
         if method in methods
-    ]  # fmt: skip
+    ]
 
 
 def gather(wanted: Sequence[Point], results: Results) -> pd.DataFrame:

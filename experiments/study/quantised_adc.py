@@ -14,7 +14,7 @@ import pandas as pd
 
 from experiments.point import Point
 from experiments.results import Results
-from experiments.study.link import SCALE, SEEDS, STYLES, name
+from experiments.study.link import SCALE, SEEDS, STYLES, name, run_of
 from flsplit.report.style import figure, plain_log
 
 BITS = (32, 8, 4, 2, 16)
@@ -31,13 +31,10 @@ def points(seeds: Sequence[int] = SEEDS, methods: Sequence[str] = NAMES, options
         options: overrides for every run.
     """
     return [
-        Point(
-            scale=SCALE, dataset="cifar100", model="deit_tiny", method=method, value=value,
-            rule="sqrt" if method == "adc" else None, seed=seed, options=(*_quantizer(bits), *options),
-        )
+        run_of(method, value, seed, (*_quantizer(bits), *options))
         for seed, bits, (method, value) in product(seeds, BITS, METHODS)
         if method in methods
-    ]  # fmt: skip
+    ]
 
 
 def gather(wanted: Sequence[Point], results: Results) -> pd.DataFrame:
