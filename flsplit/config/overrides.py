@@ -114,15 +114,20 @@ def _parsed(parser: OverridesParser, override: str) -> Override:
         parsed = parser.parse_override(override)
     except (OverrideParseException, HydraException) as error:
         if not equals:
-            raise UserError(f"{override!r} is not of the form key=value") from error
+            raise UserError(_no_pair(override)) from error
         if not re.fullmatch(r"[+~]*[\w/]+([.@:][\w/]+)*", key, re.ASCII):
             raise UserError(_unknown_key(key, ())) from error
         raise UserError(
             f"{key}: Hydra reads this value only in quotes; in a shell: " + shlex.quote(f"{key}={quoted(value)}")
         ) from error
     if not parsed.key_or_group:
-        raise UserError(f"{override!r} is not of the form key=value")
+        raise UserError(_no_pair(override))
     return parsed
+
+
+def _no_pair(word: str) -> str:
+    better = f"; write {word}=VALUE" if re.fullmatch(r"[A-Za-z_][\w.]*", word, re.ASCII) else ""
+    return f"{word!r} is not of the form key=value{better}"
 
 
 def _checked(override: Override, overrides: Sequence[str], groups: Sequence[str]) -> str:

@@ -12,6 +12,7 @@ from helpers.command_line import Accepted, Refused
 MISTAKES = [
     # not a key and a value
     ("clients", "'clients'", "key=value"),
+    ("resume runs/one", "'resume'", "write resume=VALUE"),
     ("=5", "'=5'", "key=value"),
     ("clients = 4", "'clients'", "key=value"),
     ("--clients=4", "--clients=4", "key=value"),
