@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from functools import cache, cached_property, partial
@@ -239,13 +238,10 @@ class Assembly:
         return islice(found, steps)
 
     def _schedule(self, client: int) -> dict[str, Any]:
-        config, own = self.config, self.profile(client)
-        return {
-            "batch_size": own.batch_size or config.batch_size,
-            "local_epochs": config.local_epochs,
-            "local_steps": own.local_steps or config.local_steps,
-            "group_size": self._at_ratio(own.ratio)[0].compressor.group_size,
-        }
+        return {**self.profile(client).schedule(self.config), "group_size": self._group_size(client)}
+
+    def _group_size(self, client: int) -> int:
+        return self._at_ratio(self.profile(client).ratio)[0].compressor.group_size
 
     @property
     def client_rows(self) -> tuple[np.ndarray, ...]:
@@ -260,8 +256,8 @@ class Assembly:
             limit: bits that it may still send; None without a budget. There are all steps that begin below it, where
                 they cost as little as they can.
         """
-        sizes = self.pipeline.steps(len(self.client_rows[client]), **self._schedule(client))
-        sizes = sizes[: math.ceil((self.profile(client).speed or 1.0) * len(sizes))]
+        samples, group = len(self.client_rows[client]), self._group_size(client)
+        sizes = self.profile(client).step_sizes(self.config, samples, group)
         bounds = [self.prices(client).bounds(self._shape(size)) for size in sizes]
         steps = [most for _, most in bounds]
         if limit is None or self.budget is None:
@@ -271,13 +267,17 @@ class Assembly:
     @cached_property
     def budget(self) -> Budget | None:
         """What the clients may send, if the configuration limits it."""
+        return self.budget_of([len(rows) for rows in self.client_rows])
+
+    def budget_of(self, samples: Sequence[int]) -> Budget | None:
+        """The budget of clients that train on so many samples each."""
         if self.config.budget.base_epochs is None:
             return None
         base = base_layout(self._shape(1))
+        down = base.downlink_bits if self._at_ratio(None)[0].answers else 0
         return Budget(
-            self.config.budget, base_bits=base.uplink_bits + base.downlink_bits,
-            samples=[len(rows) for rows in self.client_rows],
-            moves=self.plan.moves, model_size=self.model_size,
+            self.config.budget, base_bits=base.uplink_bits + down, samples=samples, moves=self.plan.moves,
+            model_size=self.model_size,
         )  # fmt: skip
 
     @cached_property

@@ -225,6 +225,7 @@ def prepare(config: Config, *, quiet: bool = True, stream: TextIO | None = None)
     sides = assembly.client_side(), assembly.server_side()
     _check_sides(strategy, assembly, *sides)
     _check_time(strategy, config)
+    _check_budget(assembly, [len(train) for train, _ in halves])
     _check_memory(assembly, sides, most=max(len(train) for train, _ in halves))
     if config.engine.stack > 1:
         _check_stack(strategy, assembly)
@@ -290,9 +291,10 @@ def _by_diversity(config: Config, profiles: dict[int, Profile], counts: np.ndarr
         raise UserError(
             "client_profile: ratio must be empty with budget.allocation=diversity, which says every client's"
         )
-    sizes, diversity = counts.sum(axis=1), np.ones(len(counts))
-    diversity[sizes > 0] = effective_classes(counts[sizes > 0])
-    ratios = by_diversity(config.ratio, diversity, sizes)
+    there, diversity, group = counts.sum(axis=1), np.ones(len(counts)), config.compressor_instance().group_size
+    diversity[there > 0] = effective_classes(counts[there > 0])
+    steps = [profiles.get(at, Profile()).step_sizes(config, int(count), group) for at, count in enumerate(there)]
+    ratios = by_diversity(config.ratio, diversity, np.array([sum(sizes) for sizes in steps]))
     return {client: replace(profiles.get(client, Profile()), ratio=float(own)) for client, own in enumerate(ratios)}
 
 
@@ -311,6 +313,15 @@ def _check_sides(strategy: Strategy, assembly: Assembly, client: Side, server: S
         raise UserError(
             f"strategy={strategy.name} trains one client-side model of all clients, so no stage can keep state at each "
             "of them; quantizer and channel must be without, or the strategy another"
+        )
+
+
+def _check_budget(assembly: Assembly, samples: list[int]) -> None:
+    budget, config = assembly.budget_of(samples), assembly.config
+    if budget is not None and not budget.able({}, config.taking_part):
+        raise UserError(
+            f"budget.base_epochs={config.budget.base_epochs:g} does not pay for the models of a first round "
+            f"(budget.count_models=true); it must be above {budget.least(config.taking_part):.3g}"
         )
 
 

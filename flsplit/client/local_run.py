@@ -228,12 +228,17 @@ class SharedRun(LocalRun):
     """
 
     def receive(self, downlink: Downlink) -> None:
-        """See `LocalRun`; the next uplink comes only after `proceed`."""
-        self._send(self._counted(downlink))
+        """See `LocalRun`; the next uplink comes only after `proceed`. A spoilt gradient is left out of the sum."""
+        downlink = self._counted(downlink)
+        if all(is_finite(t) for t in downlink.payload.floats if t.device.type == "cpu"):
+            self._send(downlink)
+        else:
+            self.fail(ClientFailed(f"its gradients are not finite after {self.tally.steps} steps"))
 
     def proceed(self) -> None:
         """Go on to the next uplink, after the update of the side that all share."""
-        self._attempt(partial(self._send, None))
+        if self.error is None:
+            self._attempt(partial(self._send, None))
 
     def _load(self, model: str) -> None:
         """The side is loaded."""

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import csv
+import math
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from flsplit.data.order import step_sizes
 from flsplit.errors import UserError
 from flsplit.network.devices import FROM_ZERO, OF_A_DEVICE
 from flsplit.typed import nearest
+
+if TYPE_CHECKING:
+    from flsplit.config.schema import Config
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +41,25 @@ class Profile:
     compute_power_w: float | None = None
     send_power_w: float | None = None
     receive_power_w: float | None = None
+
+    def schedule(self, config: Config) -> dict[str, Any]:
+        """Size of a client's batches, and how many it takes in a round; see `flsplit.data.order.step_sizes`."""
+        return {
+            "batch_size": self.batch_size or config.batch_size,
+            "local_epochs": config.local_epochs,
+            "local_steps": self.local_steps or config.local_steps,
+        }
+
+    def step_sizes(self, config: Config, samples: int, group_size: int) -> list[int]:
+        """Samples in each step of a round, as many as the client manages.
+
+        Args:
+            config: of the run.
+            samples: that it trains on.
+            group_size: samples that are compressed together.
+        """
+        sizes = step_sizes(samples, **self.schedule(config), group_size=group_size)
+        return sizes[: math.ceil((self.speed or 1.0) * len(sizes))]
 
 
 _MOST = 1_000_000_000  # of anything that is counted

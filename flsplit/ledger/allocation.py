@@ -16,7 +16,7 @@ def by_diversity(ratio: float, diversity: np.ndarray, samples: np.ndarray) -> np
     Args:
         ratio: of all together, in (0, 1].
         diversity: E_k of every client, at least 1, such as its effective number of classes.
-        samples: n_k of every client.
+        samples: n_k that every client trains on in a round.
 
     Returns:
         (clients,) ratios in (0, 1]; `ratio` for a client without samples.

@@ -31,14 +31,14 @@ class BudgetConfig:
 class Budget:
     """What every client may send until the run is over, in bits.
 
-    Gamma is the price of `base_epochs` passes over all training samples without compression, both ways. A client
-    trains as long as it has sent less than its share, so that it stops within one step of it. With `pool` no client
+    Gamma is the price of `base_epochs` passes over all training samples without compression. A client trains
+    as long as it has sent less than its share, so that it stops within one step of it. With `pool` no client
     has a share: all draw on Gamma, and the round that would use it up is cut short, for all who take part in the same
     proportion. So they all train to the end, whatever they have sent.
 
     Args:
         config: of the group `budget`, with `base_epochs`.
-        base_bits: what one sample costs without compression, both ways.
+        base_bits: what one sample costs without compression, both ways; up alone where clients need no gradients.
         samples: training samples of every client.
         moves: models that move between a client and the server.
         model_size: of one of them.
@@ -54,12 +54,19 @@ class Budget:
         self._later = moved(first=False, steps=0) if config.count_models else 0
         self._per_step = moved(first=False, steps=1) - moved(first=False, steps=0)
         self.gamma = math.ceil(config.base_epochs * sum(samples) * base_bits)
-        self._clients = range(len(samples))
+        self._clients, self._samples = range(len(samples)), samples
+        self._base_bits, self._share = base_bits, config.share
         self._shares: list[int] | None = None  # one pool
         if config.share == "equal":
             self._shares = [self.gamma // len(samples)] * len(samples)
         elif config.share == "samples":
             self._shares = [self.gamma * n // sum(samples) for n in samples]
+
+    def least(self, taking_part: int) -> float:
+        """Base epochs above which a first round of so many clients can send something, its models counted."""
+        every, samples = len(self._clients), self._samples
+        shares = {"equal": every, "samples": sum(samples) / max(1, *samples), "pool": taking_part}
+        return self._first * shares[self._share] / (sum(samples) * self._base_bits)
 
     def cost(self, tally: Tally, sync_bits: int) -> int:
         """What a client is charged for what it has sent and received."""

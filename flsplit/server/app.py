@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from flwr.serverapp import Grid
+from torch import Tensor
 
 from flsplit.assembly import assembly_for, host_from_json
 from flsplit.config.faults import injected
@@ -125,6 +126,7 @@ class Server:
         if start.round:
             strategy.load_state_dict(start.strategy)
         self._strategy = strategy
+        self._keep_states()
         fed.kept, fed.now, fed.acquainted = dict(start.kept), start.now, set(self.totals.acquainted)
         if strategy.note is not None:
             self._progress.note(strategy.note)
@@ -150,6 +152,8 @@ class Server:
     def _play(self, number: int, clients: Sequence[int]) -> None:
         """Have the strategy run a round; where too few clients are left, once more from the same models.
 
+        If the budget does not pay for that, the round brings nothing but its costs.
+
         Raises:
             RunFailed: if the round cannot be.
         """
@@ -160,18 +164,38 @@ class Server:
             if self._strategy.keeps_time:
                 fed.now = before[3]
             fed.kept = dict(before[2])
-            limits = self._limits(clients)
-            fed.begin(number, limits, attempt=attempt)
-            self._expect(number, clients, limits)
+            self.totals.charged = self._charged()
+            fed.begin(number, self._limits, attempt=attempt)
+            self._expect(number, clients)
             try:
                 return self._strategy.round(fed, clients)
             except TooFew as error:
                 if attempt + 1 == ATTEMPTS:
                     raise
+                able = set(self._able())
+                clients = [client for client in clients if client in able]
+                self._take_back()
+                if len(clients) < self._assembly.config.min_clients:
+                    self._progress.note(
+                        f"{error}; the budget does not pay for another attempt, so models stay as they were"
+                    )
+                    fed.client_model, fed.server_model, fed.kept = *before[:2], dict(before[2])
+                    return None
                 self._progress.note(f"{error}; the round is repeated")
-            finally:
-                self._charge()
         return None
+
+    def _take_back(self) -> None:
+        """Have a strategy, and its aggregator, as they were before the round at hand."""
+        state, aggregator = self._states
+        self._strategy = build(**self._assembly.config.strategy)
+        self._strategy.aggregator = self._aggregator
+        self._aggregator.load(aggregator)
+        self._strategy.load_state_dict(deepcopy(state))
+
+    def _keep_states(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """What strategy and aggregator keep from round to round, as it is now."""
+        self._states = deepcopy(self._strategy.state_dict()), self._aggregator.state()
+        return self._states
 
     def _check(self, number: int) -> None:
         """Refuse to go on from a global model that is spoilt, though no client's was: by an aggregator, say.
@@ -203,23 +227,23 @@ class Server:
         budget, config = self._assembly.budget, self._assembly.config
         if budget is None:
             return list(range(config.clients))
-        return budget.able(self.totals.charged, config.taking_part)
+        return budget.able(self._charged(), config.taking_part)
 
     def _limits(self, clients: Sequence[int]) -> dict[int, int] | None:
-        """Bits that each of `clients` may send in the round; None without a budget."""
+        """Bits that each of `clients` may send if they train now; None without a budget."""
         budget = self._assembly.budget
         if budget is None:
             return None
-        return budget.limits(self.totals.charged, {client: self._assembly.steps(client) for client in clients})
+        return budget.limits(self._charged(), {client: self._assembly.steps(client) for client in clients})
 
-    def _charge(self) -> None:
-        """Charge the clients for the round."""
-        budget, charged = self._assembly.budget, self.totals.charged
-        if budget is None:
-            return
-        for report in self._fed.reports:
+    def _charged(self) -> dict[int, int]:
+        """What clients have been charged, the round at hand included, in bits."""
+        budget, charged = self._assembly.budget, dict(self.totals.charged)
+        for report in self._fed.reports if budget is not None else ():
+            assert budget is not None
             cost = budget.cost(report.tally, self._fed.sync_bits[report.client])
             charged[report.client] = charged.get(report.client, 0) + cost
+        return charged
 
     def _over(self, number: int, able: Sequence[int]) -> bool:
         """Whether round `number` was the last."""
@@ -289,11 +313,12 @@ class Server:
             "simulated_seconds": fed.now, "joules": None if self._assembly.clock is None else totals.joules,
         }  # fmt: skip
         self._recorder.add(row, [self._client_row(number, report, own) for report in reports])
+        strategy, aggregator = self._keep_states()
         self._unsaved = State(
             round=number, client_model=fed.client_model, server_model=fed.server_model, kept=dict(fed.kept),
-            now=fed.now, aggregator=self._aggregator.state(), strategy=deepcopy(self._strategy.state_dict()), totals={
+            now=fed.now, aggregator=aggregator, strategy=strategy, totals={
                 "tally": tally.as_dict(), "sync_bits": totals.sync_bits, "seconds": totals.seconds,
-                "training_seconds": totals.training_seconds, "joules": totals.joules, "charged": dict(totals.charged),
+                "training_seconds": totals.training_seconds, "joules": totals.joules, "charged": self._charged(),
                 "acquainted": sorted(fed.acquainted),
             },
         )  # fmt: skip
@@ -338,8 +363,9 @@ class Server:
             "reason": report.error, "injected": ",".join(befell) or None,
         }  # fmt: skip
 
-    def _expect(self, number: int, clients: Sequence[int], limits: dict[int, int] | None) -> None:
+    def _expect(self, number: int, clients: Sequence[int]) -> None:
         """Work out how many steps the round will take, for the display."""
+        limits = self._limits(clients)
         self._round, self._clients = number, len(clients)
         self._steps = sum(len(self._assembly.steps(c, None if limits is None else limits[c])) for c in clients)
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from itertools import product
+from itertools import chain, product
 from pathlib import Path
 from types import MappingProxyType
 
@@ -27,6 +27,8 @@ from flsplit.transport.hub import ModelLost, ServerHub
 from flsplit.transport.task import Kept, Report, Task
 
 Models = tuple[SideState, SideState]  # client-side and server-side
+Limits = Callable[[Sequence[int]], Mapping[int, int] | None]
+"""What each of some clients may send that train together, in bits; None without a budget."""
 _LARGE = frozenset({"moments", "weights"})  # what clients keep whose files are worth writing over
 
 
@@ -93,14 +95,14 @@ class Federation:
         self.spent: dict[int, Tally] = {}
         self.spent_sync_bits: dict[int, int] = {}
         self.time: dict[int, Spent] = {}
-        self._limits: Mapping[int, int] | None = None
+        self._limits_of: Limits = lambda clients: None
         self._runs = 0  # in this round; names models, so that no name stands for two
         self._arrived: dict[str, SideState] = {}  # models that clients have brought, by their keys
         self._shared = False  # whether all clients step one server-side model
 
-    def begin(self, round: int, limits: Mapping[int, int] | None, *, attempt: int = 0) -> None:
-        """Start a round, in which each client sends no more bits than `limits` says (but for its last step)."""
-        self.round, self.attempt, self._limits = round, attempt, limits
+    def begin(self, round: int, limits_of: Limits, *, attempt: int = 0) -> None:
+        """Start a round, in which each client sends no more bits than `limits_of` says (but for its last step)."""
+        self.round, self.attempt, self._limits_of = round, attempt, limits_of
         if not attempt:
             self.spent, self.spent_sync_bits, self.time = {}, {}, {}
         for report in self.reports if attempt else ():
@@ -138,9 +140,10 @@ class Federation:
         stacks = [tuple(clients[at : at + self._stack]) for at in range(0, len(clients), self._stack)]
         keep = ("moments", "own", *(("weights",) if personal else ()))
         turns = "whole" if self._stack == 1 else "stacked"
-        most, late = self._by_the_deadline(clients)
-        run = self._run(stacks, turns=turns, keep=keep, starts=starts or {}, most=most, late=late)
-        yield from self._timed("side by side", run, late=late, begun=begun)
+        limits = self._limits_of(clients)
+        most, late = self._by_the_deadline(clients, limits)
+        run = self._run(stacks, limits, turns=turns, keep=keep, starts=starts or {}, most=most, late=late)
+        yield from self._timed("side by side", run, limits, late=late, begun=begun)
 
     def train_cohort(self, clients: Sequence[int], *, turns: str = "whole", relay: bool = False) -> list[Report]:
         """Run `clients` in one place and in this order.
@@ -154,8 +157,9 @@ class Federation:
         Returns:
             their reports, in ascending order of clients.
         """
-        run = self._run([tuple(clients)], turns=turns, relay=relay, keep=("moments", "own"))
-        reports = self._timed(turns, run)
+        limits = self._limits_of(clients)
+        run = self._run([tuple(clients)], limits, turns=turns, relay=relay, keep=("moments", "own"))
+        reports = self._timed(turns, run, limits)
         return sorted(reports, key=lambda report: report.client)
 
     def train_as_one(self, clients: Sequence[int]) -> list[Report]:
@@ -164,7 +168,8 @@ class Federation:
         Returns:
             their reports, in ascending order of clients; the model is `handed_in`.
         """
-        reports = self._timed("joint", self._run([tuple(clients)], turns="gradient"))
+        limits = self._limits_of(clients)
+        reports = self._timed("joint", self._run([tuple(clients)], limits, turns="gradient"), limits)
         return sorted(reports, key=lambda report: report.client)
 
     def seconds(self, client: int) -> float:
@@ -175,7 +180,8 @@ class Federation:
         """
         if self._timekeeper is None:
             raise RunFailed("this strategy needs simulated time: network must be another than none, such as lte")
-        limit = None if self._limits is None else self._limits[client]
+        limits = self._limits_of([client])
+        limit = None if limits is None else limits[client]
         return self._timekeeper.seconds(client, self.round, first=client not in self.acquainted, limit=limit)
 
     def handed_in(self, reports: Iterable[Report], clients: Sequence[int]) -> SideState:
@@ -313,6 +319,7 @@ class Federation:
     def _run(
         self,
         cohorts: Sequence[tuple[int, ...]],
+        limits: Mapping[int, int] | None,
         *,
         turns: str,
         relay: bool = False,
@@ -321,6 +328,12 @@ class Federation:
         most: Mapping[int, int] | None = None,
         late: Collection[int] = (),
     ) -> Iterator[Report]:
+        again = {report.client for report in self.reports}.intersection(chain.from_iterable(cohorts))
+        if again:
+            raise RunFailed(
+                f"the strategy trains client {min(again)} twice in round {self.round}; a client has one row, and one "
+                "share of the budget, in a round"
+            )
         replica = self._placement == "replica" and not self._shared
         assert not starts or (replica and self._stack == 1), "only clients with a replica each start from other models"
         usual = self._leave((self.client_model, self.server_model), replica)
@@ -336,7 +349,7 @@ class Federation:
                 round=self.round, attempt=self.attempt, clients=cohort, turns=turns, relay=relay,
                 client_model=client_key, server_model=server_key, keep=keep, place=place, keep_moments=self._persist,
                 kept={c: self._start_of(c, keep) for c in cohort if c in self.kept},
-                limits=None if self._limits is None else {c: self._limits[c] for c in cohort},
+                limits=None if limits is None else {c: limits[c] for c in cohort},
                 most=None if most is None else {c: most[c] for c in cohort},
             )  # fmt: skip
             tasks.append(task)
@@ -358,7 +371,7 @@ class Federation:
                 yield report
 
     def _timed(
-        self, schedule: str, run: Iterator[Report], *, late: Collection[int] = (),
+        self, schedule: str, run: Iterator[Report], limits: Mapping[int, int] | None, *, late: Collection[int] = (),
         begun: Mapping[int, int] | None = None,
     ) -> Iterator[Report]:  # fmt: skip
         """Hand on reports as they come, and set the clock when all are there."""
@@ -370,7 +383,7 @@ class Federation:
             reports.append(report)
             yield report
         whole, spent = self._timekeeper.of(
-            schedule, reports, self.round, self.attempt, new={r.client for r in reports} - known, limits=self._limits,
+            schedule, reports, self.round, self.attempt, new={r.client for r in reports} - known, limits=limits,
             late=late, begun=begun,
         )  # fmt: skip
         for client, own in spent.items():
@@ -378,14 +391,16 @@ class Federation:
         if not self._keeps_time:
             self.now = (self.now or 0.0) + whole
 
-    def _by_the_deadline(self, clients: Sequence[int]) -> tuple[dict[int, int] | None, list[int]]:
+    def _by_the_deadline(
+        self, clients: Sequence[int], limits: Mapping[int, int] | None
+    ) -> tuple[dict[int, int] | None, list[int]]:
         """Steps that clients have time for, and who is left out; None without a deadline."""
         keeper = self._timekeeper
         if keeper is None or keeper.deadline is None:
             return None, []
         most, late = {}, []
         for client in clients:
-            limit = None if self._limits is None else self._limits[client]
+            limit = None if limits is None else limits[client]
             most[client], wanted = keeper.affordable(
                 client, self.round, self.attempt, first=client not in self.acquainted, limit=limit
             )  # fmt: skip

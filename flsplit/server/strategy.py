@@ -92,7 +92,8 @@ class Strategy(ABC):
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what `state_dict` gave, in a new object: called once when a run is resumed, and in no other."""
+        """Go on from what `state_dict` gave, in a new object: called once when a run is resumed, or a
+        round repeated, and in no other."""
         assert not state, f"{self.name} keeps nothing from round to round"
 
     @abstractmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -14,7 +15,9 @@ from flsplit.client.faults import ClientFailed, drawn
 from flsplit.config.faults import FaultsConfig, injected
 from flsplit.errors import RunFailed
 from flsplit.server.checkpoint import Checkpoints
+from flsplit.server.federation import Federation
 from flsplit.split.messages import Uplink
+from strategies.splitfed_v1 import SplitFedV1
 
 KEYS = [
     "engine=inline", "clients=4", "rounds=4", "batch_size=8", "dataset.train_limit=120", "dataset.test_limit=20",
@@ -151,12 +154,12 @@ def test_an_update_above_the_bound(on_outlier: str, tmp_path: Path) -> None:
     assert not run.clients.failed.any()
 
 
-def initial(folder: Path) -> list[flsplit.split.side.SideState]:
+def initial(folder: Path, *more: str) -> list[flsplit.split.side.SideState]:
     from flsplit.assembly import Assembly
     from flsplit.compose import compose
     from flsplit.experiment import prepare
 
-    return list(Assembly(prepare(compose([*KEYS, f"out={folder / 'none'}"])).plan).initial())
+    return list(Assembly(prepare(compose([*KEYS, *more, f"out={folder / 'none'}"])).plan).initial())
 
 
 def test_an_aggregator_that_spoils_the_model_ends_the_run_at_the_last_good_round(
@@ -202,3 +205,84 @@ def test_a_round_with_too_few_is_repeated_once_and_counts_what_was_sent(tmp_path
 def test_twice_too_few_ends_the_run(tmp_path: Path) -> None:
     with pytest.raises(RunFailed, match=r"of 4 clients are left in round 1, below min_clients=4; client \d: it"):
         flsplit.run([*KEYS, "faults.dropout=0.6", "min_clients=4", f"out={tmp_path / 'run'}"])
+
+
+@pytest.mark.parametrize("sync", ["gradient", "round"])
+def test_those_who_are_left_of_a_joint_step_train_on(sync: str, tmp_path: Path) -> None:
+    keys = ["local_steps=6", "strategy=parallel", f"strategy.sync={sync}", "seed=2"]
+    run = flsplit.run([*KEYS, *keys, "rounds=1", "faults.nan=0.3", f"out={tmp_path / 'run'}"])
+    hit = run.clients.injected == "nan"
+    assert 0 < hit.sum() < 4 and (run.clients.failed == hit).all()
+    assert (run.clients[hit].samples < 48).all() and (run.clients[~hit].samples == 48).all()
+    start = initial(tmp_path, *keys)
+    moved = weights(run) - torch.cat([state.weights for state in start])
+    client = start[0].weights.numel()
+    assert moved[:client].abs().max() > 0 and moved[client:].abs().max() > 0
+
+
+class Remembering(SplitFedV1):
+    """Remembers what it has trained, and forgets nothing by itself."""
+
+    def __init__(self, **options: object) -> None:
+        super().__init__(**options)  # type: ignore[arg-type]
+        self.seen: list[int] = []
+
+    def state_dict(self) -> dict[str, object]:
+        return {"seen": self.seen}
+
+    def load_state_dict(self, state: dict[str, list[int]]) -> None:
+        self.seen = state["seen"]
+
+    def round(self, fed: Federation, clients: Sequence[int]) -> None:
+        self.seen.append(fed.round)
+        super().round(fed, clients)
+
+
+@pytest.fixture
+def remembering(monkeypatch: pytest.MonkeyPatch) -> list[Remembering]:
+    made = []
+
+    def build(name: str, **options: object) -> Remembering:
+        made.append(Remembering(**options))
+        return made[-1]
+
+    monkeypatch.setattr("flsplit.server.app.build", build)
+    return made
+
+
+def test_a_round_that_is_repeated_begins_with_the_state_of_the_strategy_too(
+    remembering: list[Remembering], tmp_path: Path
+) -> None:
+    run = flsplit.run([*KEYS, "rounds=6", "faults.crash=0.25", "min_clients=3", "seed=5", f"out={tmp_path / 'run'}"])
+    assert (run.clients.groupby("round").samples.sum() > 120).any() and len(remembering) > 1  # some were repeated
+    assert remembering[-1].seen == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_client_that_is_trained_twice_in_a_round_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def twice(self: SplitFedV1, fed: Federation, clients: Sequence[int]) -> None:
+        fed.client_model, fed.server_model = fed.average(fed.train(clients))
+        fed.client_model, fed.server_model = fed.average(fed.train(clients[1:2]))
+
+    monkeypatch.setattr(SplitFedV1, "round", twice)
+    with pytest.raises(RunFailed, match="the strategy trains client 1 twice in round 1; a client has one row"):
+        flsplit.run([*KEYS, f"out={tmp_path / 'run'}"])
+
+
+def test_a_budget_that_is_used_up_pays_for_no_other_attempt(tmp_path: Path) -> None:
+    keys = [*KEYS, "rounds=null", "min_clients=4", "budget.share=pool", "budget.base_epochs=4", "faults.crash=0.3"]
+    keys += ["budget.count_models=true", "seed=1", f"out={tmp_path / 'run'}"]
+    run = flsplit.run([key for key in keys if key != "rounds=4"])
+    assert run.summary["status"] == "budget" and len(run.rounds) == 1
+    assert run.clients.failed.tolist().count(True) == 1
+    sent = ["samples", "uplink_bits", "downlink_bits", "sync_bits"]
+    assert (run.rounds[sent].iloc[-1] == run.clients[sent].sum()).all() and (run.clients.sync_bits > 0).all()
+    assert torch.equal(weights(run), torch.cat([state.weights for state in initial(tmp_path, "seed=1")]))
+
+
+@pytest.mark.parametrize("seed", [5, 14])
+def test_who_has_spent_its_share_takes_no_part_in_another_attempt(seed: int, tmp_path: Path) -> None:
+    keys = [*KEYS, "rounds=null", "min_clients=2", "budget.base_epochs=2", "faults.crash=0.4", "local_epochs=2"]
+    keys = [key for key in keys if key not in ("rounds=4", "partition=iid")]
+    run = flsplit.run([*keys, "partition.alpha=0.5", f"seed={seed}", f"out={tmp_path / 'run'}"])
+    assert run.clients.failed.any() and run.summary["status"] == "budget"
+    assert ((run.clients.samples > 0) | run.clients.failed).all()

@@ -38,16 +38,18 @@ def test_a_client_without_samples_takes_nothing_away() -> None:
     assert found == pytest.approx([0.5, 0.5, 0.5])
 
 
+@pytest.mark.parametrize("steps", ["local_steps=null", "local_steps=4"])
 @pytest.mark.parametrize("compressor", ["compressor=adc", "compressor=topk"])
-def test_a_run_gives_each_client_its_ratio(compressor: str, tmp_path: Path) -> None:
-    keys = [*KEYS, compressor, f"out={tmp_path / 'run'}"]
+def test_a_run_gives_each_client_its_ratio(compressor: str, steps: str, tmp_path: Path) -> None:
+    keys = [*KEYS, compressor, steps, f"out={tmp_path / 'run'}"]
     profiles = prepare(compose(keys)).plan.profiles
     run = flsplit.run(keys)
     held = pd.read_parquet(tmp_path / "run" / "partition.parquet")
     counts = held.pivot_table(index="client", columns="label", values="count", fill_value=0).to_numpy()
     ratio = 0.25 if compressor == "compressor=adc" else 0.1
     found = np.array([profiles[str(client)]["ratio"] for client in range(4)])
-    assert found @ counts.sum(1) == pytest.approx(ratio * counts.sum())
+    takes = run.clients.set_index("client").samples.sort_index().to_numpy()  # what is left of an epoch is dropped
+    assert found @ takes == pytest.approx(ratio * takes.sum()) and (takes != counts.sum(1)).any()
     assert found / effective_classes(counts) == pytest.approx([found[0] / effective_classes(counts)[0]] * 4)
     sent = run.clients.set_index("client").sort_index()
     per_sample = sent.uplink_bits / sent.samples

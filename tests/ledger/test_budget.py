@@ -108,6 +108,38 @@ def test_a_pool_lasts_for_all_to_the_end(models: bool, keys: list[str], tmp_path
         assert (before_last_step / whole).max() < (last / whole).min() + 0.02
 
 
+@pytest.mark.parametrize("tune", ["all", "frozen", "lora", "bias"])
+def test_an_epoch_without_compression_is_an_epoch_whatever_clients_train(tune: str, tmp_path: Path) -> None:
+    keys = ["clients=2", "partition=iid", "compressor=base", "rounds=null", "budget.base_epochs=2"]
+    found = run(tmp_path / "run", *keys, f"model.tune={tune}")
+    assert found.rounds.samples.tolist() == [IMAGES, 2 * IMAGES] and found.summary["xi"] == 1
+
+
+@pytest.mark.parametrize("share", ["equal", "samples", "pool"])
+def test_a_budget_that_buys_no_round_says_what_would(share: str, tmp_path: Path) -> None:
+    keys = ["clients=3", "clients_per_round=2", "rounds=null", "budget.count_models=true", f"budget.share={share}"]
+    with pytest.raises(
+        UserError, match=r"^budget.base_epochs=0.001 does not pay for the models of a first round"
+    ) as no:
+        run(tmp_path / "none", *keys, "budget.base_epochs=0.001")
+    assert not (tmp_path / "none").exists()
+    bound = float(str(no.value).rpartition(" ")[2])
+    with pytest.raises(UserError, match="does not pay"):
+        run(tmp_path / "less", *keys, f"budget.base_epochs={0.99 * bound}")
+    assert run(tmp_path / "more", *keys, f"budget.base_epochs={1.01 * bound}").summary["samples"] > 0
+
+
+@pytest.mark.parametrize("share", ["equal", "pool"])
+def test_who_began_in_a_round_before_has_its_share_as_well(share: str, tmp_path: Path) -> None:
+    keys = ["clients=4", "clients_per_round=2", "strategy=fedbuff", "strategy.buffer=1", "network=lte", "seed=3"]
+    found = run(tmp_path / "run", *keys, "rounds=null", "budget.base_epochs=6", f"budget.share={share}")
+    clients, gamma = found.clients, 6 * IMAGES * SAMPLE
+    sent = clients.uplink_bits + clients.downlink_bits
+    step = sent.max() / (clients.samples / 8).max()
+    assert found.summary["status"] == "budget" and sent.sum() < gamma + 4 * step
+    assert (sent.groupby(clients.client).sum() <= (gamma if share == "pool" else gamma / 4) + 2 * step).all()
+
+
 def test_models_alone_use_up_a_pool(tmp_path: Path) -> None:
     keys = ["clients=3", "strategy=fedavg", "rounds=null", "budget.count_models=true", "budget.share=pool"]
     found = run(tmp_path / "run", *keys, "budget.base_epochs=30")
