@@ -42,7 +42,7 @@ def check_signature(group: str, name: str, kind: type, options: Mapping[str, Any
     """Hold `options` against the keyword arguments that a class and, through `**options`, its bases declare.
 
     Args:
-        group: the configuration group, for the message.
+        group: the key under which options are set, for the message.
         name: of the choice in it, for the message.
         kind: the class.
         options: what the user gave. A whole number passes for a float; a bool passes for a bool only.
@@ -53,17 +53,20 @@ def check_signature(group: str, name: str, kind: type, options: Mapping[str, Any
     parameters, hints = _keywords(kind)
     for key, value in options.items():
         if key not in parameters:
-            raise ValueError(
-                f"{group}.{key} is not an option of {name}{nearest(key, parameters)}; "
-                f"its options are {', '.join(parameters)}"
-            )
+            has = f"its options are {', '.join(parameters)}" if parameters else "it has none"
+            raise ValueError(f"{group}.{key} is not an option of {name}{nearest(key, parameters)}; {has}")
         allowed = _alternatives(hints.get(key, Any))
         if not any(_fits(hint, value) for hint in allowed):
             wanted = " or ".join(_WORDS[hint] for hint in allowed)
-            raise ValueError(f"{group}.{key} must be {wanted}, got {value!r}")
+            raise ValueError(f"{group}.{key} must be {wanted}, got {_typed(value)}")
     for key, parameter in parameters.items():
         if parameter.default is parameter.empty and key not in options:
             raise ValueError(f"{group}.{key} must be given, {name} has no default for it")
+
+
+def _typed(value: object) -> str:
+    """A value as users write it."""
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
 
 
 def _keywords(kind: type) -> tuple[dict[str, inspect.Parameter], dict[str, Any]]:

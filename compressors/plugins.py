@@ -20,9 +20,13 @@ class Plugins(Generic[T]):
         package: where the short names are looked up.
         base: what the classes derive from.
         helpers: modules of the package that hold none.
+        options: the key under which users set options, for messages; None for the group.
     """
 
-    def __init__(self, group: str, package: str, base: type[T], helpers: Iterable[str] = ()) -> None:
+    def __init__(
+        self, group: str, package: str, base: type[T], helpers: Iterable[str] = (), options: str | None = None
+    ) -> None:
+        self._options = options or group
         self._group, self._package, self._base, self._helpers = group, package, base, frozenset(helpers)
 
     def available(self) -> list[str]:
@@ -38,7 +42,7 @@ class Plugins(Generic[T]):
             ImportError: if the module is there and cannot be imported.
         """
         kind = self._only_class(self._module(name))
-        check_signature(self._group, name.rpartition(".")[2], kind, options)
+        check_signature(self._options, name.rpartition(".")[2], kind, options)
         return kind(**options)
 
     def _module(self, name: str) -> ModuleType:

@@ -105,7 +105,7 @@ class Assembly:
         client, server = cut(self._whole, model.split_point, family_of(model.name, model.family))
         ways = (model.tune, model.tune_args), (model.tune_server, model.tune_server_args)
         for side, part, (name, options) in zip(("client", "server"), (client, server), ways):
-            with torch.random.fork_rng(devices=[]), options_of_the_user():
+            with torch.random.fork_rng(devices=[]), options_of_the_user(), tuning.keys_of(side):
                 torch.manual_seed(derived_seed(self.config.seed, "tune", side))
                 tuning.build(name, **options).apply(part)
         client.watch()

@@ -86,6 +86,8 @@ def run(overrides: Sequence[str] = (), *, dataset: DatasetDict | None = None, qu
         UserError: for a mistake in the overrides, before anything is written.
         RunFailed: if the run could not go on; its folder holds what was finished.
     """
+    if isinstance(overrides, str) or not all(isinstance(each, str) for each in overrides):
+        raise UserError(f'run: overrides are a list of texts, such as ["clients=4"], got {overrides!r}')
     given = [] if dataset is None else ["dataset=folder", f"dataset.path={quoted(str(data.kept(dataset)))}"]
     return execute(compose([*given, *overrides]), quiet=quiet)
 

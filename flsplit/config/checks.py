@@ -93,7 +93,8 @@ def read_config(values: Mapping[str, Any]) -> Config:
     with options_of_the_user():
         Stages(config.compressor_instance(), config.stage_instances())
         tuning.build(config.model.tune, **config.model.tune_args)
-        tuning.build(config.model.tune_server, **config.model.tune_server_args)
+        with tuning.keys_of("server"):
+            tuning.build(config.model.tune_server, **config.model.tune_server_args)
     _check_metrics(config)
     partition = data.build_partition(**config.partition)
     try:

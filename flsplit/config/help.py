@@ -32,7 +32,8 @@ flsplit simulates split and split-federated learning of Vision Transformers.
   flsplit --help KEY             what a key means, as in: flsplit --help budget; all of them: keys
   flsplit --cfg job [KEY=VALUE]  the configuration that would run
   flsplit --hydra-help           Hydra's own flags; flsplit -sc install=bash: completion in a shell
-  flsplit-report, flsplit-plot   a page about runs, a figure of them
+  flsplit resume=FOLDER          goes on with a run that was cut off
+  flsplit-report, flsplit-plot, flsplit-watch   a page about runs, a figure, how far they are
 
 Groups and what to choose from (GROUP=CHOICE; * by default):"""
 

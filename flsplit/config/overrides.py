@@ -231,4 +231,5 @@ def _unknown_key(key: str, overrides: Sequence[str]) -> str:
         return f"unknown key {key}{nearest(key, known) or '; flsplit --help shows all'}"
     names = [name for name in within if name != "name"]
     hint = nearest(last, names).replace("mean ", f"mean {group}.")
-    return f"unknown key {key}{hint} ({group}={within.get('name')} has {', '.join(names)})"
+    of = f"{group}={within['name']}" if "name" in within else group
+    return f"unknown key {key}{hint} ({of} has {', '.join(names) or 'no options; another choice may'})"

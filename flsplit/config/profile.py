@@ -87,7 +87,9 @@ def read_profiles(path: Path, clients: int) -> dict[int, Profile]:
             reader = csv.DictReader(file, skipinitialspace=True)
             _check_header(path, [str(name) for name in reader.fieldnames or []])
             rows = [(reader.line_num, row) for row in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except OSError as error:
+        raise UserError(f"client_profile: {path} cannot be read: {(error.strerror or str(error)).lower()}") from error
+    except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"client_profile: {path} cannot be read as a CSV file ({error})") from error
     found: dict[int, Profile] = {}
     for line, row in rows:

@@ -27,7 +27,7 @@ _SHOWN = ("status", "final_test_accuracy", "best_test_accuracy", "rounds", "samp
           "sync_bits", "xi", "seconds")  # fmt: skip
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Run:
     """A finished run.
 
@@ -59,6 +59,11 @@ class Run:
             UserError: if there is no such column.
         """
         return draw(self.rounds, ax, x, y, {"label": self.path.name, **line})
+
+    def __repr__(self) -> str:
+        """The summary's main figures, a line each."""
+        told = [f"{key:>20}  {self.summary[key]}" for key in _SHOWN if key in self.summary]
+        return "\n".join([str(self.path), *told])
 
     def _repr_html_(self) -> str:
         """In a notebook: the summary's main figures."""

@@ -73,6 +73,10 @@ class Runs:
         ax.legend()
         return ax
 
+    def __repr__(self) -> str:
+        """The table."""
+        return str(self.table.to_string(index=False))
+
     def _repr_html_(self) -> str:
         """In a notebook: the table."""
         return str(self.table.to_html(index=False))
@@ -91,6 +95,8 @@ def load(where: Where | Sequence[Where]) -> Run | Runs:
     Raises:
         UserError: if there is no run, or a file cannot be read.
     """
+    if not where:
+        raise UserError("load: name the folder of a run, or a pattern such as runs/*")
     if isinstance(where, (str, os.PathLike)) and runs.is_run(Path(where)):
         if not (Path(where) / "summary.json").is_file():
             raise UserError(f"{where}: this run has not ended; load([{str(where)!r}]) takes what there is")

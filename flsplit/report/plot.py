@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from flsplit.report.seeds import by_setting, half_width
 from flsplit.report.style import Style, figure
 
 WIDTHS = {1: 3.4, 2: 7.0}  # inches: of one column, and of both, in most journals and proceedings
+_LETTERS, _HANDLE = 18, 8  # of a legend: letters to an inch, and those that a line's mark takes the room of
 FORMATS = (".pdf", ".png", ".svg")
 # TrueType in PDF, as publishers want it; letters as large as those of a caption.
 _PRINT = {"pdf.fonttype": 42, "font.size": 8, "lines.linewidth": 1.2, "svg.fonttype": "path", "savefig.dpi": 300}
@@ -73,7 +75,7 @@ def lines(runs: Sequence[Run], x: str, y: str, by: Sequence[str] = ()) -> list[L
 
 
 def draw(found: Sequence[Line], axes: Axes, x: str, y: str) -> None:
-    """Lines with their intervals, units on the axes, and a legend where there are several."""
+    """Lines with their intervals, and units on the axes."""
     (_, scale_x), (_, scale_y) = UNITS.get(x, (x, 1)), UNITS.get(y, (y, 1))
     for number, line in enumerate(found):
         style, points = Style.of(number), line.points
@@ -82,12 +84,11 @@ def draw(found: Sequence[Line], axes: Axes, x: str, y: str) -> None:
             markevery=max(1, len(points) // 10), label=line.name,
         )  # fmt: skip
         if line.seeds > 1:
+            ends = points[["low", "high"]].clip(0, 1) if scale_y == 100 else points[["low", "high"]]  # shares
             axes.fill_between(
-                points.x * scale_x, points.low * scale_y, points.high * scale_y, color=style.colour, alpha=0.2, lw=0
+                points.x * scale_x, ends.low * scale_y, ends.high * scale_y, color=style.colour, alpha=0.2, lw=0
             )
     axes.set(xlabel=_title(x), ylabel=_title(y))
-    if len(found) > 1:
-        axes.legend(frameon=False)
 
 
 def save(runs: Sequence[Run], out: Path, *, x: str, y: str, by: Sequence[str] = (), columns: int = 1) -> list[Line]:
@@ -102,8 +103,20 @@ def save(runs: Sequence[Run], out: Path, *, x: str, y: str, by: Sequence[str] = 
     if not any(len(line.points) for line in found):
         raise ReportError(f"no run has a round in which both {x} and {y} are known")
     width = WIDTHS[columns]
-    with figure(width, 0.62 * width if columns == 1 else 0.42 * width) as drawing, matplotlib.rc_context(_PRINT):
-        draw(found, drawing.add_subplot(), x, y)
+    names = [textwrap.fill(line.name, int(width * _LETTERS) - _HANDLE) for line in found]
+    longest = max(len(part) for name in names for part in name.splitlines())
+    aside = max(1, int(width * _LETTERS) // (longest + _HANDLE))  # names that have room beside one another
+    below = len(found) > 3 or aside == 1  # then the legend leaves the lines alone
+    rows = sum(max(name.count("\n") + 1 for name in names[at : at + aside]) for at in range(0, len(names), aside))
+    height = (0.62 if columns == 1 else 0.42) * width + (0.14 * rows if below else 0)
+    with figure(width, height) as drawing, matplotlib.rc_context(_PRINT):
+        axes = drawing.add_subplot()
+        draw(found, axes, x, y)
+        if len(found) > 1 and below:
+            lines_of = axes.get_lines()
+            drawing.legend(lines_of, names, frameon=False, loc="outside lower center", ncols=aside, fontsize=7)
+        elif len(found) > 1:
+            axes.legend(frameon=False)
         metadata: dict[str, Any] = {".pdf": {"CreationDate": None}, ".svg": {"Date": None}}.get(out.suffix, {})
         try:
             drawing.savefig(out, metadata=metadata)

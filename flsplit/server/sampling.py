@@ -22,6 +22,7 @@ def balanced(
     They are drawn one after another, each with a probability in proportion to 1 / imbalance^10 of all drawn so far
     together with it (Fed-CBS, Zhang et al., ICML 2023, arXiv 2209.15245, Section 4, without its bonus for clients that
     have been drawn seldom, and with one power for all draws). The imbalance is the sum over classes of (share - 1/L)^2.
+    Counts of labels are priced when a client first takes part; those of clients that never do are not.
 
     Args:
         stream: of random numbers.

@@ -34,7 +34,7 @@ def test_a_run_comes_back_as_it_was_returned(folders: Path) -> None:
     assert isinstance(loaded, flsplit.Run) and loaded.summary == returned.summary
     pd.testing.assert_frame_equal(loaded.rounds, returned.rounds)
     pd.testing.assert_frame_equal(loaded.clients, returned.clients)
-    assert "final_test_accuracy" in loaded._repr_html_()
+    assert "final_test_accuracy" in loaded._repr_html_() and 5 < len(str(loaded).splitlines()) < 15
 
 
 def test_many_are_a_table_of_what_varied(folders: Path) -> None:
@@ -52,6 +52,7 @@ def test_many_are_a_table_of_what_varied(folders: Path) -> None:
     assert len(found.rounds) == 6 and found.rounds.groupby("run")["round"].max().tolist() == [2, 2, 2]
     assert found.rounds["compressor.ratio"].tolist()[:4] == [0.2, 0.2, 0.4, 0.4]
     assert [run.path.name for run in found] == ["a", "b", "c"] and "<table" in found._repr_html_()
+    assert str(found).split()[:2] == ["run", "compressor"] and len(str(found).splitlines()) == 4
     listed = flsplit.load([folders / "a", folders / "c"])
     assert isinstance(listed, flsplit.Runs) and len(listed) == 2
 
@@ -77,6 +78,12 @@ def test_plots_take_axes_and_give_them(folders: Path) -> None:
 def test_what_cannot_be_read_is_one_line(folders: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no run is called so"):
         flsplit.load(str(tmp_path / "x*"))
+    for nothing in ("", []):
+        with pytest.raises(UserError, match="^load: name the folder of a run"):
+            flsplit.load(nothing)
+    for wrong in ("clients=2", [3]):
+        with pytest.raises(UserError, match=r"^run: overrides are a list of texts, such as \[\"clients=4\"\], got"):
+            flsplit.run(wrong)  # type: ignore[arg-type]
     with pytest.raises(UserError, match="no such folder"):
         flsplit.load(tmp_path / "x")
     with pytest.raises(UserError, match="no run here"):

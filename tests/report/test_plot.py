@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 from make_runs import config, make_run, rounds_table
+from matplotlib.figure import Figure
 from matplotlib.image import imread
 from scipy import stats
 
-from flsplit.report.plot import lines
+from flsplit.report.plot import draw, lines, save
 from flsplit.report.plot_cli import main
 from flsplit.report.runs import ReportError, find_runs, load_run
 
@@ -76,6 +78,35 @@ def test_files(runs: Path, tmp_path: Path, columns: int, inches: float, capsys: 
     again = tmp_path / "again.pdf"
     main([str(runs), "--x", "rounds", "--out", str(again), "--columns", str(columns)])
     assert again.read_bytes() == pdf
+
+
+def test_a_legend_of_many_long_names_stands_below_and_in_full(tmp_path: Path) -> None:
+    for number in range(6):
+        one, two, four = number & 1, number & 2, number & 4  # no single key tells them apart
+        own = {"clients": one + 2, "batch_size": two + 4, "optimizer_state": "reset" if four else "persist"}
+        settings = config(seed=0, compressor={**ADC, "ratio": 0.1}, **own)
+        make_run(tmp_path / f"{number}", settings, rounds=rounds_table(9, ratio=0.5, seed=number))
+    found = loaded(tmp_path)
+    with patch.object(Figure, "savefig", autospec=True) as saved:
+        names = [line.name for line in save(found, tmp_path / "f.png", x="bits", y="test_accuracy")]
+    assert max(map(len, names)) > 40  # two lines of a legend in one column
+    drawing = saved.call_args.args[0]
+    drawing.draw_without_rendering()
+    [legend], [axes] = drawing.legends, drawing.axes
+    assert [" ".join(text.get_text().split()) for text in legend.get_texts()] == names
+    box, page, plot = legend.get_window_extent(), drawing.bbox, axes.get_tightbbox()
+    assert page.x0 <= box.x0 and box.x1 <= page.x1 and page.y0 <= box.y0 and box.y1 <= plot.y0
+    assert plot.height > 0.5 * 0.62 * 3.4 * drawing.dpi  # which has left the lines their room
+
+
+def test_an_interval_of_shares_ends_where_shares_do(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        table = rounds_table(9, ratio=0.5, seed=seed).assign(test_accuracy=0.02 + 0.2 * seed)
+        make_run(tmp_path / f"{seed}", config(seed=seed), rounds=table)
+    axes = Figure().subplots()
+    found = lines(loaded(tmp_path), "bits", "test_accuracy")
+    draw(found, axes, "bits", "test_accuracy")
+    assert found[0].points.low.min() < 0 and axes.collections[0].get_paths()[0].vertices[:, 1].min() == 0
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from torch import nn
@@ -53,9 +55,25 @@ def only(model: nn.Module, trained: Callable[[str, nn.Parameter], bool], otherwi
 
 
 _TUNINGS: Plugins[Tuning] = Plugins(
-    "model.tune", "flsplit.split.tuning", Tuning, helpers=("interface",),  # type: ignore[type-abstract]
+    "model.tune", "flsplit.split.tuning", Tuning,  # type: ignore[type-abstract]
+    helpers=("interface",), options="model.tune_args",
 )  # fmt: skip
 available = _TUNINGS.available
+
+
+@contextmanager
+def keys_of(side: str) -> Iterator[None]:
+    """Around what is done with the tuning of a side, `client` or `server`: a complaint names the keys of that side.
+
+    Raises:
+        ValueError: as was raised, of the server side with `model.tune_server` in the place of `model.tune`.
+    """
+    try:
+        yield
+    except ValueError as error:
+        if side == "client":
+            raise
+        raise ValueError(re.sub(r"\bmodel\.tune(_args)?\b", r"model.tune_server\1", str(error))) from error
 
 
 def build(name: str, **options: Any) -> Tuning:
