@@ -20,6 +20,7 @@ class FedBuff(Strategy):
     A round is a step of the server: the mean of the changes of `buffer` clients, in the order in which they report in
     simulated time, each weighted by 1 / (1 + staleness)^`staleness_power`, staleness being the steps of the server
     since it began. Who has reported begins again when the server has stepped: before that, there are no newer models.
+    A client's models are counted when it reports; of those who are under way when the run ends, none are.
 
     Args:
         buffer: K, reports that make a step; fewer where fewer clients are under way.

@@ -79,7 +79,7 @@ def test_what_cannot_be_read_is_one_line(folders: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no run is called so"):
         flsplit.load(str(tmp_path / "x*"))
     for nothing in ("", []):
-        with pytest.raises(UserError, match="^load: name the folder of a run"):
+        with pytest.raises(UserError, match=r"^load: name the folder of a run"):
             flsplit.load(nothing)
     for wrong in ("clients=2", [3]):
         with pytest.raises(UserError, match=r"^run: overrides are a list of texts, such as \[\"clients=4\"\], got"):
