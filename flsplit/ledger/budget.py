@@ -31,10 +31,11 @@ class BudgetConfig:
 class Budget:
     """What every client may send until the run is over, in bits.
 
-    Gamma is the price of `base_epochs` passes over all training samples without compression. A client trains
-    as long as it has sent less than its share, so that it stops within one step of it. With `pool` no client
-    has a share: all draw on Gamma, and the round that would use it up is cut short, for all who take part in the same
-    proportion. So they all train to the end, whatever they have sent.
+    Gamma is the price of `base_epochs` passes over all training samples without compression. A client trains as long as
+    it has sent less than its share, so that it stops within one step of it. With `pool` no client has a share: all draw
+    on Gamma, and the round that would use it up is cut short, for all who take part in the same proportion. So they all
+    train to the end, whatever they have sent. Where models count, a round begins only if the pool pays for those of as
+    many clients as take part in one; up to as much may be left over.
 
     Args:
         config: of the group `budget`, with `base_epochs`.
