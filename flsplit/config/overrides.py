@@ -117,6 +117,8 @@ def _parsed(parser: OverridesParser, override: str) -> Override:
             raise UserError(_no_pair(override)) from error
         if not re.fullmatch(r"[+~]*[\w/]+([.@:][\w/]+)*", key, re.ASCII):
             raise UserError(_unknown_key(key, ())) from error
+        if value[:1] in ("'", '"') and value.count(value[0]) == 1:
+            raise UserError(f"{key}: the quote that {value} begins with is not closed") from error
         raise UserError(
             f"{key}: Hydra reads this value only in quotes; in a shell: " + shlex.quote(f"{key}={quoted(value)}")
         ) from error

@@ -65,6 +65,7 @@ MISTAKES = [
     ("clients@there=3", "clients@there", "write clients=3"),
     ("compressor@there=topk", "compressor@there", "write compressor=topk"),
     ("clients=1,2", "clients", "need -m"),
+    ("\"clients='4\"", "clients: the quote that '4 begins with", "not closed"),
     ("'out=a=b'", "out", "'out=\"a=b\"'"),
     ("'out=run (1)'", "out", "'out=\"run (1)\"'"),
     ("out=é", "out", "'out=\"é\"'"),
