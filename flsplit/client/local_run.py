@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from compressors import BatchShape, Layout
+from compressors import BatchShape, Layout, Payload
 from flsplit.assembly import Assembly
 from flsplit.client.faults import ClientFailed, Faults, drawn
 from flsplit.errors import explained, is_fatal
@@ -153,8 +153,7 @@ class LocalRun:
 
         There, a spoilt client is found when its round ends. Faults befall uplinks alone.
         """
-        floats = () if message is None else message.payload.floats
-        if not all(is_finite(t) for t in floats if t.device.type == "cpu"):
+        if message is not None and not _sound(message.payload):
             raise ClientFailed(f"its smashed activations are not finite after {self.tally.steps} steps")
         if isinstance(message, Uplink):
             message = self._faults.on_way(message, partial(self._layout, message))
@@ -221,6 +220,11 @@ class LocalRun:
         return Report(client=client, tally=self.tally, client_model=client_key, server_model=server_key, kept=kept)
 
 
+def _sound(payload: Payload) -> bool:
+    """Whether all floats are finite, as far as looking costs no wait: on a CPU."""
+    return all(is_finite(t) for t in payload.floats if t.device.type == "cpu")
+
+
 class SharedRun(LocalRun):
     """The run of a client whose side is that of all clients, who step it together: whoever drives them loads it.
 
@@ -230,7 +234,7 @@ class SharedRun(LocalRun):
     def receive(self, downlink: Downlink) -> None:
         """See `LocalRun`; the next uplink comes only after `proceed`. A spoilt gradient is left out of the sum."""
         downlink = self._counted(downlink)
-        if all(is_finite(t) for t in downlink.payload.floats if t.device.type == "cpu"):
+        if _sound(downlink.payload):
             self._send(downlink)
         else:
             self.fail(ClientFailed(f"its gradients are not finite after {self.tally.steps} steps"))

@@ -48,8 +48,6 @@ class Pipeline:
     which order. Workers and prefetching cannot change a batch, nor can the device change its 8-bit values.
     """
 
-    steps = staticmethod(step_sizes)
-
     def __init__(
         self,
         *,

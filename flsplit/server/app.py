@@ -239,8 +239,9 @@ class Server:
     def _charged(self) -> dict[int, int]:
         """What clients have been charged, the round at hand included, in bits."""
         budget, charged = self._assembly.budget, dict(self.totals.charged)
-        for report in self._fed.reports if budget is not None else ():
-            assert budget is not None
+        if budget is None:
+            return charged
+        for report in self._fed.reports:
             cost = budget.cost(report.tally, self._fed.sync_bits[report.client])
             charged[report.client] = charged.get(report.client, 0) + cost
         return charged

@@ -16,6 +16,7 @@ from flsplit.data import DataError, DatasetConfig, Table, load
 from flsplit.data import pipeline as pipeline_module
 from flsplit.data import prepare as prepare_module
 from flsplit.data.augment import draw, paper
+from flsplit.data.order import step_sizes
 from flsplit.data.ordered import ordered_map
 from flsplit.data.pipeline import Pipeline
 from flsplit.streams import torch_stream
@@ -174,7 +175,7 @@ def test_streams_of_two_clients_may_interleave() -> None:
 def test_steps_are_the_real_sizes(augment: str, samples: int, options: dict[str, int]) -> None:
     batches = train(make(8, augment), uniform(side=8), indices=np.arange(samples), **options)
     given = {"local_epochs": 1, "local_steps": None, "group_size": 1} | options
-    assert [len(y) for _, y in batches] == Pipeline.steps(samples, 8, **given)
+    assert [len(y) for _, y in batches] == step_sizes(samples, 8, **given)
     assert all(len(x) == len(y) for x, y in batches)
 
 
