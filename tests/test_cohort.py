@@ -7,11 +7,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from helpers.cut import cut_after
 from test_repeatability import same_numbers
 
 import flsplit
 from flsplit.errors import RunFailed, UserError
-from flsplit.server import app as server_app
 from flsplit.server.checkpoint import Checkpoints
 
 SMALL = [
@@ -71,22 +71,13 @@ def test_several_clients_and_their_bits(strategy: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("link", [[], LINK], ids=["plain", "link"])
 @pytest.mark.some
-def test_a_run_goes_on_to_the_same_numbers(link: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_goes_on_to_the_same_numbers(link: list[str], tmp_path: Path) -> None:
     keys = [*COHORT, *link, *STRATEGIES["step"], "engine=inline"]
     whole = flsplit.run([*keys, f"out={tmp_path / 'whole'}"])
     if link:
         assert whole.rounds.retransmitted_bits.iloc[-1] > 0
-    finish = server_app.Server._finish
-
-    def die(server: server_app.Server, number: int, *rest: object) -> None:
-        finish(server, number, *rest)  # type: ignore[arg-type]
-        if number == 1:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(server_app.Server, "_finish", die)
-    with pytest.raises(KeyboardInterrupt):
+    with cut_after(1), pytest.raises(KeyboardInterrupt):
         flsplit.run([*keys, f"out={tmp_path / 'killed'}"])
-    monkeypatch.undo()
     same_numbers(flsplit.run([f"resume={tmp_path / 'killed'}"]), whole)
 
 

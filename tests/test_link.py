@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
+from helpers.cut import cut_after
 from test_repeatability import same_numbers
 
 import flsplit
 from flsplit import cli
-from flsplit.server import app as server_app
 
 SMALL = [
     "engine=inline", "clients=3", "rounds=3", "batch_size=8", "dataset.train_limit=90", "dataset.test_limit=40",
@@ -56,21 +55,10 @@ def test_what_is_sent_again_has_a_column(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("link", [BOTH, AGAIN], ids=["both", "again"])
-def test_a_run_over_a_link_goes_on_to_the_same_numbers(
-    link: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_over_a_link_goes_on_to_the_same_numbers(link: list[str], tmp_path: Path) -> None:
     whole = flsplit.run([*SMALL, *link, f"out={tmp_path / 'whole'}"])
-    real = server_app.Server._finish
-
-    def cut(self: Any, number: int, *args: Any) -> None:
-        real(self, number, *args)
-        if number == 2:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(server_app.Server, "_finish", cut)
-    with pytest.raises(KeyboardInterrupt):
+    with cut_after(2), pytest.raises(KeyboardInterrupt):
         flsplit.run([*SMALL, *link, f"out={tmp_path / 'cut'}"])
-    monkeypatch.undo()
     same_numbers(whole, flsplit.run([f"resume={tmp_path / 'cut'}"]))
 
 

@@ -4,38 +4,34 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from copy import deepcopy
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-import numpy as np
 from flwr.serverapp import Grid
-from torch import Tensor
 
 from flsplit.assembly import assembly_for, host_from_json
 from flsplit.config.faults import injected
 from flsplit.data.clients import held_out_rows
 from flsplit.display.console import Progress
-from flsplit.errors import RunFailed, foreseen
+from flsplit.errors import RunFailed
 from flsplit.ledger.prices import Tally
 from flsplit.network import Spent
 from flsplit.record.tables import Recorder, Row, test_column
 from flsplit.server import sampling
+from flsplit.server.account import Account
+from flsplit.server.attempts import Attempts
 from flsplit.server.checkpoint import Checkpoints, State
 from flsplit.server.evaluation import Evaluator, Score, mean
-from flsplit.server.federation import Federation, TooFew
+from flsplit.server.federation import Federation
 from flsplit.server.messenger import Messenger
+from flsplit.server.saving import Saving
+from flsplit.server.shown import Shown
 from flsplit.server.strategy import build
 from flsplit.server.timekeeper import Timekeeper
 from flsplit.streams import numpy_stream
 from flsplit.transport.hub import ServerHub
 from flsplit.transport.task import Report
-
-ATTEMPTS = 2  # at a round
-SHOW_EVERY = 0.25  # seconds
-SAVE_EVERY = 1.0  # seconds, so that rounds of milliseconds do not wait for files; a kill costs as much at most,
-SAVE_SHARE = 100  # or so many times what saving takes, if that is more
 
 
 @dataclass
@@ -47,7 +43,6 @@ class Totals:
     seconds: float = 0.0  # of rounds, evaluation included, start-up apart
     joules: float = 0.0  # of all clients, simulated
     training_seconds: float = 0.0  # of rounds, start-up and evaluation apart
-    charged: dict[int, int] = field(default_factory=dict)  # to each client, where there is a budget
     acquainted: list[int] = field(default_factory=list)  # clients that have taken part
 
 
@@ -76,9 +71,6 @@ class Server:
         self._plan, self._recorder, self._checkpoints, self._progress = plan, recorder, checkpoints, progress
         self._origin, self.notes = dict(origin or {}), list(notes)
         self._workers = workers
-        self._shown, self._round, self._steps, self._clients = 0.0, 0, 0, 0
-        self._saved, self._took = float("-inf"), 0.0  # when, and how long it took
-        self._unsaved: State | None = None
         self.out_of_budget = False
         self.own: dict[int, Score] = {}
         self.totals = Totals(Tally())
@@ -89,113 +81,74 @@ class Server:
         Raises:
             RunFailed: if a round brings no model back; what was finished before is saved.
         """
-        try:
-            self._run(grid, hub)
-        finally:
-            self._save()
-
-    def _run(self, grid: Grid, hub: ServerHub) -> None:
         self._assembly = assembly = assembly_for(self._plan)
         config = assembly.config
-        self._hub = hub
-        hub.on_report = self._show
+        start = self._start()
+        self._account = account = Account(
+            assembly, {int(client): bits for client, bits in start.totals.get("charged", {}).items()}
+        )
+        shown = Shown(
+            self._progress, hub, assembly, account,
+            so_far=lambda: self.totals.tally, done=lambda: len(self._fed.reports),
+        )  # fmt: skip
+        hub.on_report = shown.refresh
         hub.new_round()  # what another run over this hub has left
         messenger = Messenger(
-            grid, self._plan, hub.address, config.clients, timeout=config.client_timeout, idle=self._show
+            grid, self._plan, hub.address, config.clients, timeout=config.client_timeout, idle=shown.refresh
         )
         strategy = build(**config.strategy)
         if strategy.placement == "central":
             hub.start_host(partial(host_from_json, self._plan))
         messenger.warm_up(min(self._workers, config.taking_part))
         evaluator = Evaluator(assembly)
-        start = self._start()
         self._fed = fed = Federation(
             messenger, hub, models=(start.client_model, start.server_model), placement=strategy.placement,
             aggregator=strategy.aggregator, persist=config.optimizer_state == "persist", seed=config.seed,
             files=self._checkpoints.clients, moves=strategy.moves, model_size=assembly.model_size,
             stack=config.engine.stack, trained=(evaluator.client.trained, evaluator.server.trained),
             personal_buffers=strategy.personal_buffers, bound=strategy.bound, fewest=config.min_clients,
-            cohort=assembly.cohort,
+            cohort=assembly.cohort, account=account,
             timekeeper=None if (clock := assembly.clock) is None else Timekeeper(
                 assembly, clock, strategy.moves, assembly.model_size
             ),
             keeps_time=strategy.keeps_time,
         )  # fmt: skip
         strategy.aggregator.load(start.aggregator)
-        self._aggregator = strategy.aggregator
         if start.round:
             strategy.load_state_dict(start.strategy)
-        self._strategy = strategy
-        self._keep_states()
+        self._attempts = Attempts(assembly, strategy, fed, account, self._progress.note)
         fed.kept, fed.now, fed.acquainted = dict(start.kept), start.now, set(self.totals.acquainted)
         if strategy.note is not None:
             self._progress.note(strategy.note)
-        number = start.round
-        able = self._able()
+        saving = Saving(self._recorder, self._checkpoints, self._origin, self.notes)
+        try:
+            self._rounds(start.round, evaluator, shown, saving)
+        finally:
+            saving.save()
+        self.own = self._own_scores(evaluator, range(config.clients))
+
+    def _rounds(self, number: int, evaluator: Evaluator, shown: Shown, saving: Saving) -> None:
+        """All rounds after `number`."""
+        able = self._account.able()
         while not self._over(number, able):
             number += 1
             began = time.perf_counter()
             clients = self._sample(number, able)
-            self._play(number, clients)
+            self._attempts.play(number, clients, partial(shown.begin, number))
             self._check(number)
             trained = time.perf_counter()
-            able = self._able()
+            able = self._account.able()
             last = self._over(number, able)
             score, own = self._evaluate(evaluator, number, last)
             evaluator.release()
             seconds = time.perf_counter() - began
             self.totals.training_seconds += trained - began
             self.totals.seconds += seconds
-            self._finish(number, score, own, seconds)
-        self.own = self._own_scores(evaluator, range(config.clients))
-
-    def _play(self, number: int, clients: Sequence[int]) -> None:
-        """Have the strategy run a round; where too few clients are left, once more from the same models.
-
-        If the budget does not pay for that, the round brings nothing but its costs.
-
-        Raises:
-            RunFailed: if the round cannot be.
-        """
-        fed = self._fed
-        before = fed.client_model, fed.server_model, fed.kept, fed.now
-        for attempt in range(ATTEMPTS):
-            fed.client_model, fed.server_model = before[:2]
-            if self._strategy.keeps_time:
-                fed.now = before[3]
-            fed.kept = dict(before[2])
-            self.totals.charged = self._charged()
-            fed.begin(number, self._limits, attempt=attempt)
-            self._expect(number, clients)
-            try:
-                return self._strategy.round(fed, clients)
-            except TooFew as error:
-                if attempt + 1 == ATTEMPTS:
-                    raise
-                able = set(self._able())
-                clients = [client for client in clients if client in able]
-                self._take_back()
-                if len(clients) < self._assembly.config.min_clients:
-                    self._progress.note(
-                        f"{error}; the budget does not pay for another attempt, so models stay as they were"
-                    )
-                    fed.client_model, fed.server_model, fed.kept = *before[:2], dict(before[2])
-                    return None
-                self._progress.note(f"{error}; the round is repeated")
-        return None
-
-    def _take_back(self) -> None:
-        """Have a strategy, and its aggregator, as they were before the round at hand."""
-        state, aggregator = self._states
-        self._strategy = build(**self._assembly.config.strategy)
-        self._strategy.aggregator = self._aggregator
-        self._aggregator.load(aggregator)
-        self._strategy.load_state_dict(deepcopy(state))
-
-    def _keep_states(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        """What strategy and aggregator keep from round to round, as it is now."""
-        self._states = deepcopy(self._strategy.state_dict()), self._aggregator.state()
-        return self._states
+            reports = sorted(self._fed.reports, key=lambda report: report.client)
+            row = self._row(number, reports, score, seconds)
+            self._recorder.add(row, [self._client_row(number, report, own) for report in reports])
+            saving.finished(self._state(number))
+            self._progress.round_done(row)
 
     def _check(self, number: int) -> None:
         """Refuse to go on from a global model that is spoilt, though no client's was: by an aggregator, say.
@@ -217,34 +170,10 @@ class Server:
             return State(round=0, client_model=client_model, server_model=server_model)
         self.notes = list(dict.fromkeys([*state.notes, *self.notes]))
         values = dict(state.totals)
-        charged = {int(client): bits for client, bits in values.pop("charged").items()}
-        self.totals = Totals(Tally(**values.pop("tally")), charged=charged, **values)
+        del values["charged"]  # the account's
+        self.totals = Totals(Tally(**values.pop("tally")), **values)
         self._recorder.restore(state.round, state.tables)
         return state
-
-    def _able(self) -> list[int]:
-        """Clients that may train on, ascending."""
-        budget, config = self._assembly.budget, self._assembly.config
-        if budget is None:
-            return list(range(config.clients))
-        return budget.able(self._charged(), config.taking_part)
-
-    def _limits(self, clients: Sequence[int]) -> dict[int, int] | None:
-        """Bits that each of `clients` may send if they train now; None without a budget."""
-        budget = self._assembly.budget
-        if budget is None:
-            return None
-        return budget.limits(self._charged(), {client: self._assembly.steps(client) for client in clients})
-
-    def _charged(self) -> dict[int, int]:
-        """What clients have been charged, the round at hand included, in bits."""
-        budget, charged = self._assembly.budget, dict(self.totals.charged)
-        if budget is None:
-            return charged
-        for report in self._fed.reports:
-            cost = budget.cost(report.tally, self._fed.sync_bits[report.client])
-            charged[report.client] = charged.get(report.client, 0) + cost
-        return charged
 
     def _over(self, number: int, able: Sequence[int]) -> bool:
         """Whether round `number` was the last."""
@@ -290,9 +219,9 @@ class Server:
         }
         return {client: score for client, score in found.items() if score is not None}
 
-    def _finish(self, number: int, score: Score | None, own: dict[int, Score], seconds: float) -> None:
+    def _row(self, number: int, reports: Sequence[Report], score: Score | None, seconds: float) -> Row:
+        """Count what the round has cost; its row in `rounds.parquet`."""
         fed, totals = self._fed, self.totals
-        reports = sorted(fed.reports, key=lambda report: report.client)
         finished = Tally()
         for tally in fed.spent.values():
             totals.tally += tally
@@ -305,7 +234,7 @@ class Server:
         totals.joules = self._joules()
         totals.sync_bits += sum(fed.sync_bits.values()) + sum(fed.spent_sync_bits.values())
         tally = totals.tally
-        row: Row = {
+        return {
             "round": number, "samples": tally.samples, "train_loss": finished.mean_loss,
             "test_loss": score.loss if score else None, **_columns(score),
             "uplink_bits": tally.uplink_bits, "downlink_bits": tally.downlink_bits,
@@ -313,41 +242,19 @@ class Server:
             "retransmitted_bits": tally.retransmitted_bits, "xi": tally.xi, "seconds": seconds,
             "simulated_seconds": fed.now, "joules": None if self._assembly.clock is None else totals.joules,
         }  # fmt: skip
-        self._recorder.add(row, [self._client_row(number, report, own) for report in reports])
-        strategy, aggregator = self._keep_states()
-        self._unsaved = State(
+
+    def _state(self, number: int) -> State:
+        """What the round after `number` starts from."""
+        fed, totals = self._fed, self.totals
+        strategy, aggregator = self._attempts.keep()
+        return State(
             round=number, client_model=fed.client_model, server_model=fed.server_model, kept=dict(fed.kept),
             now=fed.now, aggregator=aggregator, strategy=strategy, totals={
-                "tally": tally.as_dict(), "sync_bits": totals.sync_bits, "seconds": totals.seconds,
-                "training_seconds": totals.training_seconds, "joules": totals.joules, "charged": self._charged(),
-                "acquainted": sorted(fed.acquainted),
+                "tally": totals.tally.as_dict(), "sync_bits": totals.sync_bits, "seconds": totals.seconds,
+                "training_seconds": totals.training_seconds, "joules": totals.joules,
+                "charged": dict(self._account.charged), "acquainted": sorted(fed.acquainted),
             },
         )  # fmt: skip
-        if time.monotonic() - self._saved >= SAVE_EVERY * max(1.0, SAVE_SHARE * self._took):
-            self._save()
-        else:
-            self._checkpoints.hold(self._unsaved)
-        self._progress.round_done(row)
-
-    def _save(self) -> None:
-        """Bring tables and checkpoint up to the last round that was finished."""
-        if self._unsaved is None:
-            return
-        began = time.monotonic()
-        try:
-            self._recorder.save()
-            self._checkpoints.save(
-                replace(self._unsaved, tables=self._recorder.contents, origin=self._origin, notes=self.notes)
-            )
-        except OSError as error:
-            self._unsaved = None
-            if (why := foreseen(error)) is None:
-                raise
-            raise RunFailed(
-                f"round {self._round} cannot be saved: {why}; resume goes on from the last checkpoint"
-            ) from error
-        self._unsaved, self._saved = None, time.monotonic()
-        self._took = self._saved - began
 
     def _client_row(self, number: int, report: Report, own: dict[int, Score]) -> Row:
         failed, fed, config = report.error is not None, self._fed, self._assembly.config
@@ -363,32 +270,6 @@ class Server:
             "retransmitted_bits": tally.retransmitted_bits, **_time(fed.time.get(report.client)), "failed": failed,
             "reason": report.error, "injected": ",".join(befell) or None,
         }  # fmt: skip
-
-    def _expect(self, number: int, clients: Sequence[int]) -> None:
-        """Work out how many steps the round will take, for the display."""
-        limits = self._limits(clients)
-        self._round, self._clients = number, len(clients)
-        self._steps = sum(len(self._assembly.steps(c, None if limits is None else limits[c])) for c in clients)
-
-    def _show(self) -> None:
-        """Bring the display up to date while clients work."""
-        now = time.monotonic()
-        if now - self._shown < SHOW_EVERY:
-            return
-        self._shown = now
-        reports = self._hub.progress()
-        if not reports:
-            return
-        steps = sum(tally.steps for tally, _ in reports.values())
-        losses = [(loss, tally.steps) for tally, loss in reports.values() if np.isfinite(loss)]
-        weight = sum(n for _, n in losses)
-        self._progress.step(
-            round=self._round, step=steps, steps=self._steps, clients_done=len(self._fed.reports),
-            clients=self._clients,
-            loss=sum(loss * n for loss, n in losses) / weight if weight else float("nan"),
-            uplink_bits=self.totals.tally.uplink_bits + sum(t.uplink_bits for t, _ in reports.values()),
-            downlink_bits=self.totals.tally.downlink_bits + sum(t.downlink_bits for t, _ in reports.values()),
-        )  # fmt: skip
 
 
 def _time(spent: Spent | None) -> Row:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain, product
@@ -15,6 +15,7 @@ from flsplit.errors import RunFailed
 from flsplit.ledger.moves import ModelSize, Moves
 from flsplit.ledger.prices import Tally
 from flsplit.network import Spent
+from flsplit.server.account import Account
 from flsplit.server.aggregation import Aggregator, RunningMean
 from flsplit.server.checkpoint import ClientFiles
 from flsplit.server.messenger import Messenger
@@ -27,8 +28,6 @@ from flsplit.transport.hub import ModelLost, ServerHub
 from flsplit.transport.task import Kept, Report, Task
 
 Models = tuple[SideState, SideState]  # client-side and server-side
-Limits = Callable[[Sequence[int]], Mapping[int, int] | None]
-"""What each of some clients may send that train together, in bits; None without a budget."""
 _LARGE = frozenset({"moments", "weights"})  # what clients keep whose files are worth writing over
 
 
@@ -73,6 +72,7 @@ class Federation:
         personal_buffers: bool,
         bound: NormBound,
         fewest: int,
+        account: Account,
         cohort: bool = False,
         timekeeper: Timekeeper | None = None,
         keeps_time: bool = False,
@@ -83,6 +83,7 @@ class Federation:
         self._moves, self._model_size = moves, model_size
         self._stack, self._trained, self._personal_buffers = stack, trained, personal_buffers
         self._bound, self._fewest = bound, fewest
+        self._account = account
         self._timekeeper, self._keeps_time = timekeeper, keeps_time
         self.cohort = cohort
         self.round, self.attempt = 0, 0
@@ -95,14 +96,13 @@ class Federation:
         self.spent: dict[int, Tally] = {}
         self.spent_sync_bits: dict[int, int] = {}
         self.time: dict[int, Spent] = {}
-        self._limits_of: Limits = lambda clients: None
         self._runs = 0  # in this round; names models, so that no name stands for two
         self._arrived: dict[str, SideState] = {}  # models that clients have brought, by their keys
         self._shared = False  # whether all clients step one server-side model
 
-    def begin(self, round: int, limits_of: Limits, *, attempt: int = 0) -> None:
-        """Start a round, in which each client sends no more bits than `limits_of` says (but for its last step)."""
-        self.round, self.attempt, self._limits_of = round, attempt, limits_of
+    def begin(self, round: int, *, attempt: int = 0) -> None:
+        """Start an attempt at a round; what earlier ones have cost stays counted."""
+        self.round, self.attempt = round, attempt
         if not attempt:
             self.spent, self.spent_sync_bits, self.time = {}, {}, {}
         for report in self.reports if attempt else ():
@@ -140,7 +140,7 @@ class Federation:
         stacks = [tuple(clients[at : at + self._stack]) for at in range(0, len(clients), self._stack)]
         keep = ("moments", "own", *(("weights",) if personal else ()))
         turns = "whole" if self._stack == 1 else "stacked"
-        limits = self._limits_of(clients)
+        limits = self._account.limits(clients)
         most, late = self._by_the_deadline(clients, limits)
         run = self._run(stacks, limits, turns=turns, keep=keep, starts=starts or {}, most=most, late=late)
         yield from self._timed("side by side", run, limits, late=late, begun=begun)
@@ -157,7 +157,7 @@ class Federation:
         Returns:
             their reports, in ascending order of clients.
         """
-        limits = self._limits_of(clients)
+        limits = self._account.limits(clients)
         run = self._run([tuple(clients)], limits, turns=turns, relay=relay, keep=("moments", "own"))
         reports = self._timed(turns, run, limits)
         return sorted(reports, key=lambda report: report.client)
@@ -168,7 +168,7 @@ class Federation:
         Returns:
             their reports, in ascending order of clients; the model is `handed_in`.
         """
-        limits = self._limits_of(clients)
+        limits = self._account.limits(clients)
         reports = self._timed("joint", self._run([tuple(clients)], limits, turns="gradient"), limits)
         return sorted(reports, key=lambda report: report.client)
 
@@ -180,7 +180,7 @@ class Federation:
         """
         if self._timekeeper is None:
             raise RunFailed("this strategy needs simulated time: network must be another than none, such as lte")
-        limits = self._limits_of([client])
+        limits = self._account.limits([client])
         limit = None if limits is None else limits[client]
         return self._timekeeper.seconds(client, self.round, first=client not in self.acquainted, limit=limit)
 
@@ -428,13 +428,14 @@ class Federation:
         return {field: file for field, file in self.kept[client].items() if field in keep}
 
     def _count(self, report: Report) -> None:
-        """Count the models that a client's round has moved."""
+        """Count the models that a client's round has moved, and charge it for all that it has sent and received."""
         moved = self._moves.bits(
             self._model_size, first=report.client not in self.acquainted, steps=report.tally.steps,
             succeeded=report.error is None,
         )  # fmt: skip
         self.acquainted.add(report.client)
-        self.sync_bits[report.client] = self.sync_bits.get(report.client, 0) + moved
+        self.sync_bits[report.client] = moved
+        self._account.charge(report.client, report.tally, moved)
 
 
 def _failed(task: Task, reason: str) -> list[Report]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
+from helpers.cut import cut_after
 from test_repeatability import same_numbers
 
 import flsplit
@@ -15,7 +15,6 @@ from flsplit.assembly import assembly_for
 from flsplit.compose import compose
 from flsplit.experiment import execute, prepare
 from flsplit.report.page import write_report
-from flsplit.server import app as server_app
 
 SMALL = [
     "clients=3", "rounds=3", "batch_size=8", "dataset.train_limit=96", "dataset.test_limit=40", "partition=iid",
@@ -171,21 +170,10 @@ def test_fedbuff_of_all_alike_is_splitfed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("keys", [FEDBUFF, [*UNLIKE, "network.round_deadline_s=2", "network.on_deadline=partial"]])
-def test_a_run_with_time_goes_on_to_the_same_numbers(
-    keys: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_with_time_goes_on_to_the_same_numbers(keys: list[str], tmp_path: Path) -> None:
     whole = run(*keys, out=tmp_path / "whole")
-    real = server_app.Server._finish
-
-    def cut(self: Any, number: int, *args: Any) -> None:
-        real(self, number, *args)
-        if number == 2:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(server_app.Server, "_finish", cut)
-    with pytest.raises(KeyboardInterrupt):
+    with cut_after(2), pytest.raises(KeyboardInterrupt):
         run(*keys, out=tmp_path / "cut")
-    monkeypatch.undo()
     same_numbers(whole, flsplit.run([f"resume={tmp_path / 'cut'}"]))
 
 

@@ -18,8 +18,7 @@ import flsplit
 from flsplit.errors import UserError
 from flsplit.record.folder import alone_in
 from flsplit.record.tables import Recorder
-from flsplit.server import app as server_app
-from flsplit.server import origin
+from flsplit.server import origin, saving
 from flsplit.server.checkpoint import Checkpoints, ClientFiles, State
 from flsplit.split.side import SideState
 
@@ -43,7 +42,7 @@ def test_a_run_leaves_no_more_files_than_it_needs(
     save_every: float, states: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Those of the last two checkpoints, of the last round if it is another, and those that a round writes."""
-    monkeypatch.setattr(server_app, "SAVE_EVERY", save_every)
+    monkeypatch.setattr(saving, "SAVE_EVERY", save_every)
     run = flsplit.run([
         "engine=inline", "clients=6", "clients_per_round=2", "rounds=9", "local_steps=1", "batch_size=4",
         "dataset.train_limit=60", "dataset.test_limit=10", "partition=iid", "eval_every=9", f"out={tmp_path / 'run'}",
@@ -96,7 +95,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of three rounds, each with a checkpoint, and what it would be with a fourth."""
     folder = tmp_path_factory.mktemp("whole")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(server_app, "SAVE_EVERY", 0.0)
+        patch.setattr(saving, "SAVE_EVERY", 0.0)
         flsplit.run([*KEYS, "rounds=3", f"out={folder / 'cut'}"])
         flsplit.run([*KEYS, "rounds=4", f"out={folder / 'run'}"])
     return folder

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.cut import cut_after
 from helpers.processes import HOSTS, ours
 from test_resume import assert_same
 
@@ -23,7 +24,7 @@ from flsplit.cli import main
 from flsplit.errors import RunFailed, explained
 from flsplit.record import atomic
 from flsplit.record.run import read_run
-from flsplit.server import app as server_app
+from flsplit.server import saving
 from flsplit.server.checkpoint import Checkpoints
 from flsplit.transport import vectors
 
@@ -62,7 +63,7 @@ def test_a_full_disk_stops_a_run_that_goes_on_when_there_is_room(
     where: str, calls: int, whole: flsplit.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(server_app, "SAVE_EVERY", 0.0)
+    monkeypatch.setattr(saving, "SAVE_EVERY", 0.0)
     place, name = (atomic, "write") if where == "server" else (vectors, "write")
     monkeypatch.setattr(place, name, after(calls if where == "server" else calls - 4, getattr(place, name)))
     assert main([*INLINE, "rounds=6", f"out={tmp_path / 'run'}"]) == 1
@@ -111,22 +112,14 @@ def test_a_sweep_that_is_started_again_goes_on_where_it_was_cut_off(
     shutil.copytree(tmp_path / "whole", tmp_path / "cut")
     for job in (1, 2):
         shutil.rmtree(tmp_path / "cut" / str(job))
-    real = server_app.Server._finish
-
-    def cut(self: Any, number: int, *args: Any) -> None:
-        real(self, number, *args)
-        if number == 2:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(server_app.Server, "_finish", cut)
     # `out` is part of what a run is, so the folder must be the one that it was begun in.
     for config in (tmp_path / "cut").rglob("config.yaml"):
         config.write_text(config.read_text().replace(str(tmp_path / "whole"), str(tmp_path / "cut")))
-    assert main([*sweep, f"out={tmp_path / 'cut'}"]) == 130
+    with cut_after(2):
+        assert main([*sweep, f"out={tmp_path / 'cut'}"]) == 130
     said = capfd.readouterr().err
     assert f"flsplit: {tmp_path / 'cut' / '0'} is done already" in said
     assert f"resume={tmp_path / 'cut' / '1'} goes on from here" in said and not (tmp_path / "cut" / "2").exists()
-    monkeypatch.undo()
     assert main([*sweep, f"out={tmp_path / 'cut'}"]) == 0
     for job, run in enumerate(expected):
         assert_same(run, read_run(tmp_path / "cut" / str(job)))

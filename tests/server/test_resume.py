@@ -18,7 +18,7 @@ import pytest
 
 import flsplit
 from flsplit.errors import UserError
-from flsplit.server import app as server_app
+from flsplit.server import saving
 from flsplit.server.checkpoint import Checkpoints
 from flsplit.server.messenger import Messenger
 from flsplit.transport.task import Task
@@ -98,7 +98,7 @@ def test_rounds_may_wait_to_be_saved(strategy: str, tmp_path: Path, monkeypatch:
     whole = flsplit.run([*keys, f"out={tmp_path / 'whole'}"])
 
     def run(messenger: Messenger, tasks: Sequence[Task], original: Any = Messenger.run) -> Iterator[Any]:
-        monkeypatch.setattr(server_app, "SAVE_EVERY", 0.0 if tasks[0].round < 3 else float("inf"))
+        monkeypatch.setattr(saving, "SAVE_EVERY", 0.0 if tasks[0].round < 3 else float("inf"))
         outcomes = original(messenger, tasks)
         yield from islice(outcomes, len(tasks) - (tasks[0].round == 5))
         if tasks[0].round == 5:

@@ -1,0 +1,42 @@
+"""What clients have been charged of the budget, and what they may still send."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from flsplit.assembly import Assembly
+from flsplit.ledger.prices import Tally
+
+
+class Account:
+    """One run's; it has the charges of every attempt at a round as they come.
+
+    Args:
+        assembly: of the run.
+        charged: bits that each client has been charged before; empty for a new run.
+
+    Attributes:
+        charged: bits that each client has been charged so far; empty without a budget.
+    """
+
+    def __init__(self, assembly: Assembly, charged: Mapping[int, int]) -> None:
+        self._assembly, self._budget = assembly, assembly.budget
+        self.charged = dict(charged)
+
+    def charge(self, client: int, tally: Tally, sync_bits: int) -> None:
+        """Charge a client for what has moved between it and the server."""
+        if self._budget is not None:
+            self.charged[client] = self.charged.get(client, 0) + self._budget.cost(tally, sync_bits)
+
+    def able(self) -> list[int]:
+        """Clients that may train on, ascending."""
+        config = self._assembly.config
+        if self._budget is None:
+            return list(range(config.clients))
+        return self._budget.able(self.charged, config.taking_part)
+
+    def limits(self, clients: Sequence[int]) -> dict[int, int] | None:
+        """Bits that each of `clients` may send if they train together now; None without a budget."""
+        if self._budget is None:
+            return None
+        return self._budget.limits(self.charged, {client: self._assembly.steps(client) for client in clients})
