@@ -96,7 +96,8 @@ class Server:
         messenger = Messenger(
             grid, self._plan, hub.address, config.clients, timeout=config.client_timeout, idle=shown.refresh
         )
-        strategy = build(**config.strategy)
+        make = partial(build, **config.strategy)
+        strategy = make()
         if strategy.placement == "central":
             hub.start_host(partial(host_from_json, self._plan))
         messenger.warm_up(min(self._workers, config.taking_part))
@@ -116,7 +117,7 @@ class Server:
         strategy.aggregator.load(start.aggregator)
         if start.round:
             strategy.load_state_dict(start.strategy)
-        self._attempts = Attempts(assembly, strategy, fed, account, self._progress.note)
+        self._attempts = Attempts(strategy, make, fed, account, fewest=config.min_clients, note=self._progress.note)
         fed.kept, fed.now, fed.acquainted = dict(start.kept), start.now, set(self.totals.acquainted)
         if strategy.note is not None:
             self._progress.note(strategy.note)

@@ -8,10 +8,9 @@ from typing import Any
 
 from torch import Tensor
 
-from flsplit.assembly import Assembly
 from flsplit.server.account import Account
 from flsplit.server.federation import Federation, TooFew
-from flsplit.server.strategy import Strategy, build
+from flsplit.server.strategy import Strategy
 
 ATTEMPTS = 2  # at a round
 
@@ -20,19 +19,20 @@ class Attempts:
     """Has a strategy run one round after another, and knows its state between them.
 
     Args:
-        assembly: of the run.
         strategy: with its aggregator, as the run begins or goes on.
+        make: makes another like it, with nothing in it yet.
         federation: that it acts on.
         account: of what clients may send.
+        fewest: clients that a round takes.
         note: says a line to the user.
     """
 
     def __init__(
-        self, assembly: Assembly, strategy: Strategy, federation: Federation, account: Account,
-        note: Callable[[str], None],
+        self, strategy: Strategy, make: Callable[[], Strategy], federation: Federation, account: Account, *,
+        fewest: int, note: Callable[[str], None],
     ) -> None:  # fmt: skip
-        self._assembly, self._strategy, self._aggregator = assembly, strategy, strategy.aggregator
-        self._fed, self._account, self._note = federation, account, note
+        self._strategy, self._make, self._aggregator = strategy, make, strategy.aggregator
+        self._fed, self._account, self._fewest, self._note = federation, account, fewest, note
         self.keep()
 
     def keep(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -70,7 +70,7 @@ class Attempts:
                 able = set(self._account.able())
                 clients = [client for client in clients if client in able]
                 self._take_back()
-                if len(clients) < self._assembly.config.min_clients:
+                if len(clients) < self._fewest:
                     self._note(f"{error}; the budget does not pay for another attempt, so models stay as they were")
                     (fed.client_model, fed.server_model), fed.kept = models, dict(kept)
                     return None
@@ -80,7 +80,7 @@ class Attempts:
     def _take_back(self) -> None:
         """Have strategy and aggregator as they were before the round."""
         state, aggregator = self._states
-        self._strategy = build(**self._assembly.config.strategy)
+        self._strategy = self._make()
         self._strategy.aggregator = self._aggregator
         self._aggregator.load(aggregator)
         self._strategy.load_state_dict(deepcopy(state))

@@ -17,6 +17,7 @@ from flsplit.ledger.prices import Tally
 from flsplit.network import Spent
 from flsplit.server.account import Account
 from flsplit.server.aggregation import Aggregator, RunningMean
+from flsplit.server.arrivals import Arrivals, Models
 from flsplit.server.checkpoint import ClientFiles
 from flsplit.server.messenger import Messenger
 from flsplit.server.outliers import NormBound
@@ -24,10 +25,9 @@ from flsplit.server.timekeeper import Timekeeper
 from flsplit.split.side import SideState
 from flsplit.streams import numpy_stream
 from flsplit.transport import vectors
-from flsplit.transport.hub import ModelLost, ServerHub
+from flsplit.transport.hub import ServerHub
 from flsplit.transport.task import Kept, Report, Task
 
-Models = tuple[SideState, SideState]  # client-side and server-side
 _LARGE = frozenset({"moments", "weights"})  # what clients keep whose files are worth writing over
 
 
@@ -82,8 +82,8 @@ class Federation:
         self._persist, self._seed, self._files = persist, seed, files
         self._moves, self._model_size = moves, model_size
         self._stack, self._trained, self._personal_buffers = stack, trained, personal_buffers
-        self._bound, self._fewest = bound, fewest
-        self._account = account
+        self._fewest, self._account = fewest, account
+        self._arrived = Arrivals(hub, bound, trained)
         self._timekeeper, self._keeps_time = timekeeper, keeps_time
         self.cohort = cohort
         self.round, self.attempt = 0, 0
@@ -97,7 +97,6 @@ class Federation:
         self.spent_sync_bits: dict[int, int] = {}
         self.time: dict[int, Spent] = {}
         self._runs = 0  # in this round; names models, so that no name stands for two
-        self._arrived: dict[str, SideState] = {}  # models that clients have brought, by their keys
         self._shared = False  # whether all clients step one server-side model
 
     def begin(self, round: int, *, attempt: int = 0) -> None:
@@ -109,7 +108,8 @@ class Federation:
             client, moved = report.client, self.sync_bits.get(report.client, 0)
             self.spent[client] = self.spent.get(client, Tally()) + report.tally
             self.spent_sync_bits[client] = self.spent_sync_bits.get(client, 0) + moved
-        self.reports, self.sync_bits, self._arrived = [], {}, {}
+        self.reports, self.sync_bits = [], {}
+        self._arrived.clear()
         self._hub.new_round()
         self._runs = 0
         if not self._persist:
@@ -192,10 +192,10 @@ class Federation:
         """
         by_client = {report.client: report for report in reports}
         self._enough(by_client.values())
-        keys = [by_client[client].client_model for client in clients]
-        for key in reversed(keys):
-            if key is not None:
-                return self._arrived[key]
+        for client in reversed(clients):
+            model = self._arrived.client_model(by_client[client])
+            if model is not None:
+                return model
         raise TooFew(f"no client has handed in a client-side model in round {self.round}")
 
     def brought(self, report: Report) -> tuple[SideState | None, SideState | None]:
@@ -203,9 +203,7 @@ class Federation:
 
         Either is None where it stays elsewhere, both where the client failed.
         """
-        keys = (report.client_model, report.server_model)
-        client, server = (None if key is None else self._arrived.pop(key) for key in keys)
-        return client, server
+        return self._arrived.take(report)
 
     def models_of(self, client: int) -> Models:
         """Client-side and server-side model as `client` would use them now."""
@@ -289,33 +287,6 @@ class Federation:
             f"{left} of {len(seen)} clients are left in round {self.round}, below min_clients={self._fewest}; {why}"
         )
 
-    def _fetch(self, report: Report) -> Report:
-        """Get the models that a client has left at the hub; it has failed if they are gone."""
-        try:
-            keys = [k for k in (report.client_model, report.server_model) if k is not None and k not in self._arrived]
-            if keys:
-                self._arrived |= self._hub.take(keys)
-        except ModelLost as error:
-            return Report(client=report.client, tally=report.tally, error=str(error))
-        return report
-
-    def _held(self, report: Report, start: Models) -> Report:
-        """Hold what a client has brought to `strategy.max_update_norm`; with `on_outlier=fail` it may have failed."""
-        sides = ((report.client_model, start[0], self._trained[0]), (report.server_model, start[1], self._trained[1]))
-        there = [(key, old.weights, trained) for key, old, trained in sides if key is not None]
-        if not there:
-            return report
-        keys, old, trained = zip(*there)
-        norm, held = self._bound.hold([self._arrived[key].weights for key in keys], old, trained)
-        if norm > (self._bound.max_update_norm or norm) and self._bound.on_outlier == "fail":
-            for key in keys:
-                del self._arrived[key]
-            why = f"its update has a norm of {norm:.3g}, above strategy.max_update_norm={self._bound.max_update_norm:g}"
-            return Report(client=report.client, tally=report.tally, error=why)
-        for key, weights in zip(keys, held):
-            self._arrived[key] = replace(self._arrived[key], weights=weights)
-        return report
-
     def _run(
         self,
         cohorts: Sequence[tuple[int, ...]],
@@ -357,13 +328,17 @@ class Federation:
                 self._files.make_room(Path(task.file(client, field)))
         for task, outcome in zip(tasks, self._messenger.run(tasks)):
             reports = outcome if isinstance(outcome, list) else _failed(task, outcome)
-            for report in map(self._fetch, reports):
+            for report in reports:
                 if report.fatal:
                     raise RunFailed(str(report.error))
-                if self._bound.max_update_norm is not None:
-                    report = self._held(report, starts.get(report.client, (self.client_model, self.server_model)))
+                start = starts.get(report.client, (self.client_model, self.server_model))
+                report = self._arrived.fetch(report, start)
                 if report.client in late and report.error is None:
-                    report = self._left_out(report)
+                    assert self._timekeeper is not None
+                    seconds = self._timekeeper.deadline
+                    report = self._arrived.refuse(
+                        report, f"it would have been later than network.round_deadline_s={seconds:g}"
+                    )
                 self._count(report)
                 if report.kept:
                     self.kept[report.client] = self.kept.get(report.client, {}) | report.kept
@@ -407,14 +382,6 @@ class Federation:
             if not most[client] or (keeper.drops and most[client] < wanted):
                 late.append(client)
         return most, late
-
-    def _left_out(self, report: Report) -> Report:
-        """A client that has missed the deadline: what it has sent by then is counted, what it has learnt is not."""
-        for key in (report.client_model, report.server_model):
-            self._arrived.pop(key or "", None)
-        assert self._timekeeper is not None
-        why = f"it would have been later than network.round_deadline_s={self._timekeeper.deadline:g}"
-        return Report(client=report.client, tally=report.tally, error=why)
 
     def _leave(self, models: Models, replica: bool) -> tuple[str, str | None]:
         """Leave models at the hub; their keys."""
