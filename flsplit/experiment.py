@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from flsplit import data, engine
-from flsplit.assembly import Assembly, Plan, assembly_for
+from flsplit.assembly import Assembly, Costs, Plan, assembly_for
 from flsplit.client.app import app as client_app
 from flsplit.compose import compose
 from flsplit.config.overrides import quoted
@@ -145,7 +145,7 @@ def _play(
     """All rounds; what was finished is summarised where they come to no good end."""
     state = checkpoints.load()
     with Progress(
-        rounds=assembly_for(prepared.plan.to_json()).expected_rounds(),
+        rounds=Costs(assembly_for(prepared.plan.to_json())).expected_rounds(),
         first_round=state.round + 1 if state else 1,
         stream=stream or sys.stderr,
         quiet=quiet,
@@ -227,7 +227,7 @@ def prepare(config: Config, *, quiet: bool = True, stream: TextIO | None = None)
     sides = assembly.client_side(), assembly.server_side()
     _check_sides(strategy, assembly, *sides)
     _check_time(strategy, config)
-    _check_budget(assembly, [len(train) for train, _ in halves])
+    _check_budget(Costs(assembly), [len(train) for train, _ in halves])
     _check_memory(assembly, sides, most=max(len(train) for train, _ in halves))
     if config.engine.stack > 1:
         _check_stack(strategy, assembly)
@@ -318,8 +318,8 @@ def _check_sides(strategy: Strategy, assembly: Assembly, client: Side, server: S
         )
 
 
-def _check_budget(assembly: Assembly, samples: list[int]) -> None:
-    budget, config = assembly.budget_of(samples), assembly.config
+def _check_budget(costs: Costs, samples: list[int]) -> None:
+    budget, config = costs.budget_of(samples), costs.config
     if budget is not None and not budget.able({}, config.taking_part):
         raise UserError(
             f"budget.base_epochs={config.budget.base_epochs:g} does not pay for the models of a first round "

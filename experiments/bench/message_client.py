@@ -12,7 +12,7 @@ from flwr.clientapp import ClientApp
 from torch import Tensor
 
 from compressors import BatchShape, Payload
-from flsplit.assembly import assembly_for, use_threads
+from flsplit.assembly import Costs, assembly_for, use_threads
 from flsplit.split.messages import Downlink, Proposal, Uplink
 from flsplit.split.side import Side, SideState
 from flsplit.split.trainer import LocalPass, local_pass
@@ -30,6 +30,7 @@ class Client:
 
     def __init__(self, plan: str, number: int) -> None:
         self.assembly, self.number = assembly_for(plan), number
+        self._costs = Costs(self.assembly)
         self.side: Side = self.assembly.client_side()
         self._loop: LocalPass | None = None
         self._shape: BatchShape | None = None
@@ -39,7 +40,7 @@ class Client:
         assembly, number = self.assembly, self.number
         self.side.load(SideState(weights, self.side.state().moments))
         self._loop = local_pass(
-            self.side, assembly.batches(number, round, len(assembly.steps(number))), client=number, round=round,
+            self.side, assembly.batches(number, round, len(self._costs.steps(number))), client=number, round=round,
             classes=assembly.classes, stages=self.side.stages, stream=assembly.stream(number, round),
             autocast=assembly.autocast,
         )  # fmt: skip

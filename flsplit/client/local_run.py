@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from compressors import BatchShape, Layout, Payload
-from flsplit.assembly import Assembly
+from flsplit.assembly import Assembly, Costs
 from flsplit.client.faults import ClientFailed, Faults, drawn
 from flsplit.errors import explained, is_fatal
 from flsplit.ledger.prices import Tally
@@ -30,12 +30,14 @@ class Round:
 
     Attributes:
         assembly: of the experiment.
+        costs: of the experiment.
         hub: where models are, and progress is told.
         link: to the host, where the clients' rounds begin and end.
         task: of the round.
     """
 
     assembly: Assembly
+    costs: Costs
     hub: Hub
     link: Link | StackedHost
     task: Task
@@ -43,7 +45,7 @@ class Round:
     def sizes(self, client: int) -> list[int]:
         """Samples in each step that the task asks of `client`."""
         limit = None if self.task.limits is None else self.task.limits[client]
-        sizes = [step.samples for step in self.assembly.steps(client, limit)]
+        sizes = [step.samples for step in self.costs.steps(client, limit)]
         return sizes if self.task.most is None else sizes[: self.task.most.get(client)]
 
     def loop(self, client: int, side: Side, *, shared: bool = False) -> LocalPass:
@@ -98,7 +100,7 @@ class LocalRun:
     def agree(self, grouping: Grouping) -> None:
         """Compress as the answer to a proposal says, and on to the uplink."""
         assert isinstance(self.message, Proposal)
-        self.tally += self._of.assembly.prices(self.client).exchange(grouping.shape)
+        self.tally += self._of.costs.prices(self.client).exchange(grouping.shape)
         self._count_resent(grouping.shape, self.message)
         self._attempt(partial(self._send, grouping))
 
@@ -111,12 +113,12 @@ class LocalRun:
 
     def count(self, uplink: Uplink) -> None:
         """Enter a step into the account, and tell how far the client is."""
-        self.tally += self._of.assembly.prices(self.client).step(uplink.shape)
+        self.tally += self._of.costs.prices(self.client).step(uplink.shape)
         self._count_resent(uplink.shape, uplink)
         self._of.hub.report(self.client, self.tally, self._of.link)
 
     def _count_resent(self, shape: BatchShape, message: Proposal | Uplink) -> None:
-        up, down = self._of.assembly.resent(self.client, shape, message)
+        up, down = self._of.costs.resent(self.client, shape, message)
         self.tally.retransmitted_uplink_bits += up
         self.tally.retransmitted_downlink_bits += down
 
@@ -164,12 +166,12 @@ class LocalRun:
     @property
     def _spent_up(self) -> bool:
         """Whether the client may take no further step, of those whose price nobody knew beforehand."""
-        budget, limits = self._of.assembly.budget, self._task.limits
+        budget, limits = self._of.costs.budget, self._task.limits
         return budget is not None and limits is not None and budget.spent(self.tally) >= limits[self.client]
 
     def _layout(self, uplink: Uplink) -> Layout:
         """Of an uplink's payload."""
-        return self._of.assembly.route(self.client, uplink.shape).up[-1]
+        return self._of.costs.route(self.client, uplink.shape).up[-1]
 
     def _load(self, model: str) -> None:
         kept = {field: vectors.read(file) for field, file in self._task.kept.get(self.client, {}).items()}

@@ -201,4 +201,4 @@ def run_task(task: Task, worker: Worker, hub: Hub) -> list[Report]:
     link: Link | StackedHost = hub.host_link() if task.server_model is None else turns.host(worker)
     if task.server_model is not None:
         link.begin(hub.get(task.server_model), shared=False)
-    return turns.run(Round(worker.assembly, hub, link, task), worker)
+    return turns.run(Round(worker.assembly, worker.costs, hub, link, task), worker)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cached_property
 
-from flsplit.assembly import Assembly, assembly_for, use_threads
+from flsplit.assembly import Assembly, Costs, assembly_for, use_threads
 from flsplit.split.host import ServerHost
 from flsplit.split.side import Side
 from flsplit.split.stacked.host import StackedHost
@@ -15,7 +15,7 @@ class Worker:
     """A process that runs clients of one experiment."""
 
     def __init__(self, assembly: Assembly) -> None:
-        self.assembly = assembly
+        self.assembly, self.costs = assembly, Costs(assembly)
         self._sides: list[Side] = []
 
     @cached_property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from flsplit.assembly import Assembly
+from flsplit.assembly import Costs
 from flsplit.ledger.prices import Tally
 
 
@@ -12,15 +12,15 @@ class Account:
     """One run's; it has the charges of every attempt at a round as they come.
 
     Args:
-        assembly: of the run.
+        costs: of the run.
         charged: bits that each client has been charged before; empty for a new run.
 
     Attributes:
         charged: bits that each client has been charged so far; empty without a budget.
     """
 
-    def __init__(self, assembly: Assembly, charged: Mapping[int, int]) -> None:
-        self._assembly, self._budget = assembly, assembly.budget
+    def __init__(self, costs: Costs, charged: Mapping[int, int]) -> None:
+        self._costs, self._budget = costs, costs.budget
         self.charged = dict(charged)
 
     def charge(self, client: int, tally: Tally, sync_bits: int) -> None:
@@ -30,7 +30,7 @@ class Account:
 
     def able(self) -> list[int]:
         """Clients that may train on, ascending."""
-        config = self._assembly.config
+        config = self._costs.config
         if self._budget is None:
             return list(range(config.clients))
         return self._budget.able(self.charged, config.taking_part)
@@ -39,4 +39,4 @@ class Account:
         """Bits that each of `clients` may send if they train together now; None without a budget."""
         if self._budget is None:
             return None
-        return self._budget.limits(self.charged, {client: self._assembly.steps(client) for client in clients})
+        return self._budget.limits(self.charged, {client: self._costs.steps(client) for client in clients})

@@ -10,7 +10,7 @@ from typing import Any
 
 from flwr.serverapp import Grid
 
-from flsplit.assembly import assembly_for, host_from_json
+from flsplit.assembly import Costs, assembly_for, host_from_json
 from flsplit.config.faults import injected
 from flsplit.data.clients import held_out_rows
 from flsplit.display.console import Progress
@@ -82,13 +82,13 @@ class Server:
             RunFailed: if a round brings no model back; what was finished before is saved.
         """
         self._assembly = assembly = assembly_for(self._plan)
-        config = assembly.config
+        config, costs = assembly.config, Costs(assembly)
         start = self._start()
         self._account = account = Account(
-            assembly, {int(client): bits for client, bits in start.totals.get("charged", {}).items()}
+            costs, {int(client): bits for client, bits in start.totals.get("charged", {}).items()}
         )
         shown = Shown(
-            self._progress, hub, assembly, account,
+            self._progress, hub, costs, account,
             so_far=lambda: self.totals.tally, done=lambda: len(self._fed.reports),
         )  # fmt: skip
         hub.on_report = shown.refresh
@@ -105,12 +105,12 @@ class Server:
         self._fed = fed = Federation(
             messenger, hub, models=(start.client_model, start.server_model), placement=strategy.placement,
             aggregator=strategy.aggregator, persist=config.optimizer_state == "persist", seed=config.seed,
-            files=self._checkpoints.clients, moves=strategy.moves, model_size=assembly.model_size,
+            files=self._checkpoints.clients, moves=strategy.moves, model_size=costs.model_size,
             stack=config.engine.stack, trained=(evaluator.client.trained, evaluator.server.trained),
             personal_buffers=strategy.personal_buffers, bound=strategy.bound, fewest=config.min_clients,
             cohort=assembly.cohort, account=account,
-            timekeeper=None if (clock := assembly.clock) is None else Timekeeper(
-                assembly, clock, strategy.moves, assembly.model_size
+            timekeeper=None if (clock := costs.clock) is None else Timekeeper(
+                costs, clock, strategy.moves, costs.model_size
             ),
             keeps_time=strategy.keeps_time,
         )  # fmt: skip
@@ -241,7 +241,7 @@ class Server:
             "uplink_bits": tally.uplink_bits, "downlink_bits": tally.downlink_bits,
             "nominal_bits": tally.nominal_bits, "wire_bytes": tally.wire_bytes, "sync_bits": totals.sync_bits,
             "retransmitted_bits": tally.retransmitted_bits, "xi": tally.xi, "seconds": seconds,
-            "simulated_seconds": fed.now, "joules": None if self._assembly.clock is None else totals.joules,
+            "simulated_seconds": fed.now, "joules": totals.joules if self._assembly.config.network_config else None,
         }  # fmt: skip
 
     def _state(self, number: int) -> State:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from flsplit.assembly import Assembly
+from flsplit.assembly import Costs
 from flsplit.display.console import Progress
 from flsplit.ledger.prices import Tally
 from flsplit.server.account import Account
@@ -22,17 +22,17 @@ class Shown:
     Args:
         progress: the live display.
         hub: that clients report to.
-        assembly: of the run.
+        costs: of the run.
         account: of what clients may send.
         so_far: what was sent before the round.
         done: clients whose part in the round is over.
     """
 
     def __init__(
-        self, progress: Progress, hub: ServerHub, assembly: Assembly, account: Account, *,
+        self, progress: Progress, hub: ServerHub, costs: Costs, account: Account, *,
         so_far: Callable[[], Tally], done: Callable[[], int],
     ) -> None:  # fmt: skip
-        self._progress, self._hub, self._assembly, self._account = progress, hub, assembly, account
+        self._progress, self._hub, self._costs, self._account = progress, hub, costs, account
         self._so_far, self._done = so_far, done
         self._at, self._round, self._steps, self._clients = 0.0, 0, 0, 0
 
@@ -40,7 +40,7 @@ class Shown:
         """Work out how many steps round `number` will take."""
         limits = self._account.limits(clients) or {}
         self._round, self._clients = number, len(clients)
-        self._steps = sum(len(self._assembly.steps(client, limits.get(client))) for client in clients)
+        self._steps = sum(len(self._costs.steps(client, limits.get(client))) for client in clients)
 
     def refresh(self) -> None:
         """Show where the round stands, unless that was done a moment ago."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
-from flsplit.assembly import Assembly
+from flsplit.assembly import Costs
 from flsplit.ledger.moves import FLOAT_BITS, ModelSize, Moves
 from flsplit.ledger.prices import Tally
 from flsplit.network import Clock, Spent
@@ -17,14 +17,14 @@ class Timekeeper:
     """Knows every client's device, and what its steps and its models' moves ask of it.
 
     Args:
-        assembly: of the run, which has a network.
+        costs: of the run, which has a network.
         clock: its clock.
         moves: models that the strategy moves.
         size: of one of them.
     """
 
-    def __init__(self, assembly: Assembly, clock: Clock, moves: Moves, size: ModelSize) -> None:
-        self._assembly, self._clock, self._moves, self._size = assembly, clock, moves, size
+    def __init__(self, costs: Costs, clock: Clock, moves: Moves, size: ModelSize) -> None:
+        self._costs, self._clock, self._moves, self._size = costs, clock, moves, size
 
     @property
     def deadline(self) -> float | None:
@@ -91,13 +91,13 @@ class Timekeeper:
     def _part(
         self, client: int, *, first: bool, limit: int | None, tally: Tally | None = None, succeeded: bool = True
     ) -> Round:
-        sizes = [step.samples for step in self._assembly.steps(client, limit)]
+        sizes = [step.samples for step in self._costs.steps(client, limit)]
         if tally is not None:
             sizes = sizes[: tally.steps]
         once = self._size.stays if first and (self._moves.first or self._moves.down) else 0
         travels, moves = self._size.travels, self._moves
         per_step = FLOAT_BITS * travels * moves.step / 2  # of both ways
-        works = [self._assembly.work(client, size) for size in sizes]
+        works = [self._costs.work(client, size) for size in sizes]
         if tally is not None and works:  # what was really sent, and sent again, in equal parts
             up = tally.uplink_bits + tally.retransmitted_uplink_bits - sum(w.up + w.proposal for w in works)
             down = tally.downlink_bits + tally.retransmitted_downlink_bits - sum(w.down + w.grouping for w in works)

@@ -162,7 +162,7 @@ def test_it_goes_on_where_a_kill_cut_it_off(tmp_path: Path) -> None:
 
 
 def test_the_end_is_about_where_it_is_expected(tmp_path: Path) -> None:
-    from flsplit.assembly import Assembly
+    from flsplit.assembly import Assembly, Costs
     from flsplit.data.clients import save_clients
     from flsplit.experiment import prepare
 
@@ -170,7 +170,7 @@ def test_the_end_is_about_where_it_is_expected(tmp_path: Path) -> None:
     prepared = prepare(compose(keys))
     Path(prepared.plan.clients).parent.mkdir(parents=True)
     save_clients(Path(prepared.plan.clients), prepared.train, prepared.held)
-    assert Assembly(prepared.plan).expected_rounds() == 9  # xi is 0.235, and a round has all samples
+    assert Costs(Assembly(prepared.plan)).expected_rounds() == 9  # xi is 0.235, and a round has all samples
 
 
 @pytest.mark.parametrize(

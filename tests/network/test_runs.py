@@ -11,7 +11,7 @@ from test_repeatability import same_numbers
 
 import flsplit
 from flsplit import cli
-from flsplit.assembly import assembly_for
+from flsplit.assembly import Costs, assembly_for
 from flsplit.compose import compose
 from flsplit.experiment import execute, prepare
 from flsplit.report.page import write_report
@@ -39,7 +39,7 @@ def test_one_client_by_hand(tmp_path: Path) -> None:
     found = run(*keys, out=tmp_path / "run")
     plan = prepare(compose([*SMALL[1:], *keys, "engine=inline", f"out={tmp_path / 'o'}"])).plan
     assembly = assembly_for(plan.to_json())
-    work, steps = assembly.work(0, 8), 12
+    work, steps = Costs(assembly).work(0, 8), 12
     model = 32 * assembly.client_side().size
     bits = found.rounds[["uplink_bits", "downlink_bits"]].iloc[0]
     compute = steps * (work.forward + work.backward) / 1e10  # conf/network/custom.yaml: 10 and 50 Mbit/s, 20 ms

@@ -1,12 +1,10 @@
-"""Builds the moving parts of one experiment, the same in every process that takes part in it."""
+"""The moving parts of one experiment, the same in every process that takes part in it."""
 
 from __future__ import annotations
 
 import copy
-import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
 from functools import cache, cached_property, partial
 from itertools import chain, islice
 from pathlib import Path
@@ -17,71 +15,24 @@ import torch
 from torch import nn
 
 from compressors import BatchShape
+from flsplit.assembly.plan import Plan
 from flsplit.config.profile import Profile
 from flsplit.config.schema import Config
 from flsplit.data import Dataset
 from flsplit.data.clients import training_rows
 from flsplit.data.pipeline import Pipeline
 from flsplit.errors import options_of_the_user
-from flsplit.ledger.budget import Budget
-from flsplit.ledger.moves import ModelSize, Moves
-from flsplit.ledger.prices import PriceList, Tally, base_layout
-from flsplit.network import Clock, Flops, Work
-from flsplit.network.flops import count
 from flsplit.split.adjustment import LogitAdjustment
 from flsplit.split.families import ClientModel, ServerModel, weights
 from flsplit.split.host import ServerHost
-from flsplit.split.messages import Proposal, Uplink
 from flsplit.split.model import build, cut, family_of
 from flsplit.split.precision import autocast
 from flsplit.split.side import Side, SideState
 from flsplit.split.stacked.host import StackedHost
 from flsplit.split.stacked.stack import Stack
-from flsplit.split.stages import Route, Stages
+from flsplit.split.stages import Stages
 from flsplit.split.tuning import interface as tuning
 from flsplit.streams import derived_seed, torch_stream
-from flsplit.typed import read
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """A checked configuration and what has been found out for it; it travels to every worker as JSON.
-
-    Attributes:
-        config: what the user asked for.
-        data: folder of the dataset's tables on this machine.
-        clients: file with every client's sample indices (`flsplit.data.save_clients`).
-        device: `cpu` or `cuda`.
-        image_size: side of the model's input, pixels.
-        moves: models that the strategy moves.
-        split: whether activations cross.
-        placement: where server-side models are stepped, see `Strategy`.
-        proximal_mu: weight of FedProx's proximal term.
-        logit_adjustment: strength of the adjustment to each client's labels, see `LogitAdjustment`; 0 for none.
-        profiles: clients that differ from the others, by number (as text, for JSON): the values of a `Profile`.
-    """
-
-    config: Config
-    data: str
-    clients: str
-    device: str
-    image_size: int
-    moves: Moves
-    split: bool
-    placement: str
-    proximal_mu: float
-    logit_adjustment: float
-    personal_buffers: bool
-    profiles: dict[str, Any]
-
-    def to_json(self) -> str:
-        """Text from which `from_json` makes the same plan."""
-        return json.dumps(asdict(self), sort_keys=True)
-
-    @staticmethod
-    def from_json(text: str) -> Plan:
-        """The inverse of `to_json`."""
-        return read(Plan, json.loads(text))
 
 
 class Assembly:
@@ -155,80 +106,17 @@ class Assembly:
     def stages_of(self, client: int, stages: Stages) -> Stages:
         """`stages` of a side as a client has them: with another compressor where it has a ratio of its own."""
         ratio = self.profile(client).ratio
-        return stages if ratio is None else stages.with_compressor(self._at_ratio(ratio)[0].compressor)
+        return stages if ratio is None else stages.with_compressor(self.stages_at(ratio).compressor)
+
+    @cached_property
+    def stages_at(self) -> Callable[[float | None], Stages]:
+        """Stages at a client's own ratio, or (None) at the ratio of all, for what does not change them; made once."""
+        return cache(self.stages)
 
     @cached_property
     def cohort(self) -> bool:
         """Whether the clients of a step are compressed as one."""
         return self.config.compressor_instance().cohort is not None
-
-    def prices(self, client: int) -> PriceList:
-        """What a client's steps cost."""
-        return self._at_ratio(self.profile(client).ratio)[1]
-
-    @cached_property
-    def _at_ratio(self) -> Callable[[float | None], tuple[Stages, PriceList]]:
-        """Stages and prices at a client's own ratio, or (None) at the ratio of all; each made once."""
-
-        @cache
-        def make(ratio: float | None) -> tuple[Stages, PriceList]:
-            stages = self.stages(ratio)
-            return stages, PriceList(stages, split=self.plan.split)
-
-        return make
-
-    def route(self, client: int, shape: BatchShape) -> Route:
-        """Layouts of a client's messages."""
-        return self._at_ratio(self.profile(client).ratio)[0].route(shape)
-
-    def resent(self, client: int, shape: BatchShape, message: Proposal | Uplink) -> tuple[int, int]:
-        """Bits of a client's message and its answer that a channel has lost and sent again, up and down.
-
-        Args:
-            client: who.
-            shape: of the batch, its groups included.
-            message: that it has sent.
-        """
-        if not self.plan.split:
-            return 0, 0
-        stages, key = self._at_ratio(self.profile(client).ratio)[0], (client, message.round, message.step)
-        return (stages.resent if isinstance(message, Uplink) else stages.resent_before)(shape, key=key)
-
-    @cached_property
-    def clock(self) -> Clock | None:
-        """Tells simulated time; None where no network is configured."""
-        network, seed = self.config.network_config, self.config.seed
-        if network is None:
-            return None
-        return Clock(network, cache(lambda client: network.device(client, seed, vars(self.profile(client)))), seed)
-
-    def work(self, client: int, size: int) -> Work:
-        """What a step of so many samples asks of a client, its link and the server; at most, see `steps`."""
-        ratio = self.profile(client).ratio
-        (stages, prices), flops = self._at_ratio(ratio), self._flops(ratio, size)
-        _, shape = stages.bounds(self._shape(size))
-        price, before = prices.step(shape), prices.exchange(shape)
-        if not self.plan.split:  # the client has all of it, and the order of its parts makes no difference
-            return Work(forward=flops.forward + flops.server, backward=flops.backward, server=0, up=0, down=0)
-        return Work(
-            forward=flops.forward, backward=flops.backward, server=flops.server, up=price.uplink_bits,
-            down=price.downlink_bits, proposal=before.uplink_bits, grouping=before.downlink_bits,
-        )  # fmt: skip
-
-    @cached_property
-    def _flops(self) -> Callable[[float | None, int], Flops]:
-        """Of a batch at a client's own ratio, or (None) at the ratio of all; each counted once."""
-        client, server = self.client_side(), self.server_side()
-
-        @cache
-        def counted(ratio: float | None, size: int) -> Flops:
-            stages = self.stages(ratio)
-            return count(
-                client.model, server.model, stages.compressor, self._shape(size), image_size=self.plan.image_size,
-                answers=stages.answers,
-            )  # fmt: skip
-
-        return counted
 
     def batches(self, client: int, round: int, steps: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """The first `steps` batches of a client's round; see `Pipeline.train_batches`."""
@@ -238,58 +126,16 @@ class Assembly:
         return islice(found, steps)
 
     def _schedule(self, client: int) -> dict[str, Any]:
-        return {**self.profile(client).schedule(self.config), "group_size": self._group_size(client)}
+        return {**self.profile(client).schedule(self.config), "group_size": self.group_size(client)}
 
-    def _group_size(self, client: int) -> int:
-        return self._at_ratio(self.profile(client).ratio)[0].compressor.group_size
+    def group_size(self, client: int) -> int:
+        """Samples that its compressor takes together."""
+        return self.stages_at(self.profile(client).ratio).compressor.group_size
 
     @property
     def client_rows(self) -> tuple[np.ndarray, ...]:
         """Rows of the training table that each client trains on."""
         return training_rows(self.plan.clients)
-
-    def steps(self, client: int, limit: int | None = None) -> list[Tally]:
-        """What the steps of a client's round cost, one by one; at most so much, where that depends on their values.
-
-        Args:
-            client: who.
-            limit: bits that it may still send; None without a budget. There are all steps that begin below it, where
-                they cost as little as they can.
-        """
-        samples, group = len(self.client_rows[client]), self._group_size(client)
-        sizes = self.profile(client).step_sizes(self.config, samples, group)
-        bounds = [self.prices(client).bounds(self._shape(size)) for size in sizes]
-        steps = [most for _, most in bounds]
-        if limit is None or self.budget is None:
-            return steps
-        return steps[: self.budget.affordable([least for least, _ in bounds], limit)]
-
-    @cached_property
-    def budget(self) -> Budget | None:
-        """What the clients may send, if the configuration limits it."""
-        return self.budget_of([len(rows) for rows in self.client_rows])
-
-    def budget_of(self, samples: Sequence[int]) -> Budget | None:
-        """The budget of clients that train on so many samples each."""
-        if self.config.budget.base_epochs is None:
-            return None
-        base = base_layout(self._shape(1))
-        down = base.downlink_bits if self._at_ratio(None)[0].answers else 0
-        return Budget(
-            self.config.budget, base_bits=base.uplink_bits + down, samples=samples, moves=self.plan.moves,
-            model_size=self.model_size,
-        )  # fmt: skip
-
-    @cached_property
-    def model_size(self) -> ModelSize:
-        """Of the models that the strategy moves."""
-        sides = [self.client_side(), *([self.server_side()] if self.plan.moves.whole else [])]
-        config = self.config
-        counted = (self.adjustment is not None and self.plan.split) or (
-            config.sampling == "balanced" and config.taking_part < config.clients
-        )
-        told = self.classes if counted else 0  # what a client has of each label, which it says once
-        return sum((ModelSize(travels=side.size, stays=side.stays) for side in sides), ModelSize(travels=0, stays=told))
 
     @cached_property
     def adjustment(self) -> LogitAdjustment | None:
@@ -302,15 +148,8 @@ class Assembly:
         """Samples of each class, (L,), that a client trains on."""
         return np.bincount(self.dataset.train.labels[self.client_rows[client]], minlength=self.classes)
 
-    def expected_rounds(self) -> int | None:
-        """How many rounds the run has: exactly without a budget, else about."""
-        if self.budget is None:
-            return self.config.rounds
-        steps = [self.steps(client) for client in range(self.config.clients)]
-        about = self.budget.rounds(steps, self.config.taking_part)
-        return about if self.config.rounds is None else min(about, self.config.rounds)
-
-    def _shape(self, size: int) -> BatchShape:
+    def shape(self, size: int) -> BatchShape:
+        """Of a batch of so many samples at the cut."""
         tokens, width = self.activations
         return BatchShape(batch=size, tokens=tokens, width=width, classes=self.classes)
 
@@ -389,7 +228,7 @@ class Assembly:
             UserError: if a stage cannot work with what reaches it.
         """
         tokens, width = self.activations
-        seed, shape = self.config.seed, self._shape(self.config.batch_size)
+        seed, shape = self.config.seed, self.shape(self.config.batch_size)
         compressor = self.config.compressor_instance(ratio).bind(
             tokens=tokens, width=width, prefix_tokens=self.parts[0].prefix_tokens,
             generator=torch_stream(seed, "compressor"),
