@@ -5,18 +5,15 @@ Configurations and moments are drawn; `FLSPLIT_SEED=N` draws others.
 
 from __future__ import annotations
 
-import contextlib
-import multiprocessing
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from helpers.program import Program
 
 import flsplit
 
@@ -97,36 +94,20 @@ def test_engines_and_placements_give_the_same_numbers(number: int, tmp_path: Pat
     same_numbers(inline, flsplit.run([*keys, *other, "engine=ray", f"out={tmp_path / 'ray'}"]))
 
 
-def train(keys: list[str]) -> None:
-    flsplit.run(keys)
-
-
-@pytest.fixture(scope="module")
-def processes() -> multiprocessing.context.ForkServerContext:
-    """Processes that have imported everything when they start."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["flsplit.experiment", "strategies", "compressors", "test_repeatability"])
-    return context
-
-
 @pytest.mark.some
 @pytest.mark.parametrize("number", range(COUNT), ids=lambda number: f"{SEED}-{number}")
-def test_a_kill_at_any_moment_changes_no_number(
-    number: int, tmp_path: Path, processes: multiprocessing.context.ForkServerContext
-) -> None:
+def test_a_kill_at_any_moment_changes_no_number(number: int, tmp_path: Path) -> None:
     keys, other = drawn(number)
-    keys += [*other, "engine=inline", "rounds=9"]
+    keys += [*other, "engine=inline", "rounds=5"]
     keys.remove(next(key for key in keys if key.startswith("rounds=")))
     out, moment = tmp_path / "killed", random.Random(f"kill {SEED}-{number}").random()
-    process = processes.Process(target=train, args=([*keys, f"out={out}"],))
-    process.start()
+    program = Program([*keys, f"out={out}"], tmp_path)
     deadline = time.monotonic() + 600
     while not (out / "config.yaml").exists():  # before that there is no run
-        assert process.is_alive() and time.monotonic() < deadline
+        assert program.code is None and time.monotonic() < deadline
         time.sleep(0.001)
-    time.sleep(1.5 * moment**2)
-    process.kill()
-    process.join()
+    time.sleep(moment**2)
+    program.kill()
     whole = flsplit.run([*keys, f"out={tmp_path / 'whole'}"])
     same_numbers(whole, flsplit.run([f"resume={out}"]))
 
@@ -148,16 +129,11 @@ def test_a_run_on_ray_that_is_killed_over_and_over_changes_no_number(number: int
     out, draw = tmp_path / "killed", random.Random(f"kill on Ray {SEED}-{number}")
     for _ in range(KILLS):
         typed = [f"resume={out}"] if (out / "config.yaml").exists() else [*keys, "engine=ray", f"out={out}"]
-        process = subprocess.Popen(
-            [sys.executable, "-m", "flsplit.cli", *typed], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
-        )  # fmt: skip
-        while process.poll() is None and f"process {process.pid} " not in said_in(out / ".lock"):
+        program = Program(typed, tmp_path)
+        while program.code is None and f"process {program.pid} " not in said_in(out / ".lock"):
             time.sleep(0.01)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(draw.uniform(0, 6))
-        process.kill()
-        _, said = process.communicate()
-        assert process.returncode in (0, -signal.SIGKILL), said
+        program.wait(draw.uniform(0, 6))
+        program.kill()
+        assert program.code in (0, -signal.SIGKILL), program.said
     whole = flsplit.run([*keys, "engine=inline", f"out={tmp_path / 'whole'}"])
     same_numbers(whole, flsplit.run([f"resume={out}"]))

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from helpers.program import Program
 from ray import nodes as ray_nodes
 from ray.util import placement_group_table
 
@@ -64,19 +63,15 @@ def test_two_nodes_give_the_numbers_of_one(two_nodes: Any, tmp_path: Path, monke
 def test_the_end_of_a_node_is_not_the_end_of_the_run(two_nodes: Any, tmp_path: Path) -> None:
     out = tmp_path / "run"
     keys = ["clients=8", "rounds=8", "compressor=base", "dataset.train_limit=240", "dataset.test_limit=20"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "flsplit.cli", *keys, f"engine.address={two_nodes.address}", f"out={out}"],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-    )  # fmt: skip
+    program = Program([*keys, f"engine.address={two_nodes.address}", f"out={out}"], tmp_path)
     try:
         while not (out / "checkpoint" / "state.json").exists():  # after the first round
-            assert process.poll() is None
+            assert program.code is None
             time.sleep(0.1)
         two_nodes.remove_node(next(iter(two_nodes.worker_nodes)), allow_graceful=False)
-        assert process.wait() == 0
+        assert program.wait() == 0, program.said
     finally:
-        process.kill()
+        program.kill()
     failed = flsplit.experiment.read_run(out).clients.groupby("round").failed.sum()
     assert len(failed) == 8 and (failed < 8).all()
     assert (failed > 0).sum() <= 2 and failed.iloc[-1] == 0  # in the round of its end, or at the turn of two

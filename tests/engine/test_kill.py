@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 from helpers.processes import CLIENTS, ours
+from helpers.program import Program
 
 from flsplit.record.run import read_run
 
@@ -31,21 +30,16 @@ def kill_one(leader: int) -> bool:
 @pytest.mark.parametrize(("strategy", "seed"), [("splitfed_v1", 0), ("splitfed_v2", 0)])
 def test_killed_again_and_again_a_run_goes_on(strategy: str, seed: int, tmp_path: Path) -> None:
     out, moments = tmp_path / "run", random.Random(seed)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "flsplit.cli", *KEYS, f"rounds={ROUNDS}", f"strategy={strategy}", f"out={out}"],
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
-    )  # fmt: skip
+    program = Program([*KEYS, f"rounds={ROUNDS}", f"strategy={strategy}", f"out={out}"], tmp_path)
     killed, deadline = 0, time.monotonic() + 400
     try:
-        while process.poll() is None and killed < KILLS:  # the first while it starts, or in the warm-up
+        while program.code is None and killed < KILLS:  # the first while it starts, or in the warm-up
             assert time.monotonic() < deadline
             time.sleep(moments.uniform(0.05, 0.3) if not killed else moments.uniform(3, 5))
-            killed += kill_one(process.pid)
-        _, said = process.communicate(timeout=400)
+            killed += kill_one(program.pid)
+        assert program.wait(400) == 0, program.said
     finally:
-        process.kill()
-    assert process.returncode == 0, said
+        program.kill()
     run = read_run(out)
     failed = run.clients.groupby("round").failed.sum()
     assert killed and len(failed) == ROUNDS

@@ -7,7 +7,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +16,7 @@ import pytest
 import torch
 from helpers.cut import cut_after
 from helpers.processes import HOSTS, ours
+from helpers.program import Program
 from test_resume import assert_same
 
 import flsplit
@@ -133,26 +133,22 @@ def test_a_sweep_that_is_started_again_goes_on_where_it_was_cut_off(
 def test_the_end_of_the_central_host_is_one_line_and_the_run_goes_on_later(tmp_path: Path) -> None:
     keys = [*KEYS, "strategy=splitfed_v2", "rounds=120", "eval_every=60"]  # a while, however late we look
     out = tmp_path / "run"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "flsplit.cli", *keys, f"out={out}"], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL,
-        text=True, env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
-    )  # fmt: skip
+    program = Program([*keys, f"out={out}"], tmp_path)
     deadline = time.monotonic() + 600
     while not (out / "checkpoint" / "state.json").exists():
-        assert process.poll() is None and time.monotonic() < deadline
+        assert program.code is None and time.monotonic() < deadline
         time.sleep(0.05)
     try:
-        process.send_signal(signal.SIGSTOP)  # it stands still until its host is found
-        while not (hosts := ours(HOSTS, leader=process.pid)):
+        os.kill(program.pid, signal.SIGSTOP)  # it stands still until its host is found
+        while not (hosts := ours(HOSTS, leader=program.pid)):
             assert time.monotonic() < deadline
         for host in hosts:
             os.kill(host, signal.SIGKILL)
     finally:
-        process.send_signal(signal.SIGCONT)
-    _, said = process.communicate(timeout=600)
-    assert process.returncode == 1
-    [line] = [line for line in said.splitlines() if line.startswith("flsplit: ")]
-    assert "the central host, a process of its own, has died" in line and "Traceback" not in said
+        os.kill(program.pid, signal.SIGCONT)
+    assert program.wait(600) == 1
+    [line] = [line for line in program.said.splitlines() if line.startswith("flsplit: ")]
+    assert "the central host, a process of its own, has died" in line and "Traceback" not in program.said
     assert line.endswith(f"resume={out} goes on from here")
     whole = flsplit.run([*keys, "engine=inline", f"out={tmp_path / 'whole'}"])
     assert_same(whole, flsplit.run([f"resume={out}", "engine=inline"]))
@@ -162,16 +158,12 @@ def test_the_end_of_the_central_host_is_one_line_and_the_run_goes_on_later(tmp_p
 @pytest.mark.xdist_group("ray")
 @pytest.mark.parametrize("engine", ["ray", "flower"])
 def test_what_a_run_listens_at_is_on_this_machine_alone(engine: str, tmp_path: Path) -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "flsplit.cli", *KEYS, "rounds=2", f"engine={engine}", f"out={tmp_path / 'run'}"],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
-    )  # fmt: skip
+    program = Program([*KEYS, "rounds=2", f"engine={engine}", f"out={tmp_path / 'run'}"], tmp_path, session=True)
     addresses = set[str]()
-    while process.poll() is None:
-        addresses |= listening(process.pid)
+    while program.code is None:
+        addresses |= listening(program.pid)
         time.sleep(0.2)
-    assert process.returncode == 0
+    assert program.code == 0, program.said
     assert addresses and addresses <= {"0100007F", "0" * 16 + "FFFF00000100007F", "0" * 24 + "01000000"}
 
 

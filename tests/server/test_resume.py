@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -15,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from helpers.program import Program
 
 import flsplit
 from flsplit.errors import UserError
@@ -123,17 +122,13 @@ def test_a_kill_at_any_moment_changes_no_number(engine: str, tmp_path: Path) -> 
     keys = [*KEYS[1:], f"engine={engine}", "rounds=12"]
     whole = flsplit.run([*KEYS, "rounds=12", f"out={tmp_path / 'whole'}"])
     out = tmp_path / "killed"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "flsplit.cli", *keys, f"out={out}"], start_new_session=True,
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-    )  # fmt: skip
+    program = Program([*keys, f"out={out}"], tmp_path, session=True)
     deadline = time.monotonic() + 600
     while not (out / "checkpoint" / "state.json").exists():
-        assert process.poll() is None and time.monotonic() < deadline
+        assert program.code is None and time.monotonic() < deadline
         time.sleep(0.005)
     time.sleep(0.21)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    os.killpg(program.pid, signal.SIGKILL)
+    program.wait()
     assert not (out / "summary.json").exists(), "it was over before it was killed"
     assert_same(whole, flsplit.run([f"resume={out}", "engine=inline"]))
