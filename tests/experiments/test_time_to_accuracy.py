@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pandas as pd
 import pytest
 
 from experiments.bench.images import noise
-from experiments.point import Point
+from experiments.point import SCALES, Point
 from experiments.results import COLUMNS, Results
 from experiments.study import __main__ as command
 from experiments.study import time_to_accuracy as study
@@ -17,7 +18,17 @@ from flsplit.compose import compose
 from flsplit.experiment import execute
 
 
+@pytest.fixture
+def small_images(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Of 32 pixels, so that a run takes seconds."""
+    monkeypatch.setitem(SCALES, "reduced", replace(SCALES["reduced"], size=32))
+    study.work_of.cache_clear()
+    yield
+    study.work_of.cache_clear()
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("small_images")
 @pytest.mark.parametrize("method", [("base", None), ("adc", 0.2), ("topk", 0.1)])
 def test_a_row_is_timed_as_its_run_would_have_been(method: tuple[str, float | None], tmp_path: Path) -> None:
     noise(tmp_path / "data", train=300, test=2)  # two whole batches
