@@ -184,6 +184,14 @@ def resolve(config: DictConfig, overrides: Sequence[str]) -> Config:
 
         values = resumed(values, keys(overrides))
     checked = read_config(values)
+    if {"local_epochs", "local_steps"} <= set(keys(overrides)) and None not in (
+        checked.local_epochs,
+        checked.local_steps,
+    ):
+        raise UserError(
+            "local_epochs and local_steps both say how long a client trains in a round; give one, got "
+            f"local_epochs={checked.local_epochs} and local_steps={checked.local_steps}"
+        )
     strategy = build(**checked.strategy)
     _check_cohort(checked, strategy)
     checked = strategy.adapt(checked)

@@ -233,6 +233,8 @@ def prepare(config: Config, *, quiet: bool = True, stream: TextIO | None = None)
         _check_stack(strategy, assembly)
     origin = origin_of(plan, dataset.fingerprint)
     notes = assembly.about_weights()
+    if config.sampling == "balanced" and config.taking_part == config.clients:
+        notes.append("sampling=balanced has nothing to choose: all clients take part in every round")
     if config.resume is not None:
         notes += check_checkpoint(out, config, assembly, origin)
     return Prepared(

@@ -110,6 +110,7 @@ MISTAKES = [
     ("local_epochs=0", "local_epochs", "at least 1"),
     ("local_steps=0", "local_steps", "at least 1"),
     ("local_epochs=null", "local_epochs", "must be given"),
+    ("local_epochs=2 local_steps=5", "local_epochs and local_steps", "give one, got local_epochs=2 and local_steps=5"),
     ("batch_size=0", "batch_size", "at least 1"),
     ("batch_size=1e3", "batch_size", "a whole number"),
     ("eval_every=0", "eval_every", "at least 1"),

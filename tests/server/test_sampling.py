@@ -84,3 +84,12 @@ def test_another_way_is_refused() -> None:
         UserError, match=r"^sampling must be one of uniform, balanced, got 'balance'; did you mean balanced\?$"
     ):
         flsplit.run(["sampling=balance"])
+
+
+def test_where_all_take_part_there_is_nothing_to_choose(tmp_path: Path) -> None:
+    keys = [*SMALL, "clients_per_round=null", "rounds=1", "local_steps=1"]
+    even = flsplit.run([*keys, "sampling=balanced", f"out={tmp_path / 'even'}"])
+    assert even.summary["notes"] == ["sampling=balanced has nothing to choose: all clients take part in every round"]
+    plain = flsplit.run([*keys, f"out={tmp_path / 'plain'}"])
+    pd.testing.assert_frame_equal(even.clients, plain.clients)
+    assert "notes" not in plain.summary
