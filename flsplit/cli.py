@@ -132,7 +132,8 @@ class _Command:
             self._single(asked)
 
     def _single(self, asked: Request) -> None:
-        from flsplit.experiment import execute, prepare
+        from flsplit.experiment import execute
+        from flsplit.preparation import prepare
 
         ready = prepare(asked.jobs[0], quiet=False)
 

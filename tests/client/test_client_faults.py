@@ -157,7 +157,7 @@ def test_an_update_above_the_bound(on_outlier: str, tmp_path: Path) -> None:
 def initial(folder: Path, *more: str) -> list[flsplit.split.side.SideState]:
     from flsplit.assembly import Assembly
     from flsplit.compose import compose
-    from flsplit.experiment import prepare
+    from flsplit.preparation import prepare
 
     return list(Assembly(prepare(compose([*KEYS, *more, f"out={folder / 'none'}"])).plan).initial())
 

@@ -15,7 +15,7 @@ import flsplit
 from flsplit import cli, experiment
 from flsplit.errors import UserError, explained
 from flsplit.report import cli as report
-from flsplit.server.app import Server
+from flsplit.server.shown import Shown
 
 
 @pytest.fixture(autouse=True)
@@ -44,9 +44,9 @@ def tells_a_fault(error: str, file: Path) -> bool:
 @pytest.mark.parametrize(
     "place",
     [
-        "flsplit.experiment.data.load", "flsplit.experiment.data.deal", "flsplit.experiment.engine.workers",
-        "flsplit.assembly.build", "flsplit.assembly.cut", "flsplit.split.families.vit.VisionTransformer",
-        "flsplit.compose.sweep_job", "flsplit.config.checks.read"
+        "flsplit.preparation.data.load", "flsplit.preparation.data.deal", "flsplit.preparation.engine.workers",
+        "flsplit.assembly.building.build", "flsplit.assembly.building.cut",
+        "flsplit.split.families.vit.VisionTransformer", "flsplit.compose.sweep_job", "flsplit.config.checks.read",
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("sweep", [False, True], ids=["run", "sweep"])
@@ -69,7 +69,7 @@ def test_a_run_that_stumbles_can_go_on(
     keys = [*SMALL, "rounds=4"]
     whole = flsplit.run([*keys, "out=whole"])
     with monkeypatch.context() as third_round:
-        third_round.setattr(Server, "_expect", lambda self, number, *_: stumble() if number == 3 else None)
+        third_round.setattr(Shown, "begin", lambda self, number, *_: stumble() if number == 3 else None)
         assert cli.main([*keys, "out=cut"]) == 1
     said = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("round ")]
     assert said == [f"flsplit: {SAID}cut/error.log; resume=cut goes on from here"]
@@ -163,7 +163,7 @@ def test_what_timm_says_of_a_model_of_ours_is_no_mistake_of_the_users(
 
 
 def test_python_gets_the_error_itself(monkeypatch: pytest.MonkeyPatch, temporary: Path) -> None:
-    monkeypatch.setattr("flsplit.assembly.cut", stumble)
+    monkeypatch.setattr("flsplit.assembly.building.cut", stumble)
     with pytest.raises(ValueError, match="list of Tensors") as caught:
         flsplit.run(SMALL)
     assert not isinstance(caught.value, UserError)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from helpers.cut import cut_after
 from scipy.stats import kendalltau
 
 from experiments.bench.images import noise
@@ -135,18 +136,11 @@ def test_what_is_missing_is_run_once_drawn_and_compared(
 
 
 @pytest.mark.slow
-def test_a_run_that_was_cut_off_goes_on(short: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from flsplit.server.app import Server
-
-    def cut_off(self: Server, *_: object) -> None:
-        raise KeyboardInterrupt
-
+def test_a_run_that_was_cut_off_goes_on(short: list[str], tmp_path: Path) -> None:
     command = ["fig4", "--methods", "adc", "--ratios", "0.1", *short]
     assert paper.main([*command, "--results", str(tmp_path / "whole"), "--runs", str(tmp_path / "other")]) == 0
-    finish = Server._finish
-    monkeypatch.setattr(Server, "_finish", lambda self, n, *rest: cut_off(self) if n == 2 else finish(self, n, *rest))
-    assert paper.main(command) == 130
-    monkeypatch.undo()
+    with cut_after(1):
+        assert paper.main(command) == 130
     assert paper.main(command) == 0
     whole, resumed = (pd.read_csv(tmp_path / f / "results.csv") for f in ("whole", "results"))
     pd.testing.assert_frame_equal(whole.drop(columns="seconds"), resumed.drop(columns="seconds"))
