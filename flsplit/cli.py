@@ -132,8 +132,7 @@ class _Command:
             self._single(asked)
 
     def _single(self, asked: Request) -> None:
-        from flsplit.experiment import execute
-        from flsplit.preparation import prepare
+        from flsplit.experiment import execute, prepare
 
         ready = prepare(asked.jobs[0], quiet=False)
 

@@ -24,7 +24,7 @@ from flsplit.config.overrides import hydra
 from flsplit.config.schema import Config
 from flsplit.display.sweep import Jobs, Row, table_of_settings
 from flsplit.errors import told
-from flsplit.preparation import Prepared
+from flsplit.experiment import Prepared
 from flsplit.record import atomic
 from flsplit.record.run import SUMS
 from flsplit.report import labels

@@ -20,7 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from compressors import hard_labels
 from flsplit.assembly import Assembly
 from flsplit.compose import compose
-from flsplit.preparation import lay_out, prepare
+from flsplit.experiment import lay_out, prepare
 from flsplit.server import evaluation
 from flsplit.server.evaluation import Evaluator
 from flsplit.split.messages import Uplink

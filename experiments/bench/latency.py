@@ -17,7 +17,7 @@ from experiments.bench.case import Result, measure
 from experiments.bench.latency_client import app
 from flsplit.assembly import assembly_for
 from flsplit.compose import compose
-from flsplit.preparation import prepare
+from flsplit.experiment import prepare
 from flsplit.server.messenger import Messenger
 from flsplit.split.side import SideState
 from flsplit.transport.hub import ServerHub

@@ -21,7 +21,7 @@ from experiments.bench.workload import Workload
 from flsplit.compose import compose
 from flsplit.engine import quiet, session
 from flsplit.engine.flower import Waiting
-from flsplit.preparation import lay_out, prepare
+from flsplit.experiment import lay_out, prepare
 
 CPUS = 2
 DIGITS = ["clients=10", "partition=iid", "batch_size=32", "compressor=base", "rounds=5", "eval_every=5"]

@@ -26,7 +26,7 @@ from experiments.bench.workload import Workload
 from flsplit.client.app import app
 from flsplit.compose import compose
 from flsplit.display.console import Progress
-from flsplit.preparation import lay_out, prepare
+from flsplit.experiment import lay_out, prepare
 from flsplit.server.app import Server
 
 MOST, BATCH = 1000, 16

@@ -14,6 +14,7 @@ from compressors import BatchShape, Floats, Integers, Layout, Payload
 from flsplit.client.faults import ClientFailed, drawn
 from flsplit.config.faults import FaultsConfig, injected
 from flsplit.errors import RunFailed
+from flsplit.record.run import read_run
 from flsplit.server.checkpoint import Checkpoints
 from flsplit.server.federation import Federation
 from flsplit.split.messages import Uplink
@@ -157,7 +158,7 @@ def test_an_update_above_the_bound(on_outlier: str, tmp_path: Path) -> None:
 def initial(folder: Path, *more: str) -> list[flsplit.split.side.SideState]:
     from flsplit.assembly import Assembly
     from flsplit.compose import compose
-    from flsplit.preparation import prepare
+    from flsplit.experiment import prepare
 
     return list(Assembly(prepare(compose([*KEYS, *more, f"out={folder / 'none'}"])).plan).initial())
 
@@ -176,7 +177,7 @@ def test_an_aggregator_that_spoils_the_model_ends_the_run_at_the_last_good_round
     monkeypatch.setattr(Aggregator, "aggregate", spoilt)
     with pytest.raises(RunFailed, match="global client-side model is not finite after round 3"):
         flsplit.run([*KEYS, f"out={tmp_path / 'run'}"])
-    run = flsplit.experiment.read_run(tmp_path / "run")
+    run = read_run(tmp_path / "run")
     state = Checkpoints(tmp_path / "run" / "checkpoint").load()
     assert run.summary["status"] == "failed" and len(run.rounds) == 2
     assert state is not None and state.round == 2 and torch.isfinite(state.client_model.weights).all()

@@ -44,9 +44,10 @@ def tells_a_fault(error: str, file: Path) -> bool:
 @pytest.mark.parametrize(
     "place",
     [
-        "flsplit.preparation.data.load", "flsplit.preparation.data.deal", "flsplit.preparation.engine.workers",
-        "flsplit.assembly.building.build", "flsplit.assembly.building.cut",
-        "flsplit.split.families.vit.VisionTransformer", "flsplit.compose.sweep_job", "flsplit.config.checks.read",
+        "flsplit.experiment.preparation.data.load", "flsplit.experiment.preparation.data.deal",
+        "flsplit.experiment.preparation.engine.workers", "flsplit.assembly.building.build",
+        "flsplit.assembly.building.cut", "flsplit.split.families.vit.VisionTransformer", "flsplit.compose.sweep_job",
+        "flsplit.config.checks.read",
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("sweep", [False, True], ids=["run", "sweep"])

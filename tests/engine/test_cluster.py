@@ -20,6 +20,7 @@ import flsplit.experiment
 from flsplit.compose import compose
 from flsplit.engine import processes
 from flsplit.errors import UserError
+from flsplit.record.run import read_run
 
 SMALL = ["clients=6", "clients_per_round=4", "rounds=3", "batch_size=8", "dataset.train_limit=120",
          "dataset.test_limit=40"]  # fmt: skip
@@ -72,7 +73,7 @@ def test_the_end_of_a_node_is_not_the_end_of_the_run(two_nodes: Any, tmp_path: P
         assert program.wait() == 0, program.said
     finally:
         program.kill()
-    failed = flsplit.experiment.read_run(out).clients.groupby("round").failed.sum()
+    failed = read_run(out).clients.groupby("round").failed.sum()
     assert len(failed) == 8 and (failed < 8).all()
     assert (failed > 0).sum() <= 2 and failed.iloc[-1] == 0  # in the round of its end, or at the turn of two
 

@@ -39,7 +39,7 @@ from experiments.bench.watch import watched
 from experiments.bench.workload import Workload
 from flsplit import engine, experiment
 from flsplit.compose import compose
-from flsplit.preparation import lay_out, prepare
+from flsplit.experiment import lay_out, prepare
 from flsplit.record.loggers import Loggers
 from flsplit.server.checkpoint import Checkpoints
 from flsplit.server.summary import peak_megabytes

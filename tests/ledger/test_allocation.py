@@ -12,8 +12,8 @@ import flsplit
 from flsplit.compose import compose
 from flsplit.data.skew import effective_classes
 from flsplit.errors import UserError
+from flsplit.experiment import prepare
 from flsplit.ledger.allocation import by_diversity
-from flsplit.preparation import prepare
 
 KEYS = [
     "engine=inline", "clients=4", "rounds=1", "dataset.train_limit=200", "dataset.test_limit=20", "batch_size=8",

@@ -164,7 +164,7 @@ def test_it_goes_on_where_a_kill_cut_it_off(tmp_path: Path) -> None:
 def test_the_end_is_about_where_it_is_expected(tmp_path: Path) -> None:
     from flsplit.assembly import Assembly, Costs
     from flsplit.data.clients import save_clients
-    from flsplit.preparation import prepare
+    from flsplit.experiment import prepare
 
     keys = [*SMALL, "clients=1", "rounds=null", "budget.base_epochs=2", f"out={tmp_path / 'run'}"]
     prepared = prepare(compose(keys))

@@ -13,8 +13,7 @@ import flsplit
 from flsplit import cli
 from flsplit.assembly import Costs, assembly_for
 from flsplit.compose import compose
-from flsplit.experiment import execute
-from flsplit.preparation import prepare
+from flsplit.experiment import execute, prepare
 from flsplit.report.page import write_report
 
 SMALL = [

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 import flsplit
 from flsplit.errors import UserError
 from flsplit.record.folder import alone_in
+from flsplit.record.run import read_run
 from flsplit.record.tables import Recorder
 from flsplit.server import origin, saving
 from flsplit.server.checkpoint import Checkpoints, ClientFiles, State
@@ -123,7 +124,7 @@ def test_a_flipped_bit_is_found_or_changes_nothing(which: str, seed: int, whole:
     except UserError as error:
         assert "\n" not in str(error) and (str(out) in str(error) or which == "config.yaml")
         return
-    expected = flsplit.experiment.read_run(whole / "run")
+    expected = read_run(whole / "run")
     pd.testing.assert_frame_equal(expected.rounds.drop(columns="seconds"), resumed.rounds.drop(columns="seconds"))
     pd.testing.assert_frame_equal(expected.clients, resumed.clients)
 
@@ -142,7 +143,7 @@ def test_where_the_last_checkpoint_is_damaged_the_one_before_is_used(name: str, 
     resumed = flsplit.run([f"resume={out}", "rounds=4"])
     [note] = resumed.summary["notes"]
     assert path.name in note and "goes on from the checkpoint before it, of round 2" in note
-    expected = flsplit.experiment.read_run(whole / "run")
+    expected = read_run(whole / "run")
     pd.testing.assert_frame_equal(expected.clients, resumed.clients)
 
 
@@ -189,5 +190,5 @@ def test_a_run_without_a_checkpoint_starts_over_and_says_so(whole: Path, tmp_pat
     shutil.copy(whole / "cut" / "config.yaml", out)
     resumed = flsplit.run([f"resume={out}", "rounds=4"])
     assert resumed.summary["notes"] == ["the run was killed before its first checkpoint; it starts over"]
-    expected = flsplit.experiment.read_run(whole / "run")
+    expected = read_run(whole / "run")
     pd.testing.assert_frame_equal(expected.clients, resumed.clients)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from flsplit.compose import compose
 from flsplit.errors import UserError
-from flsplit.preparation import prepare
+from flsplit.experiment import prepare
 from flsplit.split.model import build
 
 State = dict[str, Tensor]

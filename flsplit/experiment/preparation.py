@@ -16,8 +16,8 @@ from flsplit.config.schema import Config
 from flsplit.data.clients import save_clients
 from flsplit.display.building import building
 from flsplit.errors import UserError
-from flsplit.preparation import refusals
-from flsplit.preparation.profiles import keep, profiles_of
+from flsplit.experiment import refusals
+from flsplit.experiment.profiles import keep, profiles_of
 from flsplit.record import atomic
 from flsplit.record.folder import folder_for
 from flsplit.record.loggers import Loggers, Told

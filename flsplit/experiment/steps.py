@@ -18,7 +18,7 @@ from flsplit.config.overrides import quoted
 from flsplit.config.schema import Config
 from flsplit.display.console import Progress, closing_table
 from flsplit.errors import UserError
-from flsplit.preparation import Prepared, lay_out, prepare
+from flsplit.experiment.preparation import Prepared, lay_out, prepare
 from flsplit.record.folder import alone_in
 from flsplit.record.run import Run, read_run
 from flsplit.record.tables import Recorder
