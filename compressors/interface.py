@@ -57,7 +57,7 @@ class Floats:
     protected: bool = False
 
     def __post_init__(self) -> None:
-        if self.bits not in (0, 16, 32) or self.back not in (0, 16, 32):
+        if not (type(self.bits) is type(self.back) is int and {self.bits, self.back} <= {0, 16, 32}):
             raise ValueError(f"floats have 32, 16 or 0 bits each way; integers have any number: got {self}")
 
     @property
@@ -83,8 +83,13 @@ class Integers:
     protected: bool = True
 
     def __post_init__(self) -> None:
-        if not 0 <= self.bits <= 63:
-            raise ValueError(f"integers have 0 to 63 bits, got {self}")
+        if type(self.bits) is not int or not 0 <= self.bits <= 63:
+            raise ValueError(f"integers have 0 to 63 bits, a whole number, got {self}")
+
+    @property
+    def limit(self) -> int:
+        """What every value is below."""
+        return 1 << self.bits if self.below is None else min(self.below, 1 << self.bits)
 
     @classmethod
     def one_of(cls, n: int, shape: tuple[int, ...]) -> Self:
@@ -138,8 +143,10 @@ class Layout:
     def check(self, payload: Payload) -> None:
         """Hold a payload to this layout, so that what is priced is what is sent.
 
+        Values of whole numbers are looked at on a CPU alone: looking at those on a GPU would cost a wait in each step.
+
         Raises:
-            ValueError: if a field is missing, or has another shape.
+            ValueError: if a field is missing, has another shape or type, or a value that its bits cannot tell.
         """
         labels = () if self.labels is None else (self.labels,)
         sent = () if payload.labels is None else (payload.labels,)
@@ -151,6 +158,18 @@ class Layout:
             wanted, found = [field.shape for field in fields], [tuple(t.shape) for t in tensors]
             if wanted != found:
                 raise ValueError(f"the payload has {kind} of shapes {found}, but its layout says {wanted}")
+            expected = torch.float32 if kind == "floats" else torch.int64
+            for tensor in tensors:
+                if tensor.dtype != expected:
+                    raise ValueError(f"the payload has {kind} of {tensor.dtype}, but what is priced is {expected}")
+        for whole, tensor in zip((*self.integers, *labels), (*payload.integers, *sent)):
+            if tensor.device.type == "cpu" and tensor.numel():
+                least, most = (int(value) for value in tensor.aminmax())
+                if least < 0 or most >= whole.limit:
+                    raise ValueError(
+                        f"the payload has whole numbers from {least} to {most}, but its layout says 0 to "
+                        f"{whole.limit - 1} ({whole.bits} bits)"
+                    )
 
 
 def labels_of(shape: BatchShape) -> Integers:

@@ -20,6 +20,7 @@ class FedBuff(Strategy):
     A round is a step of the server: the mean of the changes of `buffer` clients, in the order in which they report in
     simulated time, each weighted by 1 / (1 + staleness)^`staleness_power`, staleness being the steps of the server
     since it began. Who has reported begins again when the server has stepped: before that, there are no newer models.
+    Buffers, which are statistics, become the mean of what the clients bring.
     A client's models are counted when it reports; of those who are under way when the run ends, none are.
 
     Args:
@@ -73,8 +74,10 @@ class FedBuff(Strategy):
         fed.now = max([now, *(end for end, *_ in landed.values())])
         starts = {c: self._start(version) for c, (_, version, _) in landed.items()}
         begun = {client: number for client, (*_, number) in landed.items()}
+        ended = {client: end for client, (end, *_) in landed.items()}
         change, count = [current[0] * 0, current[1] * 0], 0
-        for report in fed.train(done, starts=starts, begun=begun):
+        statistics = [c[q:] * 0 for c, q in zip(current, fed.trained)]  # no step goes along buffers
+        for report in fed.train(done, starts=starts, begun=begun, landed=ended):
             brought = fed.brought(report)
             if report.error is None:
                 version = landed[report.client][1]
@@ -82,9 +85,12 @@ class FedBuff(Strategy):
                 for side, state in enumerate(brought):
                     assert state is not None
                     change[side] += weight * (state.weights - self._models[version][side])
+                    statistics[side] += state.weights[fed.trained[side] :]
                 count += 1
         if count:
             new = [weights + self._server_lr / count * step for weights, step in zip(current, change)]
+            for weights, q, total in zip(new, fed.trained, statistics):
+                weights[q:] = total / count
             fed.client_model, fed.server_model = (SideState(weights) for weights in new)
         self._version += 1
         used = {version for _, version, _ in self._flights.values()}

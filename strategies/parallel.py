@@ -33,6 +33,11 @@ class Parallel(Strategy):
         self.one_client_model = sync == "gradient"
         if self.one_client_model and self.bound.max_update_norm is not None:
             raise UserError("strategy.max_update_norm needs strategy.sync=round: with gradient no client has an update")
+        if self.one_client_model and self.aggregator.name != "fedavg":
+            raise UserError(
+                "strategy.aggregator must be fedavg with strategy.sync=gradient, where no models are averaged, got "
+                f"{self.aggregator.name}"
+            )
         self.moves = Moves(down=1, step=2) if self.one_client_model else Moves(down=1, up=1)
 
     def round(self, fed: Federation, clients: Sequence[int]) -> None:

@@ -17,7 +17,7 @@ class Erasure(Channel):
     Without `retransmit`, values that were in a lost packet are filled in, and what is protected always arrives. With
     it, every packet is sent again until it has arrived: no value changes, nothing needs protection, and the bits that
     were lost are counted in `retransmitted_bits`. Packets have no headers here, and are filled in the order of the
-    wire.
+    wire. Each message finds the link in a state of its own: a burst does not outlast the message.
 
     Args:
         packet_bytes: size of a packet.
@@ -63,10 +63,11 @@ class Erasure(Channel):
         """Bits of the packets that were lost before all had arrived."""
         sizes = packets(disturbed(layout, protect=False), self._size)
         bits, at = 0, 0
-        while at < len(sizes):
-            for lost in self._losses.draw(len(sizes), generator).tolist():
-                bits += sizes[at] if lost else 0
-                at += not lost
-                if at == len(sizes):
-                    break
+        for lost, length in self._losses.runs(generator):
+            if at >= len(sizes):
+                break
+            if lost:
+                bits += sizes[at] * length
+            else:
+                at += length
         return bits

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -45,16 +46,22 @@ class Losses:
         """(count,) bool: whether each of so many packets in succession is lost."""
         if self._burst is None or self.rate == 0:
             return torch.rand(count, generator=generator, dtype=torch.float64) < self.rate
-        ends = 1 / self._burst
-        begins = self.rate * ends / (1 - self.rate)
-        state, flags = bool(torch.rand((), generator=generator, dtype=torch.float64) < self.rate), list[Tensor]()
-        found = 0
-        while found < count:
-            length = geometric(ends if state else begins, 1, generator)[0]
-            flags.append(torch.full((min(int(length), count - found),), state))
+        flags, found = [torch.zeros(0, dtype=torch.bool)], 0
+        for state, length in self.runs(generator):
+            if found >= count:
+                break
+            flags.append(torch.full((min(length, count - found),), state))
             found += len(flags[-1])
+        return torch.cat(flags)
+
+    def runs(self, generator: torch.Generator) -> Iterator[tuple[bool, int]]:
+        """How many packets in succession are lost, or arrive, without end: whether, and how many."""
+        ends = 1 - self.rate if self._burst is None else 1 / self._burst
+        begins = self.rate * ends / (1 - self.rate)
+        state = bool(torch.rand((), generator=generator, dtype=torch.float64) < self.rate)
+        while True:
+            yield state, int(geometric(ends if state else begins, 1, generator)[0])
             state = not state
-        return torch.cat(flags) if flags else torch.zeros(0, dtype=torch.bool)
 
 
 def geometric(chance: float, count: int, generator: torch.Generator) -> Tensor:

@@ -21,7 +21,7 @@ from flsplit.config.schema import Config
 from flsplit.data import Dataset
 from flsplit.data.clients import training_rows
 from flsplit.data.pipeline import Pipeline
-from flsplit.errors import options_of_the_user
+from flsplit.errors import UserError, options_of_the_user
 from flsplit.split.adjustment import LogitAdjustment
 from flsplit.split.families import ClientModel, ServerModel, weights
 from flsplit.split.host import ServerHost
@@ -30,9 +30,9 @@ from flsplit.split.precision import autocast
 from flsplit.split.side import Side, SideState
 from flsplit.split.stacked.host import StackedHost
 from flsplit.split.stacked.stack import Stack
-from flsplit.split.stages import Stages
+from flsplit.split.stages import Draws, Stages
 from flsplit.split.tuning import interface as tuning
-from flsplit.streams import derived_seed, torch_stream
+from flsplit.streams import derived_seed, global_draws, torch_stream
 
 
 class Assembly:
@@ -59,6 +59,9 @@ class Assembly:
             with torch.random.fork_rng(devices=[]), options_of_the_user(), tuning.keys_of(side):
                 torch.manual_seed(derived_seed(self.config.seed, "tune", side))
                 tuning.build(name, **options).apply(part)
+            if name != "frozen" and not any(parameter.requires_grad for parameter in part.parameters()):
+                key = "model.tune" if side == "client" else "model.tune_server"
+                raise UserError(f"{key}={name} trains nothing of the {side}-side model; {key}=frozen says so")
         client.watch()
         return client, server
 
@@ -179,8 +182,8 @@ class Assembly:
     def host(self, *, sides: int = 1) -> ServerHost:
         """A new host for server-side models, with `sides` of them made."""
         return ServerHost(
-            partial(self.server_side, trained=True), autocast=self.autocast, stages_of=self.stages_of,
-            stream=self.stream, adjustment=self.adjustment, sides=sides,
+            partial(self.server_side, trained=True), autocast=self.autocast, draws=self.draws("server"),
+            stages_of=self.stages_of, stream=self.stream, adjustment=self.adjustment, sides=sides,
         )  # fmt: skip
 
     def stacks(self) -> tuple[Stack, StackedHost]:
@@ -203,6 +206,10 @@ class Assembly:
     def autocast(self) -> AbstractContextManager[object]:
         """Context of forward passes."""
         return autocast(self.device.type, self.config.precision)
+
+    def draws(self, side: str) -> Draws:
+        """Contexts in which the model of a side draws, as dropout does: the same for a client, round and step."""
+        return lambda key: global_draws(self.device, self.config.seed, "model", side, *key)
 
     def stream(self, client: int, round: int) -> Callable[[int], torch.Generator]:
         """The random streams of a client's compressor in a round, by step."""

@@ -54,7 +54,8 @@ class Round:
         return local_pass(
             side, assembly.batches(client, number, len(self.sizes(client))), client=client, round=number,
             classes=assembly.classes, stages=assembly.stages_of(client, side.stages),
-            stream=assembly.stream(client, number), autocast=assembly.autocast, shared=shared,
+            stream=assembly.stream(client, number), autocast=assembly.autocast,
+            draws=assembly.draws("client"), shared=shared,
         )  # fmt: skip
 
     def faults(self, client: int) -> Faults:

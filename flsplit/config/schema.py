@@ -170,6 +170,7 @@ class Config:
         with options_of_the_user():
             found = [metrics.build(name, tuple(classes)) for name in self.metrics]
         columns = ["loss", *(name for metric in found for name in metric.columns)]
+        columns += [f"{LINK}{name}" for name in columns]
         if twice := [name for name in columns if columns.count(name) > 1]:
             raise UserError(f"metrics: each must have columns of its own, but test_{twice[0]} would be there twice")
         return found

@@ -18,23 +18,23 @@ def save_clients(path: Path, train: Sequence[np.ndarray], held: Sequence[np.ndar
              held_bounds=_bounds(held))  # fmt: skip
 
 
-@lru_cache(maxsize=4)
 def training_rows(path: str) -> Rows:
     """Rows that each client trains on."""
-    return _load(path, "train")
+    return _load(path, "train", Path(path).stat().st_mtime_ns)
 
 
-@lru_cache(maxsize=4)
 def held_out_rows(path: str) -> Rows:
     """Rows that each client keeps for its own test (`partition.holdout`)."""
-    return _load(path, "held")
+    return _load(path, "held", Path(path).stat().st_mtime_ns)
 
 
 def _bounds(parts: Sequence[np.ndarray]) -> np.ndarray:
     return np.cumsum([0, *(len(part) for part in parts)])
 
 
-def _load(path: str, name: str) -> Rows:
+@lru_cache(maxsize=8)
+def _load(path: str, name: str, written: int) -> Rows:
+    """Rows of a file that was written then: another run may have used the same folder before."""
     with np.load(path) as stored:
         rows, bounds = stored[name], stored[f"{name}_bounds"]
     return tuple(rows[a:b] for a, b in pairwise(bounds))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
+
+import torch
 
 from flsplit.assembly import Assembly, Costs
 from flsplit.config.schema import Config
@@ -53,6 +56,10 @@ def _check_sides(strategy: Strategy, assembly: Assembly, client: Side, server: S
             f"compressor={compressor.name} needs the attention of a class token, which {config.model.name} does not "
             f"have; choose another, such as topk, or a Vision Transformer that classifies from its class token"
         )
+    if shared := {id(p) for p in assembly.parts[0].parameters()} & {id(p) for p in assembly.parts[1].parameters()}:
+        raise UserError(f"model.family={config.model.family}: {len(shared)} parameters are on both sides of the cut")
+    if (found := _outputs(assembly)) not in (None, assembly.classes):
+        raise UserError(f"{config.model.name} gives {found} numbers for the {assembly.classes} labels of the data")
     if not client.parameters and not server.parameters:
         raise UserError(
             "model.tune and model.tune_server leave nothing to train; one of them must be another, such as all"
@@ -62,6 +69,16 @@ def _check_sides(strategy: Strategy, assembly: Assembly, client: Side, server: S
             f"strategy={strategy.name} trains one client-side model of all clients, so no stage can keep state at each "
             "of them; quantizer and channel must be without, or the strategy another"
         )
+
+
+def _outputs(assembly: Assembly) -> int | None:
+    """Numbers that the server-side model gives for a sample; None where only a real batch can tell."""
+    tokens, width = assembly.activations
+    try:
+        logits = copy.deepcopy(assembly.parts[1]).to("meta").eval()(torch.empty(1, tokens, width, device="meta"))
+    except (NotImplementedError, RuntimeError):
+        return None
+    return int(logits.shape[-1])
 
 
 def _check_budget(costs: Costs, samples: Sequence[int]) -> None:

@@ -7,7 +7,7 @@ from flsplit.metrics.interface import Metric
 
 
 class Accuracy(Metric):
-    """Counted on the device, which is asked for one number at the end."""
+    """Counted on the device, which is asked for one number at the end; NaN where a logit is not finite."""
 
     def reset(self) -> None:
         """See `Metric`."""
@@ -16,12 +16,12 @@ class Accuracy(Metric):
 
     def update(self, logits: Tensor, labels: Tensor) -> None:
         """See `Metric`."""
-        if self._right is None:
-            self._right = torch.zeros((), dtype=torch.int64, device=logits.device)
-        self._right += (logits.argmax(1) == labels).sum()
+        right = (logits.argmax(1) == labels).sum().double()
+        right = torch.where(torch.isfinite(logits).all(), right, torch.nan)
+        self._right = right if self._right is None else self._right + right
         self._samples += len(labels)
 
     def compute(self) -> tuple[float, ...]:
         """See `Metric`."""
         assert self._right is not None
-        return (int(self._right) / self._samples,)
+        return (float(self._right) / self._samples,)

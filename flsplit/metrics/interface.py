@@ -84,7 +84,7 @@ class Collected(Metric):
         if not np.isfinite(logits).all():
             return (math.nan,) * len(self.columns)
         found = self.of(logits, labels)
-        return tuple(map(float, found)) if isinstance(found, tuple) else (float(found),)
+        return found if isinstance(found, tuple) else (found,)
 
     @abstractmethod
     def of(self, logits: np.ndarray, labels: np.ndarray) -> float | tuple[float, ...]:
@@ -113,3 +113,19 @@ def build(name: str, classes: tuple[str, ...]) -> Metric:
         ValueError: for an unknown name.
     """
     return _METRICS.build(name, {"classes": classes})
+
+
+def numbers_of(metric: Metric) -> dict[str, float]:
+    """What a metric has found, by column.
+
+    Raises:
+        TypeError: if it does not give a number for each of its columns.
+    """
+    found = metric.compute()
+    try:
+        values = [float(value) for value in found]
+    except TypeError:
+        values = []
+    if len(values) != len(metric.columns):
+        raise TypeError(f"metrics: {metric.name} must give {len(metric.columns)} numbers, got {found!r}")
+    return dict(zip(metric.columns, values))

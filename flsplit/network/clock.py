@@ -142,7 +142,9 @@ class Clock:
         else:
             before, after = then + (up + up_late), (down + down_late) + backward
         model_up, model_down = column("up_model") / device.uplink, column("down_model") / device.downlink
-        exchange = model_up + model_down + np.where(model_up + model_down > 0, 2 * device.latency, 0.0)
+        delays = numpy_stream(self._seed, "jitter of gradients", part.client, number, attempt).random((count, 2)).sum(1)
+        moved = 2 * device.latency + device.jitter * delays
+        exchange = model_up + model_down + np.where(model_up + model_down > 0, moved, 0.0)
         first = part.down / device.downlink + (device.latency + late[0, 1] if part.down else 0.0)
         last = part.up / device.uplink + (device.latency + late[0, 0] if part.up else 0.0)
         sending = float((up + model_up + proposal).sum()) + part.up / device.uplink

@@ -41,23 +41,21 @@ def by_setting(
         configs: of the runs.
         folders: their names.
         keys: settings, as `labels.varied` calls them, whose values make a group; None for all that vary but the seed.
-            Then runs of the same seed are no group: the second has one of its own.
+            A run that is another's repetition, its seed included, is in no group with it: it has one of its own.
 
     Returns:
         for each group what tells it from the others, and the positions of its runs.
     """
     varied = labels.varied(configs)
-    seeds = [str(seed) for seed in varied.get("seed", [""] * len(configs))]
+    runs = list(zip(*([str(value) for value in values] for values in varied.values()))) or [()] * len(configs)
     chosen = [key for key in varied if key != "seed"] if keys is None else keys
     groups: dict[tuple[str, ...], list[int]] = {}
     for number in range(len(configs)):
         key = tuple(str(varied[name][number]) for name in chosen)
-        if keys is None and seeds[number] in {seeds[other] for other in groups.get(key, ())}:
+        if runs[number] in {runs[other] for other in groups.get(key, ())}:
             key = (*key, str(number))
         groups.setdefault(key, []).append(number)
-    told = [
-        configs[members[0]] if keys is None and len(members) == 1 else {**configs[members[0]], "seed": 0}
-        for members in groups.values()
-    ]
+    alone = keys is None and all(len(members) == 1 for members in groups.values())
+    told = [configs[members[0]] if alone else {**configs[members[0]], "seed": 0} for members in groups.values()]
     names = labels.short_labels(told, [folders[members[0]] for members in groups.values()])
     return list(zip(names, groups.values()))

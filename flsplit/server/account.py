@@ -23,6 +23,11 @@ class Account:
         self._costs, self._budget = costs, costs.budget
         self.charged = dict(charged)
 
+    @property
+    def clients(self) -> range:
+        """All that there are."""
+        return range(self._costs.config.clients)
+
     def charge(self, client: int, tally: Tally, sync_bits: int) -> None:
         """Charge a client for what has moved between it and the server."""
         if self._budget is not None:
@@ -32,7 +37,7 @@ class Account:
         """Clients that may train on, ascending."""
         config = self._costs.config
         if self._budget is None:
-            return list(range(config.clients))
+            return list(self.clients)
         return self._budget.able(self.charged, config.taking_part)
 
     def limits(self, clients: Sequence[int]) -> dict[int, int] | None:

@@ -29,6 +29,7 @@ from flsplit.server.saving import Saving
 from flsplit.server.shown import Shown
 from flsplit.server.strategy import build
 from flsplit.server.timekeeper import Timekeeper
+from flsplit.split.side import SideState
 from flsplit.streams import numpy_stream
 from flsplit.transport.hub import ServerHub
 from flsplit.transport.task import Report
@@ -148,16 +149,22 @@ class Server:
             reports = sorted(self._fed.reports, key=lambda report: report.client)
             row = self._row(number, reports, score, seconds)
             self._recorder.add(row, [self._client_row(number, report, own) for report in reports])
+            self._fed.time = {}  # in the totals by now
             saving.finished(self._state(number))
             self._progress.round_done(row)
 
     def _check(self, number: int) -> None:
-        """Refuse to go on from a global model that is spoilt, though no client's was: by an aggregator, say.
+        """Refuse to go on from a global model that is none, or spoilt though no client's was: by an aggregator, say.
 
         Raises:
             RunFailed: if it is.
         """
         for name, model in (("client", self._fed.client_model), ("server", self._fed.server_model)):
+            if not isinstance(model, SideState):
+                raise RunFailed(
+                    f"strategy={self._assembly.config.strategy['name']} leaves a {type(model).__name__} in "
+                    f"fed.{name}_model, which must be a SideState (fed.average gives one for each side)"
+                )
             if not model.finite:
                 raise RunFailed(
                     f"the global {name}-side model is not finite after round {number}; the checkpoint is that of round "

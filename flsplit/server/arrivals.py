@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from flsplit.errors import RunFailed
 from flsplit.server.outliers import NormBound
 from flsplit.split.side import SideState
 from flsplit.transport.hub import ModelLost, ServerHub
@@ -62,8 +63,15 @@ class Arrivals:
         return None if report.client_model is None else self._models[report.client_model]
 
     def take(self, report: Report) -> tuple[SideState | None, SideState | None]:
-        """Client-side model and replica of the server-side model that a client has brought, once; None for neither."""
-        client, server = (None if key is None else self._models.pop(key) for key in _keys(report))
+        """Client-side model and replica of the server-side model that a client has brought; None where it has not.
+
+        Raises:
+            RunFailed: if they have been taken before.
+        """
+        keys = _keys(report)
+        if any(key is not None and key not in self._models for key in keys):
+            raise RunFailed(f"the strategy takes the models of client {report.client} twice; they are handed out once")
+        client, server = (None if key is None else self._models.pop(key) for key in keys)
         return client, server
 
     def _held(self, report: Report, start: Models) -> Report:

@@ -63,7 +63,8 @@ class Attempts:
             fed.begin(number, attempt=attempt)
             begin(clients)
             try:
-                return self._strategy.round(fed, clients)
+                self._strategy.round(fed, clients)
+                return fed.finish()
             except TooFew as error:
                 if attempt + 1 == ATTEMPTS:
                     raise

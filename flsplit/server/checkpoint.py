@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -242,16 +243,25 @@ def _packed(values: dict[str, Any]) -> torch.Tensor:
     """
     buffer = io.BytesIO()
     try:
-        torch.save(values, buffer)
+        torch.save(_own(values), buffer)
         packed = torch.frombuffer(bytearray(buffer.getvalue()), dtype=torch.uint8)
         _unpacked(packed)
     except Exception as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = re.split(r"[.\x1b]", str(error).strip())[0]  # of PyTorch's advice, what is wrong
         raise RunFailed(
             "the strategy's state_dict must hold numbers, text, tensors, and lists, tuples and dicts of these: "
             f"it cannot be kept ({type(error).__name__}: {reason})"
         ) from error
     return packed
+
+
+def _own(value: Any) -> Any:
+    """The same without the rest of a memory of which a tensor is but a part."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().clone()
+    if isinstance(value, dict):
+        return {key: _own(inner) for key, inner in value.items()}
+    return type(value)(map(_own, value)) if type(value) in (list, tuple) else value
 
 
 def _unpacked(packed: torch.Tensor) -> dict[str, Any]:

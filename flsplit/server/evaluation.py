@@ -14,6 +14,7 @@ from torch import Tensor
 from flsplit.assembly import Assembly
 from flsplit.config.schema import LINK
 from flsplit.data import Table
+from flsplit.metrics.interface import numbers_of
 from flsplit.split.side import SideState
 from flsplit.split.trainer import shape_of
 
@@ -86,7 +87,7 @@ class Evaluator:
             f"{prefix}{name}": value
             for prefix, metrics in self._metrics.items()
             for metric in metrics
-            for name, value in zip(metric.columns, metric.compute(), strict=True)
+            for name, value in numbers_of(metric).items()
         }
         of_link = {f"{LINK}loss": float(losses[LINK]) / samples} if self._link else {}
         return Score(float(losses[""]) / samples, {**found, **of_link})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from itertools import chain, product
+from itertools import product
 from pathlib import Path
 from types import MappingProxyType
 
@@ -43,6 +43,7 @@ class Federation:
         attempt: at the round, from 0.
         client_model: the client-side model that clients start the round with.
         server_model: the server-side model, with its optimizer moments.
+        trained: how many numbers of the client-side and of the server-side model are trained; they come first.
         cohort: whether the clients of a step are compressed as one (`compressor.scope=cohort`), and so step jointly.
         now: simulated seconds since the run began; None without a network, unless the strategy keeps time itself.
         kept: files with what clients have kept for themselves, by client and field of its `SideState`.
@@ -81,7 +82,7 @@ class Federation:
         self._placement, self._aggregator = placement, aggregator
         self._persist, self._seed, self._files = persist, seed, files
         self._moves, self._model_size = moves, model_size
-        self._stack, self._trained, self._personal_buffers = stack, trained, personal_buffers
+        self._stack, self.trained, self._personal_buffers = stack, trained, personal_buffers
         self._fewest, self._account = fewest, account
         self._arrived = Arrivals(hub, bound, trained)
         self._timekeeper, self._keeps_time = timekeeper, keeps_time
@@ -97,6 +98,7 @@ class Federation:
         self.spent_sync_bits: dict[int, int] = {}
         self.time: dict[int, Spent] = {}
         self._runs = 0  # in this round; names models, so that no name stands for two
+        self._open = 0  # calls of `train` whose reports are not all taken
         self._shared = False  # whether all clients step one server-side model
 
     def begin(self, round: int, *, attempt: int = 0) -> None:
@@ -108,7 +110,7 @@ class Federation:
             client, moved = report.client, self.sync_bits.get(report.client, 0)
             self.spent[client] = self.spent.get(client, Tally()) + report.tally
             self.spent_sync_bits[client] = self.spent_sync_bits.get(client, 0) + moved
-        self.reports, self.sync_bits = [], {}
+        self.reports, self.sync_bits, self._open = [], {}, 0
         self._arrived.clear()
         self._hub.new_round()
         self._runs = 0
@@ -122,7 +124,7 @@ class Federation:
 
     def train(
         self, clients: Sequence[int], *, personal: bool = False, starts: Mapping[int, Models] | None = None,
-        begun: Mapping[int, int] | None = None,
+        begun: Mapping[int, int] | None = None, landed: Mapping[int, float] | None = None,
     ) -> Iterator[Report]:  # fmt: skip
         """Run `clients` side by side, each with a client-side model and, unless it is shared, a server-side replica.
 
@@ -133,17 +135,20 @@ class Federation:
             starts: client-side and server-side model of clients that start from others than `client_model` and
                 `server_model`, such as those of an earlier round; not with `engine.stack`, nor with a central host.
             begun: the rounds in which clients have begun, where that was earlier.
+            landed: when each has reported, in simulated seconds, where the strategy keeps time.
 
-        Yields:
-            their reports, in the order of `clients`, as they come.
+        Returns:
+            their reports, in the order of `clients`, as they come; all of them must be taken.
         """
+        self._chosen(clients)
         stacks = [tuple(clients[at : at + self._stack]) for at in range(0, len(clients), self._stack)]
         keep = ("moments", "own", *(("weights",) if personal else ()))
         turns = "whole" if self._stack == 1 else "stacked"
         limits = self._account.limits(clients)
         most, late = self._by_the_deadline(clients, limits)
         run = self._run(stacks, limits, turns=turns, keep=keep, starts=starts or {}, most=most, late=late)
-        yield from self._timed("side by side", run, limits, late=late, begun=begun)
+        schedule = "step" if self._shared else "side by side"  # one server-side model takes their batches in turn
+        return self._used_up(self._timed(schedule, run, limits, late=late, begun=begun, landed=landed))
 
     def train_cohort(self, clients: Sequence[int], *, turns: str = "whole", relay: bool = False) -> list[Report]:
         """Run `clients` in one place and in this order.
@@ -157,6 +162,7 @@ class Federation:
         Returns:
             their reports, in ascending order of clients.
         """
+        self._chosen(clients)
         limits = self._account.limits(clients)
         run = self._run([tuple(clients)], limits, turns=turns, relay=relay, keep=("moments", "own"))
         reports = self._timed(turns, run, limits)
@@ -168,6 +174,7 @@ class Federation:
         Returns:
             their reports, in ascending order of clients; the model is `handed_in`.
         """
+        self._chosen(clients)
         limits = self._account.limits(clients)
         reports = self._timed("joint", self._run([tuple(clients)], limits, turns="gradient"), limits)
         return sorted(reports, key=lambda report: report.client)
@@ -262,8 +269,8 @@ class Federation:
             raise TooFew(f"no client has trained on anything in round {self.round}")
         start = [self.client_model.weights] * client_models + [self.server_model.weights] * replicas
         size = self.client_model.weights.numel() if client_models else 0
-        buffers = [slice(self._trained[0], size)] * client_models
-        buffers += [slice(size + self._trained[1], size + self.server_model.weights.numel())] * replicas
+        buffers = [slice(self.trained[0], size)] * client_models
+        buffers += [slice(size + self.trained[1], size + self.server_model.weights.numel())] * replicas
         new = self._aggregator.aggregate(self.round, torch.cat(start), collected, plain=buffers)
         client_model = SideState(new[:size]) if client_models else self.client_model
         server_model = SideState(new[size:], moments.value()) if replicas else self.server_model
@@ -299,12 +306,6 @@ class Federation:
         most: Mapping[int, int] | None = None,
         late: Collection[int] = (),
     ) -> Iterator[Report]:
-        again = {report.client for report in self.reports}.intersection(chain.from_iterable(cohorts))
-        if again:
-            raise RunFailed(
-                f"the strategy trains client {min(again)} twice in round {self.round}; a client has one row, and one "
-                "share of the budget, in a round"
-            )
         replica = self._placement == "replica" and not self._shared
         assert not starts or (replica and self._stack == 1), "only clients with a replica each start from other models"
         usual = self._leave((self.client_model, self.server_model), replica)
@@ -345,9 +346,50 @@ class Federation:
                 self.reports.append(report)
                 yield report
 
+    def _chosen(self, clients: Sequence[int]) -> None:
+        """Refuse to train who is not there, or twice.
+
+        Raises:
+            RunFailed: naming the client.
+        """
+        known = set(self._account.clients)
+        for client in clients:
+            if client not in known:
+                raise RunFailed(f"the strategy trains client {client}; there are 0 to {len(known) - 1}")
+        trained = [*(report.client for report in self.reports), *clients]
+        if again := [client for client in clients if trained.count(client) > 1]:
+            raise RunFailed(
+                f"the strategy trains client {min(again)} twice in round {self.round}; a client has one row, and one "
+                "share of the budget, in a round"
+            )
+
+    def _used_up(self, reports: Iterator[Report]) -> Iterator[Report]:
+        """Note that reports are taken to the last."""
+        self._open += 1
+
+        def taken() -> Iterator[Report]:
+            yield from reports
+            self._open -= 1
+
+        return taken()
+
+    def finish(self) -> None:
+        """Hold a strategy's round to what it must have done.
+
+        Raises:
+            RunFailed: if clients' reports were left lying, or nobody has trained.
+        """
+        if self._open:
+            raise RunFailed(
+                "the strategy has not taken all reports of fed.train, which come one by one: use them up, as "
+                "fed.average does"
+            )
+        if not self.reports:
+            raise RunFailed(f"the strategy has trained nobody in round {self.round}")
+
     def _timed(
         self, schedule: str, run: Iterator[Report], limits: Mapping[int, int] | None, *, late: Collection[int] = (),
-        begun: Mapping[int, int] | None = None,
+        begun: Mapping[int, int] | None = None, landed: Mapping[int, float] | None = None,
     ) -> Iterator[Report]:  # fmt: skip
         """Hand on reports as they come, and set the clock when all are there."""
         if self._timekeeper is None:
@@ -360,6 +402,7 @@ class Federation:
         whole, spent = self._timekeeper.of(
             schedule, reports, self.round, self.attempt, new={r.client for r in reports} - known, limits=limits,
             late=late, begun=begun,
+            idle=None if landed is None else {client: (self.now or 0.0) - end for client, end in landed.items()},
         )  # fmt: skip
         for client, own in spent.items():
             self.time[client] = self.time.get(client, Spent()) + own

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from compressors.plugins import Plugins
 from flsplit.config.schema import Config
-from flsplit.errors import UserError, options_of_the_user
+from flsplit.errors import RunFailed, UserError, options_of_the_user
 from flsplit.ledger.moves import Moves
 from flsplit.server.aggregation import Aggregator
 from flsplit.server.federation import Federation
@@ -94,7 +94,8 @@ class Strategy(ABC):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from what `state_dict` gave, in a new object: called once when a run is resumed, or a
         round repeated, and in no other."""
-        assert not state, f"{self.name} keeps nothing from round to round"
+        if state:
+            raise RunFailed(f"strategy={self.name} has a state_dict but no load_state_dict to go on from it")
 
     @abstractmethod
     def round(self, fed: Federation, clients: Sequence[int]) -> None:
@@ -117,4 +118,10 @@ def build(name: str, **options: Any) -> Strategy:
         UserError: for an unknown name or option, or a value that cannot be; one line each.
     """
     with options_of_the_user():
-        return _STRATEGIES.build(name, options)
+        found = _STRATEGIES.build(name, options)
+    kind = type(found)
+    if not hasattr(found, "aggregator"):
+        raise UserError(f"strategy={found.name}: its __init__ must call super().__init__(**options)")
+    if kind.state_dict is not Strategy.state_dict and kind.load_state_dict is Strategy.load_state_dict:
+        raise UserError(f"strategy={found.name} has a state_dict, so it needs a load_state_dict to go on from it")
+    return found

@@ -9,6 +9,7 @@ import resource
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -35,7 +36,7 @@ def finish(plan: Plan, metrics: Mapping[str, bool], out: Path, server: Server, r
         status: `completed`, `budget` or `failed`.
     """
     totals, tally, rounds = server.totals, server.totals.tally, recorder.rounds
-    accuracies = [row["test_accuracy"] for row in rounds if row["test_accuracy"] is not None]
+    accuracies = [a for row in rounds if (a := row["test_accuracy"]) is not None and math.isfinite(a)]
     final = {f"final_{test_column(name)}": _last(rounds, test_column(name)) for name in metrics}
     own = {
         f"own_{test_column(name)}": spread(
@@ -72,8 +73,18 @@ def finish(plan: Plan, metrics: Mapping[str, bool], out: Path, server: Server, r
         "versions": _versions(),
         **({"notes": server.notes} if server.notes else {}),
     }
-    atomic.write(out / "summary.json", (json.dumps(summary, indent=2) + "\n").encode())
+    summary = _plain(summary)
+    atomic.write(out / "summary.json", (json.dumps(summary, indent=2, allow_nan=False) + "\n").encode())
     return summary
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON has it: null for what is no finite number."""
+    if isinstance(value, Mapping):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def numbers(config: Config, metrics: Iterable[str]) -> list[str]:

@@ -55,6 +55,7 @@ class Timekeeper:
     def of(
         self, schedule: str, reports: Sequence[Report], number: int, attempt: int, *, new: Collection[int],
         limits: Mapping[int, int] | None, late: Collection[int] = (), begun: Mapping[int, int] | None = None,
+        idle: Mapping[int, float] | None = None,
     ) -> tuple[float, dict[int, Spent]]:  # fmt: skip
         """What clients' part in a round took.
 
@@ -67,6 +68,7 @@ class Timekeeper:
             limits: bits that each may send; None without a budget.
             late: clients that were stopped by the deadline.
             begun: the round in which a client began, where it is another.
+            idle: seconds that each waits from its report to the end of the round, where they did not begin together.
 
         Returns:
             simulated seconds of all together, and how each client spent them.
@@ -82,10 +84,11 @@ class Timekeeper:
         whole, _ = SCHEDULES[schedule](parts)
         if late and self.deadline is not None:
             whole = max(whole, self.deadline)
-        spent = {
-            report.client: replace(part.spent, waiting=max(0.0, whole - part.spent.compute - part.spent.transfer))
-            for report, part in zip(reports, parts)
-        }
+        spent = {}
+        for report, timed in zip(reports, parts):
+            lasted = whole if idle is None else timed.alone + idle[report.client]
+            busy = timed.spent.compute + timed.spent.transfer  # with `pipeline` some of both at a time
+            spent[report.client] = replace(timed.spent, waiting=max(0.0, lasted - busy))
         return whole, spent
 
     def _part(

@@ -15,7 +15,7 @@ from flsplit.split.adjustment import LogitAdjustment
 from flsplit.split.joint import as_one, side_by_side
 from flsplit.split.messages import Downlink, Grouping, Proposal, Uplink
 from flsplit.split.side import Side, SideState
-from flsplit.split.stages import Stages
+from flsplit.split.stages import Draws, Stages, undrawn
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,7 @@ class ServerHost:
     Args:
         make_side: makes a server side.
         autocast: context of forward passes.
+        draws: context of what a model draws in a forward pass, by key: that of the first client in a joint step.
         stages_of: what a client's messages go through, as a side has it, where that is not the same for all.
         stream: the random streams of a client's compressor in a round, by step; only for clients compressed as one.
         adjustment: of the logits to what labels each client has; None for none. Not for clients compressed as one.
@@ -47,6 +48,7 @@ class ServerHost:
         make_side: Callable[[], Side],
         *,
         autocast: Callable[[], AbstractContextManager[object]],
+        draws: Draws = undrawn,
         stages_of: Callable[[int, Stages], Stages] = lambda client, stages: stages,
         stream: Callable[[int, int], Callable[[int], torch.Generator]] | None = None,
         adjustment: LogitAdjustment | None = None,
@@ -54,7 +56,7 @@ class ServerHost:
     ) -> None:
         self._make_side = make_side
         self._stages_of = stages_of
-        self._autocast = autocast
+        self._autocast, self._draws = autocast, draws
         self._stream, self._adjustment = stream, adjustment
         self._shares: dict[int, Share] = {}  # of the step at hand, by client
         self._idle = [make_side() for _ in range(sides)]
@@ -130,11 +132,14 @@ class ServerHost:
             else:
                 shares = [self._shares[uplink.client] for uplink in uplinks]
                 batch = as_one(side.stages, payloads, uplinks, shares)
-            logits = batch.logits(side.passes).float()
+            with self._draws((uplinks[0].client, uplinks[0].round, uplinks[0].step)):
+                logits = batch.logits(side.passes).float()
         if self._adjustment is not None:
             logits = self._adjustment(logits, [uplink.client for uplink in uplinks], batch.slices())
         loss = F.cross_entropy(logits, batch.targets)
         loss.backward()
+        if len(payloads) == 1:  # of several, who is spoilt has been left out
+            stages[0].hold_to_graph(payloads[0])
         if self._shared is not None:
             side.step_if_finite()
         else:

@@ -114,7 +114,7 @@ class Side:
     @property
     def trained(self) -> int:
         """Q, the number of floats that are trained; they come first among those that travel."""
-        return len(self._trained)
+        return self._gradients.size
 
     @property
     def stays(self) -> int:

@@ -8,8 +8,10 @@ are compressed as one, `propose` at the client and `grouping` at the host come b
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from math import inf
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +21,7 @@ from flsplit.split.messages import Downlink, Grouping, Proposal, Up, Uplink
 
 Key = tuple[int, int, int]  # client, round, step
 Draw = Callable[..., torch.Generator]  # of a key: the stage's name, client, round, step, way and half
+Draws = Callable[[Key], AbstractContextManager[object]]  # context in which a model draws the random numbers of a key
 
 
 @dataclass(frozen=True)
@@ -46,13 +49,19 @@ class Stages:
         answers: whether gradients come back at all; not where the client side trains nothing.
 
     Raises:
-        ValueError: if a trained stage comes behind one that gradients pass by.
+        ValueError: if a trained stage comes behind one that gradients pass by, or a stage is not as it must be.
     """
 
     def __init__(
         self, compressor: Compressor, behind: Sequence[Stage] = (), *, draw: Draw | None = None, answers: bool = True
     ) -> None:
         self.compressor, self.answers = compressor, answers
+        for stage in behind:
+            if not set(stage.ways) <= {"up", "down"} or (stage.coherence is not None and stage.coherence < 1):
+                raise ValueError(
+                    f"{stage.name}: ways are up and down, and coherence is None or at least 1 step, got "
+                    f"{stage.ways} and {stage.coherence}"
+                )
         acting = [stage for stage in behind if stage.ways]
         self.trained = [stage for stage in acting if stage.trained]
         self.passed = [stage for stage in acting if not stage.trained]
@@ -94,7 +103,12 @@ class Stages:
 
     def nominal(self, shape: BatchShape) -> tuple[float, float]:
         """Nominal ratios up and down: the compressor's (Table 1), times the factors of the stages."""
-        up, down = self.compressor.nominal_ratios(shape)
+        ratios = self.compressor.nominal_ratios(shape)
+        if not (isinstance(ratios, tuple) and len(ratios) == 2 and all(0 <= ratio < inf for ratio in ratios)):
+            raise ValueError(
+                f"{self.compressor.name}.nominal_ratios must give two numbers of at least 0, got {ratios!r}"
+            )
+        up, down = ratios
         for stage in self.behind:
             up *= stage.nominal("up") if "up" in stage.ways else 1.0
             down *= stage.nominal("down") if "down" in stage.ways else 1.0
@@ -186,6 +200,19 @@ class Stages:
         """Host: what the compressor's client half has sent; `payload` is from `received`."""
         return self._arrived(self.trained, payload, self.route(uplink.shape).up, "up", _key(uplink))
 
+    def hold_to_graph(self, payload: Payload) -> None:
+        """Host: refuse what no gradient has come for, after the backward pass; `payload` is from `received`.
+
+        Raises:
+            ValueError: if the loss depends on none of its floats.
+        """
+        answered = [t for t in payload.floats if t.requires_grad]
+        if answered and all(t.grad is None for t in answered):
+            raise ValueError(
+                f"the loss depends on nothing that has been sent: {self.compressor.name}'s decompress, or a stage's "
+                "receive, must keep the graph of the floats that it is given"
+            )
+
     def downlink(self, uplink: Uplink, payload: Payload) -> Downlink:
         """Host: the answer, after the backward pass; `payload` is from `received`."""
         route = self.route(uplink.shape)
@@ -216,11 +243,14 @@ class Stages:
         return up, self._sent_again(self._beside, route.down, "down", key, "again before")
 
     def _sent_again(self, stages: Sequence[Stage], layouts: Sequence[Layout], way: Way, key: Key, half: str) -> int:
-        return sum(
+        bits = [
             stage.resent(layout, way=way, **self._streams(stage, key, way, half))
             for stage, layout in zip(stages, layouts[1:])
             if stage.resends and way in stage.ways
-        )
+        ]
+        if any(count < 0 for count in bits):
+            raise ValueError(f"{stages[0].name} sends fewer than no bits again: {min(bits)}")
+        return sum(bits)
 
     @property
     def _beside(self) -> list[Stage]:
@@ -246,7 +276,10 @@ class Stages:
     def _layout(self, shape: BatchShape) -> Layout:
         """Of what the compressor's client half sends."""
         if shape.groups is None:
-            return self.compressor.layout(shape)
+            found = self.compressor.layout(shape)
+            if not isinstance(found, Layout):
+                raise ValueError(f"{self.compressor.name}.layout must give a Layout, got {found!r}")
+            return found
         assert self.cohort is not None
         return self.cohort.layout(shape)
 
@@ -278,6 +311,9 @@ class Stages:
         for stage, layout in reversed(list(zip(stages, layouts))):
             if way in stage.ways and _carries(layout):
                 payload = stage.receive(payload, layout, way=way, **self._streams(stage, key, way, "receive"))
+                wanted, found = [f.shape for f in layout.floats], [tuple(t.shape) for t in payload.floats]
+                if wanted != found:
+                    raise ValueError(f"{stage.name}'s receive gives floats of shapes {found}, but {wanted} were sent")
         return payload
 
     def _streams(self, stage: Stage, key: Key, way: Way, half: str) -> dict[str, torch.Generator]:
@@ -287,6 +323,11 @@ class Stages:
             client, round, step = key
             streams["block"] = self._draw(stage.name, client, round, step // stage.coherence, way, "block")
         return streams
+
+
+def undrawn(key: Key) -> AbstractContextManager[object]:
+    """The context of a model that draws nothing."""
+    return nullcontext()
 
 
 def go_back(pairs: Sequence[tuple[Tensor, Tensor]]) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 from compressors import BatchShape
 from flsplit.split.messages import Downlink, Grouping, Proposal, Uplink
 from flsplit.split.side import Side
-from flsplit.split.stages import Stages, go_back
+from flsplit.split.stages import Draws, Stages, go_back, undrawn
 
 LocalPass = Generator[Proposal | Uplink | None, Grouping | Downlink | None, None]
 
@@ -30,6 +30,7 @@ def local_pass(
     stages: Stages,
     stream: Callable[[int], torch.Generator],
     autocast: Callable[[], AbstractContextManager[object]],
+    draws: Draws = undrawn,
     shared: bool = False,
 ) -> LocalPass:
     """Train the client-side model on `batches`, one step each.
@@ -43,6 +44,7 @@ def local_pass(
         stages: what a batch goes through, as the client has it.
         stream: the random stream of a step, for compressors that draw.
         autocast: context of the forward pass.
+        draws: context of what the model draws in a forward pass, by key.
         shared: whether several clients train this side together: their gradients add up, and whoever drives them
             steps it.
 
@@ -53,7 +55,7 @@ def local_pass(
     """
     for step, (images, labels) in enumerate(batches):
         key = (client, round, step)
-        with autocast():
+        with autocast(), draws(key):
             z, scores = side.passes(images)
         shape, told = shape_of(z, classes), None
         if stages.cohort is not None:

@@ -105,6 +105,7 @@ MISTAKES = [
     ("strategy.aggregator=fedprox", "strategy.aggregator_args.proximal_mu", "0.01"),
     ("strategy=fedavg rounds=null budget.base_epochs=1", "budget.count_models", "true"),
     ("strategy=parallel strategy.sync=step", "strategy.sync", "gradient or round"),
+    ("strategy=parallel strategy.aggregator=fedadam", "strategy.aggregator", "strategy.sync=gradient"),
     ("strategy=sequential strategy.aggregator=krum", "strategy.aggregator", "unknown key"),
     ("rounds=null", "rounds", "budget.base_epochs"),
     ("local_epochs=0", "local_epochs", "at least 1"),

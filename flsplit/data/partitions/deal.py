@@ -78,6 +78,8 @@ def _hold_to_contract(partition: Partition, parts: Parts, samples: int, clients:
     where = f"partition: {type(partition).__module__}"
     if len(parts) != clients:
         raise DataError(f"{where} gave {len(parts)} parts for {clients} clients; deal must return one for each")
+    if any(part.ndim != 1 for part in parts):
+        raise DataError(f"{where} gave parts of shapes {[part.shape for part in parts]}; each must be (n,)")
     given = np.concatenate(parts)
     if len(given) and not (np.issubdtype(given.dtype, np.integer) and given.min() >= 0 and given.max() < samples):
         raise DataError(f"{where} gave something else than positions from 0 to {samples - 1}")

@@ -1,0 +1,66 @@
+"""A strategy that does not do what a round takes is told so in one line; no such run looks like any other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import flsplit
+from flsplit.errors import RunFailed, UserError
+from flsplit.server import strategy as strategies_of
+from flsplit.server.federation import Federation
+from strategies.splitfed_v1 import SplitFedV1
+
+KEYS = [
+    "engine=inline", "clients=3", "rounds=1", "batch_size=8", "local_steps=1", "dataset.train_limit=60",
+    "dataset.test_limit=20", "compressor=base",
+]  # fmt: skip
+Round = Callable[[Federation, Sequence[int]], Any]
+
+
+def half_taken(fed: Federation, clients: Sequence[int]) -> None:
+    next(fed.train(clients))
+
+
+def a_tuple(fed: Federation, clients: Sequence[int]) -> None:
+    fed.client_model = fed.average(fed.train(clients))  # type: ignore[assignment]
+
+
+def averaged_twice(fed: Federation, clients: Sequence[int]) -> None:
+    reports = list(fed.train(clients))
+    fed.average(reports)
+    fed.average(reports)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (lambda fed, clients: fed.train(clients), "has not taken all reports of fed.train"),
+        (half_taken, "has not taken all reports of fed.train"),
+        (lambda fed, clients: None, "has trained nobody in round 1"),
+        (lambda fed, clients: list(fed.train([*clients, 0])), "trains client 0 twice in round 1"),
+        (lambda fed, clients: list(fed.train([5])), "trains client 5; there are 0 to 2"),
+        (lambda fed, clients: fed.train_cohort([-1]), "trains client -1; there are 0 to 2"),
+        (a_tuple, "leaves a tuple in fed.client_model, which must be a SideState"),
+        (averaged_twice, "takes the models of client 0 twice"),
+    ],
+)
+def test_a_round_that_is_none(wrong: Round, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SplitFedV1, "round", lambda self, fed, clients: wrong(fed, clients) and None)
+    with pytest.raises(RunFailed, match=message):
+        flsplit.run([*KEYS, f"out={tmp_path / 'run'}"])
+
+
+def test_a_state_that_nobody_loads_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SplitFedV1, "state_dict", lambda self: {"a": 1}, raising=False)
+    with pytest.raises(UserError, match="has a state_dict, so it needs a load_state_dict"):
+        strategies_of.build("splitfed_v1")
+
+
+def test_an_init_that_leaves_out_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SplitFedV1, "__init__", lambda self: None, raising=False)
+    with pytest.raises(UserError, match=r"its __init__ must call super\(\).__init__\(\*\*options\)"):
+        strategies_of.build("splitfed_v1")

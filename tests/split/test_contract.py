@@ -1,0 +1,151 @@
+"""What is priced is what is sent: payloads, stages and compressors are held to what they say of themselves."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from test_repeatability import same_numbers
+from torch import Tensor
+
+import flsplit
+from compressors import BatchShape, Floats, Integers, Layout, Payload, build, build_stage
+from compressors.base import Base
+from compressors.quantizers.uniform import Uniform
+from flsplit.errors import RunFailed
+from flsplit.split.families.vit import ViTClient, ViTServer
+from flsplit.split.stages import Stages
+
+SHAPE = BatchShape(batch=4, tokens=5, width=6, classes=10)
+KEY = (0, 1, 0)
+KEYS = ["engine=inline", "clients=3", "batch_size=8", "dataset.train_limit=60", "dataset.test_limit=20"]
+
+
+@pytest.mark.parametrize(
+    ("layout", "payload", "message"),
+    [
+        (Layout((), (Integers((3,), 2),)), Payload((), (torch.tensor([0, 3, 4]),)), r"from 0 to 4, .* says 0 to 3"),
+        (
+            Layout((), (Integers((2,), 8),)),
+            Payload((), (torch.tensor([-1, 3]),)),
+            r"from -1 to 3, .* says 0 to 255 ",
+        ),
+        (Layout((), (Integers((2,), 0),)), Payload((), (torch.tensor([0, 1]),)), r"from 0 to 1, .* 0 to 0 \(0 bits"),
+        (Layout((), (Integers.one_of(5, (1,)),)), Payload((), (torch.tensor([6]),)), r"from 6 to 6, .* says 0 to 4"),
+        (Layout((), (), Integers((2,), 1)), Payload((), (), torch.tensor([0, 9])), r"from 0 to 9, .* says 0 to 1"),
+        (Layout((), (Integers((2,), 4),)), Payload((), (torch.tensor([0.5, 1.0]),)), r"integers of torch.float32"),
+        (Layout((Floats((1,)),)), Payload((torch.zeros(1, dtype=torch.float64),)), r"floats of torch.float64"),
+        (Layout((Floats((1,)),)), Payload((torch.zeros(1, dtype=torch.bfloat16),)), r"floats of torch.bfloat16"),
+    ],
+)
+def test_values_are_held_to_what_they_are_priced_at(layout: Layout, payload: Payload, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        layout.check(payload)
+
+
+def test_what_fits_is_let_through() -> None:
+    fields = (Integers((2,), 63), Integers((2,), 3, 6), Integers((0,), 1), Integers((1,), 0))
+    codes = (torch.tensor([0, 2**62]), torch.tensor([0, 5]), torch.zeros(0, dtype=torch.int64), torch.tensor([0]))
+    Layout((Floats((2,)),), fields).check(Payload((torch.zeros(2),), codes))
+
+
+@pytest.mark.parametrize("bits", [2.0, 3.3, True, "8"])
+def test_bits_are_whole_numbers(bits: Any) -> None:
+    for field in (lambda: Integers((2,), bits), lambda: Floats((2,), bits)):
+        with pytest.raises((ValueError, TypeError)):
+            field()
+
+
+def test_codes_above_their_bits_end_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fields = Uniform.fields
+    halved = lambda self, layout, way: _cheaper(fields(self, layout, way))  # noqa: E731
+    monkeypatch.setattr(Uniform, "fields", halved)
+    with pytest.raises(RunFailed, match=r"from 0 to 255, but its layout says 0 to 15 \(4 bits\)"):
+        flsplit.run([*KEYS, "rounds=1", "compressor=topk", "quantizer=uniform", f"out={tmp_path / 'run'}"])
+
+
+def _cheaper(layout: Layout) -> Layout:
+    codes = (replace(field, bits=4, below=None) if field.bits == 8 else field for field in layout.integers)
+    return replace(layout, integers=tuple(codes))
+
+
+class Cut(Base):
+    """Forgets where its activations come from."""
+
+    def decompress(self, payload: Payload, shape: BatchShape) -> tuple[Tensor, Tensor]:
+        z, y = super().decompress(payload, shape)
+        return z.detach(), y
+
+
+def crossed(stages: Stages) -> tuple[Any, Payload]:
+    z = torch.randn(4, 5, 6, requires_grad=True)
+    kept = stages.compress(z, torch.arange(4), torch.rand(4, 5), SHAPE, generator=torch.Generator(), key=KEY)
+    uplink = stages.uplink(kept, SHAPE, key=KEY)
+    return uplink, stages.received(uplink, torch.device("cpu"))
+
+
+def test_a_gradient_that_cannot_be_is_not_sent() -> None:
+    stages = Stages(Cut())
+    uplink, payload = crossed(stages)
+    stages.decompress(payload, uplink)
+    with pytest.raises(ValueError, match="the loss depends on nothing that has been sent: test_contract's decompress"):
+        stages.hold_to_graph(payload)
+
+
+def test_a_run_without_gradients_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Base, "decompress", lambda self, payload, shape: (payload.floats[0].detach(), payload.labels))
+    with pytest.raises(RunFailed, match="the loss depends on nothing that has been sent: base's decompress"):
+        flsplit.run([*KEYS, "rounds=1", "compressor=base", f"out={tmp_path / 'run'}"])
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("layout", None, r"base.layout must give a Layout, got None"),
+        ("nominal_ratios", 0.5, r"base.nominal_ratios must give two numbers of at least 0, got 0.5"),
+        ("nominal_ratios", (-1.0, 1.0), r"base.nominal_ratios must give two numbers of at least 0"),
+        ("nominal_ratios", (float("nan"), 1.0), r"base.nominal_ratios must give two numbers of at least 0"),
+    ],
+)
+def test_what_a_compressor_says_of_itself(name: str, value: Any, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    compressor = build("base")
+    monkeypatch.setattr(compressor, name, lambda shape: value)
+    stages = Stages(compressor)
+    with pytest.raises(ValueError, match=message):
+        stages.nominal(SHAPE) if name == "nominal_ratios" else stages.route(SHAPE)
+
+
+def test_what_a_stage_says_of_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = build_stage("quantizer", "fp16")
+    monkeypatch.setattr(stage, "receive", lambda payload, layout, **_: Payload((torch.zeros(1, 5, 6),)))
+    stages = Stages(build("base"), [stage], draw=lambda *key: torch.Generator())
+    with pytest.raises(ValueError, match=r"fp16's receive gives floats of shapes \[\(1, 5, 6\)\], but \[\(4, 5, 6\)\]"):
+        crossed(stages)
+    monkeypatch.setattr(stage, "ways", ("upp",))
+    with pytest.raises(ValueError, match="fp16: ways are up and down"):
+        Stages(build("base"), [stage])
+
+
+@pytest.mark.parametrize("keys", [["strategy=splitfed_v2", "strategy.turn=step"], ["strategy=splitfed_v1"]], ids=str)
+def test_a_model_that_draws_is_repeatable_too(keys: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for side in (ViTClient, ViTServer):
+        forward = side.forward
+
+        def dropping(self: Any, x: Tensor, forward: Any = forward) -> Any:
+            return forward(self, F.dropout(x, 0.3, self.training))
+
+        monkeypatch.setattr(side, "forward", dropping)
+    typed = [*KEYS, *keys, "compressor=topk", "rounds=3"]
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    whole = flsplit.run([*typed, f"out={tmp_path / 'whole'}"])
+    torch.manual_seed(2)
+    other = ["strategy.placement=central"] if "strategy=splitfed_v1" in keys else []
+    same_numbers(whole, flsplit.run([*typed, *other, f"out={tmp_path / 'again'}"]))
+    flsplit.run([*typed[:-1], "rounds=1", f"out={tmp_path / 'part'}"])
+    same_numbers(whole, flsplit.run([f"resume={tmp_path / 'part'}", "rounds=3"]))
+    assert not torch.equal(before, torch.get_rng_state())  # what the caller has seeded since is left alone
