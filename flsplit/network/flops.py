@@ -64,8 +64,11 @@ def count(
 
 
 def _counted(model: nn.Module) -> nn.Module:
-    """A copy on the CPU. Attention in single operations counts the same wherever it runs."""
-    model = copy.deepcopy(model).cpu().train()
+    """A copy on the CPU. Attention in single operations counts the same wherever it runs.
+
+    It is in evaluation mode, which has the same products: batch normalisation cannot be trained on a single sample.
+    """
+    model = copy.deepcopy(model).cpu().eval()
     for module in model.modules():
         if hasattr(module, "fused_attn"):
             setattr(module, "fused_attn", False)  # noqa: B010 (no Tensor, whatever mypy thinks of it)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from test_quantizers import COMPRESSORS, KEY, SHAPE, stages
@@ -217,6 +218,27 @@ def test_what_is_sent_again_is_counted_and_arrives(burst: float | None) -> None:
     z = torch.randn(10, 17, 16, requires_grad=True)
     kept = again.compress(z, torch.arange(10), None, SHAPE, generator=torch.Generator(), key=KEY)
     assert torch.equal(again.received(again.uplink(kept, SHAPE, key=KEY), torch.device("cpu")).floats[0], z)
+
+
+@pytest.mark.parametrize("packet_bytes", [100, 1000, 30000])
+def test_a_burst_is_sent_through_to_its_end(packet_bytes: int) -> None:
+    """However few packets a message has: a chain of losses, from its stationary state until the last has arrived."""
+    link = stages("base", ("channel", "erasure", {
+        "loss": 0.2, "packet_bytes": packet_bytes, "retransmit": True, "burst": 20.0, "down": False,
+    }))  # fmt: skip
+    bits = link.route(SHAPE).up[-1].uplink_bits
+    count = -(-bits // (8 * packet_bytes))
+    sizes = [min(8 * packet_bytes, bits - at * 8 * packet_bytes) for at in range(count)]
+    draw, expected = np.random.default_rng(0), []
+    for _ in range(4000):  # Gilbert and Elliott, packet by packet
+        lost, at, sent = draw.random() < 0.2, 0, 0
+        while at < count:
+            sent += sizes[at] if lost else 0
+            at += not lost
+            lost = draw.random() >= 1 / 20 if lost else draw.random() < 0.2 / 20 / 0.8
+        expected.append(sent)
+    found = [link.resent(SHAPE, key=(0, 1, step))[0] for step in range(4000)]
+    assert np.mean(found) == pytest.approx(np.mean(expected), rel=0.15)
 
 
 def test_a_checksum_turns_errors_into_losses() -> None:

@@ -1,12 +1,16 @@
 import math
+import shutil
 import time
+from pathlib import Path
 from typing import Any
 
 import datasets
 import numpy as np
+import pandas as pd
 import pytest
 from flwr_datasets import partitioner as flower
 
+import flsplit
 from flsplit.data import DataError, Partition, Samples, build_partition, deal, split_holdout
 from flsplit.errors import UserError
 
@@ -291,3 +295,21 @@ def test_holdout_of_few_samples(samples: int, fraction: float, expected: int) ->
     train, held_out = split_holdout(np.arange(samples), np.zeros(samples, int), fraction, seed=0, client=0)
     assert len(held_out) == expected
     assert len(train) == samples - expected
+
+
+def test_a_folder_that_another_run_has_used_is_as_new(tmp_path: Path) -> None:
+    keys = ["engine=inline", "clients=4", "rounds=1", "batch_size=4", "dataset.train_limit=90", "dataset.test_limit=20"]
+    unlike = [*keys, "compressor=base", "partition=quantity", "partition.sigma=2", "partition.holdout=0.2"]
+    expected = flsplit.run([*unlike, f"out={tmp_path / 'fresh'}"])
+    flsplit.run([*keys, "compressor=base", "partition=iid", f"out={tmp_path / 'run'}"])
+    shutil.rmtree(tmp_path / "run")
+    found = flsplit.run([*unlike, f"out={tmp_path / 'run'}"])
+    pd.testing.assert_frame_equal(found.clients, expected.clients)
+    assert found.summary["own_test_accuracy"] == expected.summary["own_test_accuracy"] is not None
+
+
+def test_parts_are_of_one_dimension(monkeypatch: pytest.MonkeyPatch) -> None:
+    partition = build_partition("iid")
+    monkeypatch.setattr(partition, "deal", lambda samples, clients, rng: [np.arange(4).reshape(2, 2), np.arange(4, 6)])
+    with pytest.raises(UserError, match=r"gave parts of shapes \[\(2, 2\), \(2,\)\]; each must be \(n,\)"):
+        deal(Samples(labels=np.zeros(6, dtype=np.int64), classes=1), 2, partition, seed=0)

@@ -49,6 +49,20 @@ def test_settings_are_told_apart_and_seeds_are_not() -> None:
     assert by_setting(configs, list("0123")) == [("adc ratio=0.1", [0, 1]), ("topk rate=0.1", [2, 3])]
 
 
+def test_a_mean_is_of_no_single_seed() -> None:
+    configs = [{"compressor": {"name": name}, "seed": seed} for name, seed in (("topk", 1), ("topk", 2), ("base", 5))]
+    assert by_setting(configs, list("012")) == [("topk", [0, 1]), ("base", [2])]
+
+
+@pytest.mark.parametrize("keys", [None, []])
+def test_a_copy_is_no_other_seed(keys: list[str] | None) -> None:
+    configs = [
+        {"compressor": {"name": "topk"}, "lr": lr, "seed": seed} for lr, seed in ((1, 1), (1, 1), (1, 2), (2, 1))
+    ]
+    found = [members for _, members in by_setting(configs, list("0123"), keys)]
+    assert found == ([[0, 2], [1], [3]] if keys is None else [[0, 2, 3], [1]])
+
+
 def test_a_table() -> None:
     rows = [
         Row(name="adc", seeds=3, accuracy=(0.923, 0.0152), bits=1_234_567.0, seconds=49.6),

@@ -14,7 +14,10 @@ import flsplit
 from flsplit.compose import compose
 from flsplit.errors import UserError
 from flsplit.metrics import available, build
+from flsplit.metrics.interface import numbers_of
+from flsplit.metrics.top5 import Top5
 
+KEYS = ["engine=inline", "clients=2", "rounds=1", "dataset.train_limit=60", "dataset.test_limit=40"]
 LABELS = torch.arange(90) % 9  # of ten classes, one has no sample
 LOGITS = torch.randn(90, 10, generator=torch.Generator().manual_seed(0)) + 1.5 * torch.eye(10)[LABELS]
 NAMES = tuple("abcdefghij")
@@ -38,7 +41,7 @@ def test_a_metric_is_its_definition(name: str, batch: int) -> None:
     assert len(metric.columns) == len(EXPECTED[name])
 
 
-@pytest.mark.parametrize("name", ["macro_f1", "per_class", "top5"])
+@pytest.mark.parametrize("name", ["accuracy", "macro_f1", "per_class", "top5"])
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_model_that_has_diverged_has_no_number(name: str, value: float) -> None:
     metric = build(name, NAMES)
@@ -53,11 +56,8 @@ def test_few_classes_are_all_among_five() -> None:
 
 
 def test_columns_and_summary_follow(tmp_path: Path) -> None:
-    keys = [
-        "engine=inline", "clients=2", "rounds=1", "dataset.train_limit=60", "dataset.test_limit=40",
-        "metrics=[accuracy,top5,macro_f1,per_class]", "partition.holdout=0.3", f"out={tmp_path / 'run'}",
-    ]  # fmt: skip
-    flsplit.run(keys)
+    metrics = "metrics=[accuracy,top5,macro_f1,per_class]"
+    flsplit.run([*KEYS, metrics, "partition.holdout=0.3", f"out={tmp_path / 'run'}"])
     run = flsplit.run([f"resume={tmp_path / 'run'}", "rounds=2"])
     added = ["test_top5", "test_macro_f1", *(f"test_recall_{digit}" for digit in range(10))]
     assert run.rounds.columns[-len(added) :].tolist() == added == run.clients.columns[-len(added) :].tolist()
@@ -94,3 +94,25 @@ def test_two_metrics_of_one_name_are_refused(
 def test_what_cannot_be_is_refused(key: str, says: str) -> None:
     with pytest.raises(UserError, match=says):
         compose([key])
+
+
+@pytest.mark.parametrize("found", [(1.0, 2.0), (), None, ("a",), 1 + 2j], ids=str)
+def test_a_metric_gives_a_number_for_each_column(found: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    metric = build("top5", NAMES)
+    monkeypatch.setattr(metric, "compute", lambda: found)
+    with pytest.raises((TypeError, ValueError), match=r"top5 must give 1 numbers, got|could not convert"):
+        numbers_of(metric)
+
+
+def test_a_number_that_is_none_is_null_in_the_summary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Top5, "compute", lambda self: (math.inf,))
+    run = flsplit.run([*KEYS, "metrics=[accuracy,top5]", "partition.holdout=0.2", f"out={tmp_path / 'run'}"])
+    assert run.summary["final_test_top5"] is None
+    text = (tmp_path / "run" / "summary.json").read_text()
+    assert "NaN" not in text and "Infinity" not in text
+
+
+def test_a_metric_does_not_take_a_column_of_the_link(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Top5, "columns", ("link_accuracy",))
+    with pytest.raises(UserError, match="test_link_accuracy would be there twice"):
+        compose(["metrics=[accuracy,top5]"])

@@ -204,3 +204,21 @@ def test_devices_are_drawn_between_their_bounds(bounds: list[float]) -> None:
     assert network.device(3, 5, {}) == network.device(3, 5, {}) != network.device(3, 6, {})
     own = network.device(3, 5, {"flops": 5.0, "uplink_mbps": None})
     assert own.flops == 5.0 and own.uplink == network.device(3, 5, {}).uplink
+
+
+def test_gradients_of_a_model_are_messages_too() -> None:
+    """In each step one goes up and one comes down, each with its latency and its jitter."""
+    device = Device(
+        uplink=1e6,
+        downlink=1e6,
+        latency=0.1,
+        jitter=0.5,
+        flops=1e9,
+        compute_power_w=0,
+        send_power_w=0,
+        receive_power_w=0,
+    )
+    late = Clock(NetworkConfig(**NETWORK), lambda _: device, 7)
+    work = Work(forward=0, backward=0, server=0, up=0, down=0, up_model=1e-9, down_model=1e-9)
+    after = late.timed(Round(client=0, steps=[work] * 500, down=0, up=0), 3).after
+    assert 0.65 < after.mean() < 0.75 and after.min() >= 0.2 and after.max() <= 1.2 and len(set(after)) == 500

@@ -230,3 +230,34 @@ def test_a_profile_without_a_link_is_refused(
     keys = ["network=wifi", f"client_profile={tmp_path / 'profile.csv'}", f"out={tmp_path / 'run'}"]
     assert cli.main([*SMALL, "engine=inline", *keys]) == 2
     assert line in capsys.readouterr().err
+
+
+def test_joules_end_a_run_when_they_are_spent_and_not_before(tmp_path: Path) -> None:
+    keys = ["network=lte", "rounds=9", "clients_per_round=1", "eval_every=5", "partition.holdout=0.3"]
+    whole = run(*keys, out=tmp_path / "whole")
+    joules = whole.rounds.joules
+    found = run(*keys, f"budget.joules={(joules[5] + joules[6]) / 2}", out=tmp_path / "run")
+    assert len(found.rounds) == 7 and found.summary["status"] == "budget"
+    assert found.rounds.joules.tolist() == joules[:7].tolist()
+    assert found.rounds.test_accuracy.iloc[-1] == found.summary["final_test_accuracy"]
+    assert len(flsplit.run([f"resume={tmp_path / 'run'}"]).rounds) == 7
+
+
+def test_in_fedbuff_a_client_waits_from_its_report_to_the_servers_step(tmp_path: Path) -> None:
+    keys = ["network=custom", "network.flops=[1e7,1e9]", "network.server_flops=1e9", "network.jitter_ms=0"]
+    found = run("strategy=fedbuff", "strategy.buffer=2", *keys, "rounds=4", out=tmp_path / "run")
+    parts = found.clients[["compute_seconds", "transfer_seconds", "waiting_seconds"]].sum(axis=1)
+    ends = found.rounds.set_index("round").simulated_seconds
+    began: dict[int, float] = {}
+    for row, lasted in zip(found.clients.itertuples(), parts):
+        assert lasted == pytest.approx(ends[row.round] - began.get(row.client, 0.0))  # from its start to the step
+        began[row.client] = ends[row.round]
+
+
+def test_one_shared_model_takes_batches_in_turn_whoever_comes_first(tmp_path: Path) -> None:
+    keys = ["strategy=splitfed_v2", "network=custom", "network.flops=1e12", "network.server_flops=1e6", "rounds=1"]
+    whole, step, arrival = (
+        run(*keys, f"strategy.{how}={value}", out=tmp_path / value).rounds.simulated_seconds[0]
+        for how, value in (("turn", "round"), ("turn", "step"), ("order", "arrival"))
+    )
+    assert arrival == pytest.approx(step, rel=0.02) and arrival == pytest.approx(whole, rel=0.05)

@@ -10,9 +10,12 @@ import timm
 import torch
 from safetensors.torch import load_file
 
+import compressors
 import flsplit
 from flsplit import cli
 from flsplit.split.model import build, cut
+from flsplit.split.side import Side
+from flsplit.split.stages import Stages
 from flsplit.transport import vectors
 
 SMALL = [
@@ -104,6 +107,31 @@ def test_no_aggregator_takes_a_step_of_its_own_along_statistics(aggregator: str,
     assert torch.equal(models(run)["client.weights"][trained:], models(plain)["client.weights"][trained:])
     stepped = not torch.allclose(models(run)["client.weights"][:trained], models(plain)["client.weights"][:trained])
     assert stepped == (aggregator == "fedadam")  # the first step of a momentum is the mean
+
+
+def test_what_is_trained_ends_where_statistics_begin() -> None:
+    """Whatever room is left between tensors in memory: resnet10t has some."""
+    client, _ = cut(build("resnet10t", classes=10, image_size=32, pretrained=False, seed=0), 3, "resnet")
+    side = Side(client, Stages(compressors.build("topk")), lr=0.1, device=torch.device("cpu"))
+    assert any(p.numel() % 16 for p in client.parameters())
+    assert (side.trained, len(side.state().weights) - side.trained) == numbers(client)
+
+
+def test_fedbuff_takes_no_step_along_statistics(tmp_path: Path) -> None:
+    keys = [
+        "model.name=resnet10t", "clients=3", "dataset.train_limit=60", "compressor=base", "strategy=fedbuff",
+        "network=wifi", "lr=1e-5", "strategy.server_lr=3", "rounds=3",
+    ]  # fmt: skip
+    run = flsplit.run([*SMALL, *keys, f"out={tmp_path}/run"])
+    assert run.rounds.test_loss.notna().all() and not run.clients.failed.any()
+    client, _ = cut(build("resnet10t", classes=10, image_size=32, pretrained=False, seed=0), 3, "resnet")
+    trained, at = numbers(client)[0], 0
+    moved = models(run)["client.weights"][trained:]
+    for name, buffer in client.named_buffers():
+        if buffer.is_floating_point():
+            at += buffer.numel()
+            if name.endswith("running_var"):
+                assert (moved[at - buffer.numel() : at] > 0).all()
 
 
 @pytest.mark.slow
