@@ -19,7 +19,7 @@ class Uniform(Quantizer):
 
     `affine`: from the least value to the largest, both of them levels (two floats a range). `symmetric`: as signed
     integers are used, 2^bits - 1 levels from minus to plus the largest magnitude, one of them 0 (one float a range);
-    with 1 bit, these two magnitudes alone.
+    with 1 bit, these two magnitudes alone. A range whose width is no fp32 number (above 3.4e38) gives NaN.
 
     Args:
         bits: of each value, 1 to 16.
