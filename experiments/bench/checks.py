@@ -21,17 +21,17 @@ from filelock import FileLock
 import flsplit
 from experiments.bench.case import Result, measure
 from experiments.bench.watch import watched
-from flsplit import experiment
 from flsplit.client import local_run
 from flsplit.data import cache
+from flsplit.experiment import preparation, refusals
 from flsplit.record import atomic, tables
 from flsplit.split import joint, side
 from flsplit.transport import vectors
 
 CHECKS: list[tuple[Any, str]] = [
     (side, "is_finite"), (joint, "is_finite"), (local_run, "is_finite"), (side.Side, "brace"),
-    (atomic, "digest"), (tables, "content"), (vectors, "_digest"), (cache, "digest_of"), (experiment, "origin_of"),
-    (os, "fsync"), (atomic.Settling, "finish"), (FileLock, "acquire"), (experiment, "_check_memory"),
+    (atomic, "digest"), (tables, "content"), (vectors, "_digest"), (cache, "digest_of"), (preparation, "origin_of"),
+    (os, "fsync"), (atomic.Settling, "finish"), (FileLock, "acquire"), (refusals, "_check_memory"),
 ]  # fmt: skip
 
 

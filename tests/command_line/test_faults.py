@@ -12,8 +12,9 @@ import pytest
 from helpers.command_line import SMALL, Refused, contents, one_line
 
 import flsplit
-from flsplit import cli, experiment
+from flsplit import cli
 from flsplit.errors import UserError, explained
+from flsplit.experiment import steps
 from flsplit.report import cli as report
 from flsplit.server.shown import Shown
 
@@ -87,9 +88,9 @@ def test_a_run_that_stumbles_can_go_on(
 def test_a_job_that_stumbles_does_not_end_the_sweep(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    original = experiment.finish
+    original = steps.finish
     monkeypatch.setattr(
-        experiment, "finish", lambda plan, *rest: stumble() if plan.config.seed == 1 else original(plan, *rest)
+        steps, "finish", lambda plan, *rest: stumble() if plan.config.seed == 1 else original(plan, *rest)
     )
     assert cli.main([*SMALL, "rounds=1", "-m", "seed=1,2", "out=all"]) == 1
     output = capsys.readouterr()

@@ -14,7 +14,7 @@ import pytest
 from helpers.command_line import SMALL, Accepted, Refused, contents, one_line
 
 import flsplit
-from flsplit import cli, experiment
+from flsplit import cli, data, experiment
 from flsplit.errors import RunFailed, UserError
 
 
@@ -83,7 +83,7 @@ def test_a_sweep_prepares_each_job_once_and_runs_what_was_prepared(
         monkeypatch.setattr(owner, name, counted)
 
     ran: list[experiment.Prepared] = []
-    for owner, name in ((experiment, "prepare"), (experiment.data, "load"), (experiment.data, "deal")):
+    for owner, name in ((experiment, "prepare"), (data, "load"), (data, "deal")):
         count(owner, name)
     monkeypatch.setattr(experiment, "execute", lambda config, *, prepared: ran.append(prepared))
     assert cli.main([*SMALL, "-m", "seed=1,2,3", *folder]) == 0

@@ -37,9 +37,9 @@ from experiments.bench import (
 from experiments.bench.case import compare, measure
 from experiments.bench.watch import watched
 from experiments.bench.workload import Workload
-from flsplit import engine, experiment
+from flsplit import engine
 from flsplit.compose import compose
-from flsplit.experiment import lay_out, prepare
+from flsplit.experiment import lay_out, preparation, prepare
 from flsplit.record.loggers import Loggers
 from flsplit.server.checkpoint import Checkpoints
 from flsplit.server.summary import peak_megabytes
@@ -250,13 +250,13 @@ def test_nobody_waits_for_a_call_in_another_thread() -> None:
 @pytest.mark.some
 def test_checks_that_take_longer_are_seen_in_their_share(monkeypatch: pytest.MonkeyPatch) -> None:
     quick = checks.share(SHORT)
-    origin_of = experiment.origin_of
+    origin_of = preparation.origin_of
 
     def slow(*args: Any) -> dict[str, Any]:
         time.sleep(1)
         return origin_of(*args)
 
-    monkeypatch.setattr(experiment, "origin_of", slow)
+    monkeypatch.setattr(preparation, "origin_of", slow)
     assert 0 < quick < checks.share(SHORT) < 100
 
 
