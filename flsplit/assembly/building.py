@@ -30,7 +30,7 @@ from flsplit.split.precision import autocast
 from flsplit.split.side import Side, SideState
 from flsplit.split.stacked.host import StackedHost
 from flsplit.split.stacked.stack import Stack
-from flsplit.split.stages import Draws, Stages
+from flsplit.split.stages import Draws, Stages, undrawn
 from flsplit.split.tuning import interface as tuning
 from flsplit.streams import derived_seed, global_draws, torch_stream
 
@@ -209,7 +209,25 @@ class Assembly:
 
     def draws(self, side: str) -> Draws:
         """Contexts in which the model of a side draws, as dropout does: the same for a client, round and step."""
+        if side not in self._drawing:
+            return undrawn
         return lambda key: global_draws(self.device, self.config.seed, "model", side, *key)
+
+    @cached_property
+    def _drawing(self) -> list[str]:
+        """The sides whose models draw random numbers when they are trained."""
+        x, found = torch.zeros(2, 3, self.plan.image_size, self.plan.image_size), []
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            for side, part in zip(("client", "server"), self.parts):
+                model, before = copy.deepcopy(part).train(), torch.get_rng_state()
+                if isinstance(model, ClientModel):
+                    model.with_scores = False
+                    x, _ = model(x)
+                else:
+                    model(x)
+                if not torch.equal(before, torch.get_rng_state()):
+                    found.append(side)
+        return found
 
     def stream(self, client: int, round: int) -> Callable[[int], torch.Generator]:
         """The random streams of a client's compressor in a round, by step."""
