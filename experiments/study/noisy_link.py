@@ -104,6 +104,8 @@ def draw(rows: pd.DataFrame, results: Results, folder: Path, options: Sequence[s
         for axes, (kind, (_, levels)) in zip(panels, LEVELS.items()):
             for method in METHODS:
                 style, own = STYLES[method], rows[rows.method == method[0]]
+                if own.empty:
+                    continue
                 for row in own[own.channel == "clean"].itertuples():
                     axes.axhline(row.accuracy, color=style.colour, linestyle="--", linewidth=1)
                 at = own[own.channel == kind].sort_values("level")
