@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -352,12 +353,11 @@ class Federation:
         Raises:
             RunFailed: naming the client.
         """
-        known = set(self._account.clients)
+        known, times = self._account.clients, Counter([*(report.client for report in self.reports), *clients])
         for client in clients:
             if client not in known:
                 raise RunFailed(f"the strategy trains client {client}; there are 0 to {len(known) - 1}")
-        trained = [*(report.client for report in self.reports), *clients]
-        if again := [client for client in clients if trained.count(client) > 1]:
+        if again := [client for client in clients if times[client] > 1]:
             raise RunFailed(
                 f"the strategy trains client {min(again)} twice in round {self.round}; a client has one row, and one "
                 "share of the budget, in a round"
