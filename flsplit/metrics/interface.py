@@ -124,7 +124,7 @@ def numbers_of(metric: Metric) -> dict[str, float]:
     found = metric.compute()
     try:
         values = [float(value) for value in found]
-    except TypeError:
+    except (TypeError, ValueError):
         values = []
     if len(values) != len(metric.columns):
         raise TypeError(f"metrics: {metric.name} must give {len(metric.columns)} numbers, got {found!r}")

@@ -100,7 +100,7 @@ def test_what_cannot_be_is_refused(key: str, says: str) -> None:
 def test_a_metric_gives_a_number_for_each_column(found: object, monkeypatch: pytest.MonkeyPatch) -> None:
     metric = build("top5", NAMES)
     monkeypatch.setattr(metric, "compute", lambda: found)
-    with pytest.raises((TypeError, ValueError), match=r"top5 must give 1 numbers, got|could not convert"):
+    with pytest.raises(TypeError, match=r"^metrics: top5 must give 1 numbers, got "):
         numbers_of(metric)
 
 
