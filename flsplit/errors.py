@@ -6,9 +6,11 @@ import errno
 import os
 import select
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 LOG = "error.log"
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
@@ -20,6 +22,20 @@ class UserError(ValueError):
 
 class RunFailed(RuntimeError):
     """The run cannot go on; what it has finished stays in its folder."""
+
+
+def nearest(word: str, words: Iterable[str]) -> str:
+    """`; did you mean X?` for the closest of `words`, or nothing."""
+    close = get_close_matches(word.lower(), list(words), n=1, cutoff=0.7)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def shown(value: Any) -> str:
+    """A value as the user types it, cut where it is long."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    text = repr(value)
+    return text if len(text) <= 100 else f"{text[:97]}..."
 
 
 @contextmanager

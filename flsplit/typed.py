@@ -3,29 +3,14 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass
-from difflib import get_close_matches
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from flsplit.errors import UserError
+from flsplit.errors import UserError, nearest, shown
 
 T = TypeVar("T")
 _WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text", type(None): "null"}
-
-
-def nearest(word: str, words: Iterable[str]) -> str:
-    """`; did you mean X?` for the closest of `words`, or nothing."""
-    close = get_close_matches(word.lower(), list(words), n=1, cutoff=0.7)
-    return f"; did you mean {close[0]}?" if close else ""
-
-
-def shown(value: Any) -> str:
-    """A value as the user types it, cut where it is long."""
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    text = repr(value)
-    return text if len(text) <= 100 else f"{text[:97]}..."
 
 
 def read(kind: type[T], values: Mapping[str, Any], *, at: str = "") -> T:

@@ -15,13 +15,13 @@ import torch
 
 from flsplit import data
 from flsplit.config.schema import Config, EngineConfig, ModelConfig
-from flsplit.errors import UserError, options_of_the_user
+from flsplit.errors import UserError, nearest, options_of_the_user, shown
 from flsplit.ledger.allocation import ALLOCATIONS
 from flsplit.ledger.budget import CHARGES, SHARES
 from flsplit.record.loggers import check_loggers
 from flsplit.split.stages import Stages
 from flsplit.split.tuning import interface as tuning
-from flsplit.typed import nearest, read, shown
+from flsplit.typed import read
 
 P = TypeVar("P", str, str | None)
 

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flsplit.config.overrides import groups
-from flsplit.errors import UserError
-from flsplit.typed import nearest
+from flsplit.errors import UserError, nearest
 
 WIDTH = 98
 _ROOT = Path(__file__).parents[2]

@@ -25,8 +25,7 @@ from hydra.errors import HydraException, OverrideParseException
 from omegaconf import OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from flsplit.errors import UserError
-from flsplit.typed import nearest, shown
+from flsplit.errors import UserError, nearest, shown
 
 # Whatever keys the chosen method takes: Hydra wants ++ for those it has not seen.
 _OPEN = ("strategy.aggregator_args", "model.tune_args", "model.tune_server_args")

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flsplit.data.order import step_sizes
-from flsplit.errors import UserError
+from flsplit.errors import UserError, nearest
 from flsplit.network.devices import FROM_ZERO, OF_A_DEVICE
-from flsplit.typed import nearest
 
 if TYPE_CHECKING:
     from flsplit.config.schema import Config

@@ -15,7 +15,7 @@ from flsplit.assembly import Plan, assembly_for
 from flsplit.config.schema import Config
 from flsplit.data.clients import save_clients
 from flsplit.display.building import building
-from flsplit.errors import UserError
+from flsplit.errors import UserError, nearest
 from flsplit.experiment import refusals
 from flsplit.experiment.profiles import keep, profiles_of
 from flsplit.record import atomic
@@ -28,7 +28,6 @@ from flsplit.server.origin import origin_of
 from flsplit.server.resume import check_checkpoint
 from flsplit.server.strategy import build
 from flsplit.server.summary import numbers
-from flsplit.typed import nearest
 
 
 @dataclass(frozen=True)

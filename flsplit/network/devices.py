@@ -6,9 +6,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
-from flsplit.errors import UserError
+from flsplit.errors import UserError, shown
 from flsplit.streams import numpy_stream
-from flsplit.typed import shown
 
 Given = float | list[float]
 ON_DEADLINE = ("drop", "partial")

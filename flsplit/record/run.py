@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from flsplit.errors import UserError
-from flsplit.typed import nearest
+from flsplit.errors import UserError, nearest
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

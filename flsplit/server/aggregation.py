@@ -20,9 +20,9 @@ from flwr.app import ArrayRecord, MessageType, MetricRecord, RecordDict
 from flwr.serverapp import strategy as flower
 from torch import Tensor
 
-from flsplit.errors import RunFailed, UserError
+from flsplit.errors import RunFailed, UserError, nearest, shown
 from flsplit.transport.records import addressed
-from flsplit.typed import nearest, read, shown
+from flsplit.typed import read
 
 _WIDENED = 1 << 17  # numbers that are fp64 at a time on their way into a mean: they stay in a core's cache
 _PART = 1 << 20  # numbers that Flower sees as one array: medians and trimmed means need only so many at once, by client

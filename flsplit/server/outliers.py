@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from flsplit.errors import UserError
-from flsplit.typed import read, shown
+from flsplit.errors import UserError, shown
+from flsplit.typed import read
 
 CHOICES = ("clip", "fail")
 

@@ -12,11 +12,11 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from flsplit.config.schema import Config
-from flsplit.errors import UserError
+from flsplit.errors import UserError, shown
 from flsplit.record.tables import Recorder
 from flsplit.server.checkpoint import Checkpoints, Damaged
 from flsplit.server.origin import differences
-from flsplit.typed import read, shown
+from flsplit.typed import read
 
 if TYPE_CHECKING:
     from flsplit.assembly import Assembly

@@ -12,9 +12,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from flsplit.errors import UserError
+from flsplit.errors import UserError, nearest, shown
 from flsplit.record.loggers.interface import Logger, Told
-from flsplit.typed import nearest, shown
 
 LOGGERS = {"csv": "CsvLogger", "tensorboard": "TensorBoardLogger", "wandb": "WandbLogger", "mlflow": "MlflowLogger"}
 

@@ -14,11 +14,10 @@ import torch
 from huggingface_hub import constants
 from torch import nn
 
-from flsplit.errors import UserError
+from flsplit.errors import UserError, nearest
 from flsplit.online import reachable as hub_reachable
 from flsplit.split import memory
 from flsplit.split.families import weights
-from flsplit.typed import nearest
 
 DEIT = {"deit_tiny": "deit_tiny_patch16_224.fb_in1k", "deit_small": "deit_small_patch16_224.fb_in1k"}
 
