@@ -52,6 +52,7 @@ def test_one_client_is_as_alone(strategy: str, tmp_path: Path) -> None:
     assert up == steps * (8 * 17 * 32 - 8 * 2) and down == steps * (8 * 2 + 4 * 8 * 4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_several_clients_and_their_bits(strategy: str, tmp_path: Path) -> None:
     """Batches of unlike sizes at the end of a round; every client's bits lie between those of one group and of all."""
@@ -70,7 +71,7 @@ def test_several_clients_and_their_bits(strategy: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("link", [[], LINK], ids=["plain", "link"])
-@pytest.mark.some
+@pytest.mark.slow
 def test_a_run_goes_on_to_the_same_numbers(link: list[str], tmp_path: Path) -> None:
     keys = [*COHORT, *link, *STRATEGIES["step"], "engine=inline"]
     whole = flsplit.run([*keys, f"out={tmp_path / 'whole'}"])
@@ -93,7 +94,7 @@ def test_ray_gives_the_same_numbers(strategy: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("fault", ["crash", "nan", "dropout"])
 @pytest.mark.parametrize("strategy", STRATEGIES)
-@pytest.mark.some
+@pytest.mark.slow
 def test_a_failing_client_spoils_nobody_else(strategy: str, fault: str, tmp_path: Path) -> None:
     keys = [*COHORT, *STRATEGIES[strategy], "engine=inline", f"faults.{fault}=0.3", "rounds=3", "seed=5"]
     run = flsplit.run([*keys, f"out={tmp_path / 'run'}"])
@@ -105,6 +106,7 @@ def test_a_failing_client_spoils_nobody_else(strategy: str, fault: str, tmp_path
     assert all(torch.isfinite(weights).all() for weights in models(tmp_path / "run"))
 
 
+@pytest.mark.slow
 def test_time_by_hand(tmp_path: Path) -> None:
     """Two messages more in every step, and all bits that were sent: 10 and 50 Mbit/s, 20 ms a message."""
     keys = [*COHORT, *STRATEGIES["round"], "engine=inline", "clients=2", "network=custom"]
@@ -130,11 +132,13 @@ def test_a_budget_ends_within_a_step(share: str, tmp_path: Path) -> None:
         assert gamma <= spent.sum() < gamma + 3 * step
 
 
+@pytest.mark.slow
 def test_where_all_fail_the_run_ends(tmp_path: Path) -> None:
     with pytest.raises(RunFailed, match="every client failed in round 1"):
         flsplit.run([*COHORT, "strategy=parallel", "engine=inline", "faults.nan=1", f"out={tmp_path / 'run'}"])
 
 
+@pytest.mark.slow
 def test_clients_have_one_ratio(tmp_path: Path) -> None:
     profile = tmp_path / "profile.csv"
     profile.write_text("client,batch_size,ratio\n0,4,\n1,,0.2\n")

@@ -88,7 +88,7 @@ def on_device(uplink: Uplink) -> bool:
     )
 
 
-@pytest.mark.some
+@pytest.mark.slow
 @pytest.mark.parametrize("name", COMPRESSORS)
 @pytest.mark.parametrize("shared", [False, True])
 def test_steps_stay_on_the_device(name: str, shared: bool, tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def test_steps_stay_on_the_device(name: str, shared: bool, tmp_path: Path) -> No
     assert set(asked.files) == ({"kmeans.py"} if name in CLUSTERING else set())
 
 
-@pytest.mark.some
+@pytest.mark.slow
 @pytest.mark.parametrize("name", COMPRESSORS)
 def test_a_larger_batch_takes_no_more_operations(name: str, tmp_path: Path) -> None:
     """So there is no loop over samples, nor over clusters, of which ADC has more then."""
@@ -126,7 +126,7 @@ def test_a_larger_batch_takes_no_more_operations(name: str, tmp_path: Path) -> N
     assert counts[0] == counts[1] > 100
 
 
-@pytest.mark.some
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["base", "adc", "topk", "randtopk", "c3sl"])
 def test_stacked_steps_stay_on_the_device(name: str, tmp_path: Path) -> None:
     there = There([f"compressor={name}", "engine.stack=2"], tmp_path / "run")

@@ -104,6 +104,7 @@ def test_the_command_gives_the_same_numbers_on_ray(tmp_path: Path) -> None:
     same_numbers(inline.clients, ray.clients)
 
 
+@pytest.mark.slow
 def test_clients_as_they_come_bring_the_same_bits(tmp_path: Path) -> None:
     arrival = small(tmp_path / "a", "engine=inline", "strategy=splitfed_v2", "strategy.order=arrival")
     random = small(tmp_path / "r", "engine=inline", "strategy=splitfed_v2")
@@ -176,7 +177,7 @@ def test_xi_is_the_mean_of_both_ratios_to_base(tmp_path: Path) -> None:
     assert adc.xi == pytest.approx(sum(ratios) / 2, rel=1e-12)
 
 
-@pytest.mark.some
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "keys",
     [
@@ -203,6 +204,7 @@ def test_a_failing_client_is_left_out_and_named(keys: list[str], tmp_path: Path)
     assert len(good) == 1 and (rows.sync_bits * 2 == good[0]).all()  # received a model, brought none back
 
 
+@pytest.mark.slow
 def test_a_client_whose_model_is_lost_has_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     take = LocalHub.take
 
@@ -218,7 +220,7 @@ def test_a_client_whose_model_is_lost_has_failed(tmp_path: Path, monkeypatch: py
     assert failed.uplink_bits.item() > 0 and failed.train_loss.isna().all()
 
 
-@pytest.mark.some
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["sequential", "parallel"])
 def test_the_others_go_on_where_clients_share_a_model(strategy: str, tmp_path: Path) -> None:
     run = flsplit.run([
@@ -234,6 +236,7 @@ def test_the_others_go_on_where_clients_share_a_model(strategy: str, tmp_path: P
         assert steps < count // 8 if client in with_three else steps == count // 8
 
 
+@pytest.mark.slow
 def test_a_run_whose_clients_all_fail_says_why(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     from flsplit.cli import main
 

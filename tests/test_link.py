@@ -23,6 +23,7 @@ BOTH = [
 AGAIN = ["channel=erasure", "channel.retransmit=true", "channel.loss=0.25", "channel.packet_bytes=64"]
 
 
+@pytest.mark.slow
 def test_models_are_evaluated_clean_and_through_the_link(tmp_path: Path) -> None:
     clean = flsplit.run([*SMALL, "channel=awgn", "channel.snr_db=-10", f"out={tmp_path / 'clean'}"])
     keys = [*SMALL, "channel=awgn", "channel.snr_db=-10", "channel.at_eval=true", "metrics=[accuracy,macro_f1]"]
@@ -42,6 +43,7 @@ def test_the_compressor_is_in_the_link_where_it_says_so(tmp_path: Path) -> None:
     assert run.rounds.test_link_loss.tolist() == pytest.approx(run.rounds.test_loss.tolist(), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_what_is_sent_again_has_a_column(tmp_path: Path) -> None:
     plain = flsplit.run([*SMALL, f"out={tmp_path / 'plain'}"])
     again = flsplit.run([*SMALL, *AGAIN, f"out={tmp_path / 'again'}"])
@@ -54,6 +56,7 @@ def test_what_is_sent_again_has_a_column(tmp_path: Path) -> None:
         assert again.rounds[column].tolist() == plain.rounds[column].tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("link", [BOTH, AGAIN], ids=["both", "again"])
 def test_a_run_over_a_link_goes_on_to_the_same_numbers(link: list[str], tmp_path: Path) -> None:
     whole = flsplit.run([*SMALL, *link, f"out={tmp_path / 'whole'}"])
@@ -74,6 +77,7 @@ def test_ray_and_inline_are_the_same_over_a_link(strategy: str, tmp_path: Path) 
     )
 
 
+@pytest.mark.slow
 def test_stacked_clients_meet_the_same_link(tmp_path: Path) -> None:
     """Nothing here chooses by values, which another order of sums moves; other draws would differ by 1e-2."""
     keys = [*SMALL[:-2], *BOTH, "quantizer.bits=12"]
@@ -82,6 +86,7 @@ def test_stacked_clients_meet_the_same_link(tmp_path: Path) -> None:
     assert stacked.rounds.wire_bytes.tolist() == alone.rounds.wire_bytes.tolist()
 
 
+@pytest.mark.some
 @pytest.mark.parametrize(
     ("keys", "line"),
     [

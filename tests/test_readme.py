@@ -63,6 +63,7 @@ def test_what_a_page_shows_runs(page: Path, reader: Reader) -> None:
         assert pd.read_parquet(reader.runs[-1] / "rounds.parquet").test_confidence.between(0.1, 1).all()
 
 
+@pytest.mark.some
 @pytest.mark.parametrize("page", [page for page in PAGES if inline_commands(page)], ids=name)
 def test_commands_in_running_text_are_commands(page: Path, reader: Reader) -> None:
     for command in inline_commands(page):
@@ -178,6 +179,7 @@ def test_the_page_of_keys_has_all_of_them() -> None:
         assert getattr(defaults, key) == int(value)
 
 
+@pytest.mark.slow
 def test_the_glossary_names_what_there_is() -> None:
     from flsplit.compose import compose
     from flsplit.record.tables import ROUNDS

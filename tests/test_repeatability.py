@@ -94,7 +94,7 @@ def test_engines_and_placements_give_the_same_numbers(number: int, tmp_path: Pat
     same_numbers(inline, flsplit.run([*keys, *other, "engine=ray", f"out={tmp_path / 'ray'}"]))
 
 
-@pytest.mark.some
+@pytest.mark.slow
 @pytest.mark.parametrize("number", range(COUNT), ids=lambda number: f"{SEED}-{number}")
 def test_a_kill_at_any_moment_changes_no_number(number: int, tmp_path: Path) -> None:
     keys, other = drawn(number)

@@ -105,6 +105,7 @@ def weights(run: flsplit.Run) -> torch.Tensor:
     return torch.cat([state.client_model.weights, state.server_model.weights])
 
 
+@pytest.mark.some
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_a_client_that_sends_nan_has_failed_and_spoils_nothing(name: str, tmp_path: Path) -> None:
     run = flsplit.run([*KEYS, *STRATEGIES[name], "faults.nan=0.3", f"out={tmp_path / 'run'}"])
@@ -129,6 +130,7 @@ def test_who_is_away_sends_nothing_and_the_others_are_as_without_it(tmp_path: Pa
     assert set(run.clients[away].reason) == {"it is away (faults.dropout)"}
 
 
+@pytest.mark.slow
 def test_the_same_faults_meet_every_compressor(tmp_path: Path) -> None:
     keys = [*KEYS, "rounds=2", "faults.crash=0.3", "faults.flip=0.3"]
     keys.remove("compressor=base")
@@ -137,6 +139,7 @@ def test_the_same_faults_meet_every_compressor(tmp_path: Path) -> None:
     assert both[0].injected.notna().any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("on_outlier", ["clip", "fail"])
 def test_an_update_above_the_bound(on_outlier: str, tmp_path: Path) -> None:
     free = flsplit.run([*KEYS, "rounds=1", f"out={tmp_path / 'free'}"])
@@ -163,6 +166,7 @@ def initial(folder: Path, *more: str) -> list[flsplit.split.side.SideState]:
     return list(Assembly(prepare(compose([*KEYS, *more, f"out={folder / 'none'}"])).plan).initial())
 
 
+@pytest.mark.slow
 def test_an_aggregator_that_spoils_the_model_ends_the_run_at_the_last_good_round(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -183,6 +187,7 @@ def test_an_aggregator_that_spoils_the_model_ends_the_run_at_the_last_good_round
     assert state is not None and state.round == 2 and torch.isfinite(state.client_model.weights).all()
 
 
+@pytest.mark.slow
 def test_a_round_with_too_few_is_repeated_once_and_counts_what_was_sent(tmp_path: Path) -> None:
     keys = [*KEYS, "rounds=6", "faults.crash=0.25", "min_clients=3", "seed=5"]
     run = flsplit.run([*keys, f"out={tmp_path / 'run'}"])
@@ -208,6 +213,7 @@ def test_twice_too_few_ends_the_run(tmp_path: Path) -> None:
         flsplit.run([*KEYS, "faults.dropout=0.6", "min_clients=4", f"out={tmp_path / 'run'}"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sync", ["gradient", "round"])
 def test_those_who_are_left_of_a_joint_step_train_on(sync: str, tmp_path: Path) -> None:
     keys = ["local_steps=6", "strategy=parallel", f"strategy.sync={sync}", "seed=2"]
@@ -251,6 +257,7 @@ def remembering(monkeypatch: pytest.MonkeyPatch) -> list[Remembering]:
     return made
 
 
+@pytest.mark.slow
 def test_a_round_that_is_repeated_begins_with_the_state_of_the_strategy_too(
     remembering: list[Remembering], tmp_path: Path
 ) -> None:
@@ -259,6 +266,7 @@ def test_a_round_that_is_repeated_begins_with_the_state_of_the_strategy_too(
     assert remembering[-1].seen == [1, 2, 3, 4, 5, 6]
 
 
+@pytest.mark.slow
 def test_a_client_that_is_trained_twice_in_a_round_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def twice(self: SplitFedV1, fed: Federation, clients: Sequence[int]) -> None:
         fed.client_model, fed.server_model = fed.average(fed.train(clients))
@@ -269,6 +277,7 @@ def test_a_client_that_is_trained_twice_in_a_round_is_refused(tmp_path: Path, mo
         flsplit.run([*KEYS, f"out={tmp_path / 'run'}"])
 
 
+@pytest.mark.slow
 def test_a_budget_that_is_used_up_pays_for_no_other_attempt(tmp_path: Path) -> None:
     keys = [*KEYS, "rounds=null", "min_clients=4", "budget.share=pool", "budget.base_epochs=4", "faults.crash=0.3"]
     keys += ["budget.count_models=true", "seed=1", f"out={tmp_path / 'run'}"]
@@ -280,6 +289,7 @@ def test_a_budget_that_is_used_up_pays_for_no_other_attempt(tmp_path: Path) -> N
     assert torch.equal(weights(run), torch.cat([state.weights for state in initial(tmp_path, "seed=1")]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [5, 14])
 def test_who_has_spent_its_share_takes_no_part_in_another_attempt(seed: int, tmp_path: Path) -> None:
     keys = [*KEYS, "rounds=null", "min_clients=2", "budget.base_epochs=2", "faults.crash=0.4", "local_epochs=2"]

@@ -65,6 +65,7 @@ def test_a_value_error_is_no_mistake_of_the_users(
     assert contents(here) == {}
 
 
+@pytest.mark.slow
 def test_a_run_that_stumbles_can_go_on(
     here: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

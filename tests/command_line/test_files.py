@@ -18,12 +18,14 @@ from flsplit import cli
 # A folder that cannot be the run's
 
 
+@pytest.mark.slow
 def test_out_holds_a_run(refused: Refused, a_run: Path) -> None:
     line = refused(f"out={a_run}")
     assert f"out={a_run} already holds a run" in line
     assert f"resume={a_run}" in line
 
 
+@pytest.mark.slow
 def test_out_holds_something_or_is_a_file(refused: Refused, here: Path) -> None:
     (here / "notes").mkdir()
     (here / "notes" / "a.txt").write_text("mine")
@@ -40,6 +42,7 @@ def test_out_is_not_writable(refused: Refused, monkeypatch: pytest.MonkeyPatch) 
     assert "is not writable" in refused()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="needs a folder in which not even root can write")
 def test_out_turns_out_not_to_be_writable(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main([*SMALL, "out=/proc/run"]) == 2
@@ -66,12 +69,14 @@ def typed_path(images: Path) -> list[str]:
     return ["dataset=folder", f'dataset.path="{images}"', "clients=2"]
 
 
+@pytest.mark.slow
 def test_a_folder_of_images(refused: Refused, images: Path, accepted: Accepted) -> None:
     assert len(accepted(*typed_path(images))) == 1
     (images / "train" / "cat" / "1.png").write_bytes(b"not an image")
     assert "1.png cannot be read as an image (of no known format)" in refused(*typed_path(images))
 
 
+@pytest.mark.slow
 def test_images_that_cannot_be_used(refused: Refused, images: Path) -> None:
     link = images / "train" / "cat" / "2.png"
     link.symlink_to("/nowhere/at/all")
@@ -88,6 +93,7 @@ def test_images_that_cannot_be_used(refused: Refused, images: Path) -> None:
     assert "no images" in refused(*typed_path(images))
 
 
+@pytest.mark.some
 @pytest.mark.parametrize(
     ("name", "content"),
     [("a.safetensors", b"{}"), ("a.pth", b"\x80\x04nothing"), ("a.pth", b""), ("a.pth", b"PK\x03\x04")],
@@ -98,6 +104,7 @@ def test_a_file_without_weights(refused: Refused, here: Path, name: str, content
     assert f"model.pretrained: {name} is not a weights file" in line
 
 
+@pytest.mark.slow
 def test_the_weights_of_another_model(refused: Refused, here: Path) -> None:
     save_file({"cls_token": torch.zeros(1, 1, 192)}, here / "few.safetensors")
     save_file({"cls_token": torch.zeros(1, 1, 384)}, here / "other.safetensors")

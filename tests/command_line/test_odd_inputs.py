@@ -178,6 +178,7 @@ FINE = [
 ]  # fmt: skip
 
 
+@pytest.mark.some
 @pytest.mark.parametrize("make", [case[1] for case in FINE], ids=[case[0] for case in FINE])
 def test_an_unusual_folder_is_fine(accepted: Accepted, images: Path, make: Callable[[Path], object]) -> None:
     make(images)
@@ -279,12 +280,13 @@ def test_a_client_profile_that_cannot_be(refused: Refused, tmp_path: Path, conte
     assert says in line and "client_profile" in line
 
 
+@pytest.mark.slow
 def test_out_inside_another_run(refused: Refused, a_run: Path) -> None:
     assert "holds a run" in refused(f"out={a_run / 'checkpoint' / 'mine'}", "engine=inline")
     assert "holds a run" in refused(f"out={a_run / 'mine' / 'deep'}", "engine=inline")
 
 
-@pytest.mark.some
+@pytest.mark.slow
 def test_a_mistake_takes_at_most_twice_the_time_of_the_import(tmp_path: Path) -> None:
     def seconds(*arguments: str) -> float:
         start = time.perf_counter()

@@ -49,6 +49,7 @@ def test_jobs_in_one_folder_are_seen_however_long_they_take_to_check(
     assert "a folder of its own" in refused("-m", "seed=1,2", "hydra.sweep.subdir=a")
 
 
+@pytest.mark.slow
 def test_groups_of_the_users_own(here: Path, refused: Refused, accepted: Accepted) -> None:
     (here / "own" / "compressor").mkdir(parents=True)
     (here / "own" / "compressor" / "mine.yaml").write_text("name: topk\nrate: 0.5\n")

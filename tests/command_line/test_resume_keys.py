@@ -42,7 +42,7 @@ def test_what_is_typed_beside_resume(refused: Refused, a_run: Path, typed: str, 
     assert right in line
 
 
-@pytest.mark.some
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "typed", ["", "clients=2 lr=2e-3 compressor=adc compressor.ratio=0.25", "engine=inline", "rounds=3"]
 )
@@ -109,6 +109,7 @@ def test_a_damaged_configuration(refused: Refused, a_run: Path, old: str, new: s
     assert right in refused(f"resume={a_run}")
 
 
+@pytest.mark.some
 @pytest.mark.parametrize("content", [b"", b"- 1\n- 2\n", b"\xff\xfe\x00"])
 def test_a_configuration_that_is_none(refused: Refused, a_run: Path, content: bytes) -> None:
     (a_run / "config.yaml").write_bytes(content)
@@ -137,6 +138,7 @@ def test_a_damaged_run(refused: Refused, a_run: Path, name: str, content: bytes 
     assert name.partition("/")[0] in line
 
 
+@pytest.mark.slow
 def test_a_run_killed_before_its_first_checkpoint_starts_over(a_run: Path, accepted: Accepted) -> None:
     for name in ("state.json", "before.json"):
         (a_run / "checkpoint" / name).unlink()

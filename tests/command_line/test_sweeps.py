@@ -101,6 +101,7 @@ def test_optuna_looks_for_the_best(here: Path, capfd: pytest.CaptureFixture[str]
     assert capfd.readouterr().err.splitlines() == [f"flsplit: all/{job} is done already" for job in "012"]
 
 
+@pytest.mark.some
 @needs("hydra_optuna_sweeper")
 @pytest.mark.parametrize(
     ("keys", "says"),

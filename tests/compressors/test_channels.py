@@ -99,6 +99,7 @@ def gains(count: int, **options: object) -> list[float]:
     ]
 
 
+@pytest.mark.slow
 def test_rayleigh_gains_are_exponential() -> None:
     found = torch.tensor(gains(4000)).double()
     assert float(found.mean()) == pytest.approx(1.0, abs=0.06) and float(found.std()) == pytest.approx(1.0, abs=0.1)
@@ -121,6 +122,7 @@ def test_who_knows_the_gain_has_more_noise_and_who_does_not_is_turned() -> None:
         assert float((one - one[0]).abs().max()) < 1e-3 * float(one[0].abs()) + 1e-3
 
 
+@pytest.mark.slow
 def test_outage_leaves_nothing() -> None:
     values = torch.ones(10)
     lost = [not through(values, "rayleigh", seed, snr_db=10.0, outage_db=10.0).any() for seed in range(2000)]
@@ -168,6 +170,7 @@ def test_a_flipped_bit_of_a_float_is_that_bit() -> None:
     assert all(bin(x & 0xFFFFFFFF).count("1") in (1, 2) for x in differing.tolist() if x)
 
 
+@pytest.mark.some
 @pytest.mark.parametrize(("rate", "burst"), [(0.1, None), (0.1, 4.0), (0.4, 2.0), (0.0, None), (1.0, None)])
 def test_losses_have_their_rate_and_their_bursts(rate: float, burst: float | None) -> None:
     count = 60_000
@@ -200,6 +203,7 @@ def test_a_value_across_two_packets_is_lost_with_either() -> None:
     assert alone == pytest.approx(0.5, abs=0.15) and both == pytest.approx(0.25, abs=0.13)
 
 
+@pytest.mark.some
 @pytest.mark.parametrize("burst", [None, 3.0])
 def test_what_is_sent_again_is_counted_and_arrives(burst: float | None) -> None:
     again = stages(
@@ -220,6 +224,7 @@ def test_what_is_sent_again_is_counted_and_arrives(burst: float | None) -> None:
     assert torch.equal(again.received(again.uplink(kept, SHAPE, key=KEY), torch.device("cpu")).floats[0], z)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("packet_bytes", [100, 1000, 30000])
 def test_a_burst_is_sent_through_to_its_end(packet_bytes: int) -> None:
     """However few packets a message has: a chain of losses, from its stationary state until the last has arrived."""

@@ -76,6 +76,7 @@ def test_the_price_is_the_papers() -> None:
     assert build("fedlite", pieces=1, codewords=100).layout(SHAPE).integers[0].below == 30  # as many as there are
 
 
+@pytest.mark.slow
 def test_it_learns(tmp_path: object) -> None:
     import flsplit
 

@@ -18,6 +18,7 @@ triton = pytest.importorskip("triton")
 kernel = pytest.importorskip("compressors.kmeans_triton")
 
 
+@pytest.mark.slow
 def test_clusters_by_the_interpreter() -> None:
     """In a process of its own: Triton settles when it is imported whether it compiles or interprets."""
     cases = Path(__file__).with_name("kmeans_interpreted.py")

@@ -26,6 +26,7 @@ def test_noise_has_the_power_of_sionnas() -> None:
         assert found == pytest.approx(expected, abs=0.05)
 
 
+@pytest.mark.slow
 def test_gains_are_distributed_as_sionnas() -> None:
     phy.config.seed = 2
     theirs, _ = phy.channel.RayleighBlockFading(1, 1, 1, 1, device="cpu")(batch_size=4000, num_time_steps=1)
@@ -56,6 +57,7 @@ def test_bit_errors_are_as_many_as_over_sionnas_link(fading: str) -> None:
     assert wrong == pytest.approx(sum(chances) / blocks, rel=0.12)
 
 
+@pytest.mark.some
 @pytest.mark.parametrize("model", ["rayleigh", "tdl_a", "tdl_d"])
 def test_sionnas_fading_has_a_mean_power_of_one_and_is_the_same_again(model: str) -> None:
     values, keys = torch.ones(2000), {"model": model, "snr_db": 150.0, "knowledge": "none"}

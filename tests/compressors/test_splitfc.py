@@ -55,6 +55,7 @@ def test_each_feature_is_kept_with_its_probability_and_always_as_many() -> None:
     torch.testing.assert_close(kept, chance.float(), rtol=0, atol=2e-3)
 
 
+@pytest.mark.slow
 def test_what_arrives_is_right_in_the_mean() -> None:
     z, y = batch()
     made, mean = build("splitfc", rate=0.2), torch.zeros(16, 5, 8)

@@ -27,7 +27,7 @@ def a_file(folder: Path, text: str) -> Path:
     return path
 
 
-@pytest.mark.some
+@pytest.mark.slow
 @pytest.mark.parametrize("placement", ["replica", "central"])
 @pytest.mark.parametrize(
     ("compressor", "key", "ratio", "value"),

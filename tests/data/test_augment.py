@@ -121,6 +121,7 @@ def test_a_batch_of_one_operation_is_the_same_to_the_bit(name: str, negative: bo
         assert np.array_equal(batched(images, numbers), by_one(images, numbers))
 
 
+@pytest.mark.some
 @pytest.mark.parametrize("size", [(32, 32), (20, 31), (3, 3)])
 def test_a_batch_is_the_same_to_the_bit(size: tuple[int, int]) -> None:
     images = [picture(seed, size) for seed in range(600)]

@@ -140,6 +140,7 @@ def test_columns_of_the_hub(monkeypatch: pytest.MonkeyPatch, cache_dir: Path) ->
         load(own, seed=0, columns=("site",), cache_dir=cache_dir)
 
 
+@pytest.mark.slow
 def test_the_digits_have_none() -> None:
     with pytest.raises(UserError, match=r"dataset=digits has no column 'writer'; beside image and label it has none"):
         compose(["partition=column", "partition.column=writer"])
@@ -147,6 +148,7 @@ def test_the_digits_have_none() -> None:
         compose(["partition=column"])
 
 
+@pytest.mark.slow
 def test_a_run_with_a_client_for_each_writer(files: Callable[..., str], tmp_path: Path) -> None:
     keys = ["dataset=folder", f"dataset.path={files(writer=WRITERS)}", "partition=column", "partition.column=writer"]
     small = ["engine=inline", "compressor=base", "batch_size=2", "augment=none", f"out={tmp_path / 'run'}"]

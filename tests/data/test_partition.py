@@ -297,6 +297,7 @@ def test_holdout_of_few_samples(samples: int, fraction: float, expected: int) ->
     assert len(train) == samples - expected
 
 
+@pytest.mark.slow
 def test_a_folder_that_another_run_has_used_is_as_new(tmp_path: Path) -> None:
     keys = ["engine=inline", "clients=4", "rounds=1", "batch_size=4", "dataset.train_limit=90", "dataset.test_limit=20"]
     unlike = [*keys, "compressor=base", "partition=quantity", "partition.sigma=2", "partition.holdout=0.2"]

@@ -188,6 +188,7 @@ def data_threads() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name.startswith("flsplit-data")]
 
 
+@pytest.mark.some
 @pytest.mark.parametrize("way", ["close", "drop", "exhaust", "error"])
 def test_threads_end_with_the_consumer(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     pipeline = make(augment="paper")

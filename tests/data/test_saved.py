@@ -76,6 +76,7 @@ def test_other_files_behind_the_same_path_are_another_table(pixels: Pixels, tmp_
     assert np.array_equal(second.train.pixels, turned["train"])
 
 
+@pytest.mark.slow
 def test_a_data_set_in_memory(pixels: Pixels, tmp_path: Path) -> None:
     keys = ["engine=inline", "clients=2", "rounds=1", "batch_size=6", "partition=column", "partition.column=site",
             "augment=none"]  # fmt: skip

@@ -23,6 +23,7 @@ from flsplit.transport.hub import LocalHub, connect
 SMALL = ["clients=5", "rounds=2", "batch_size=8", "dataset.train_limit=120", "dataset.test_limit=40"]
 
 
+@pytest.mark.some
 @pytest.mark.parametrize(("cpus", "threads"), [(0.25, 1), (1, 1), (1.9, 1), (2, 2), (3.5, 3)])
 def test_threads_follow_the_cpus_of_a_client(cpus: float, threads: int) -> None:
     assert compose(["engine=inline", f"engine.cpus_per_client={cpus}"]).engine.threads == threads
@@ -80,6 +81,7 @@ def test_a_ray_that_the_caller_has_started_stays_up(tmp_path: Path) -> None:
         ray.shutdown()
 
 
+@pytest.mark.slow
 def test_a_python_call_leaves_the_threads_as_they_were(tmp_path: Path) -> None:
     torch.set_num_threads(2)
     flsplit.run([*SMALL, "engine=inline", "rounds=1", f"out={tmp_path / 'run'}"])

@@ -68,6 +68,7 @@ def test_a_number_without_a_goal_is_only_reported() -> None:
     assert "met" not in result.line() and "no goal" in result.line()
 
 
+@pytest.mark.slow
 def test_the_plain_loop_trains_as_the_platform_does() -> None:
     with TINY.made() as made:
         step = single.plain_step(made)
@@ -77,6 +78,7 @@ def test_the_plain_loop_trains_as_the_platform_does() -> None:
     assert sum(losses) / len(losses) == pytest.approx(run.rounds.train_loss.item(), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_the_loop_with_known_clusters_starts_as_adc_does() -> None:
     with TINY.made() as made:
         fixed = adc.clusters_known(made)
@@ -108,6 +110,7 @@ def test_link_and_clock_take_some_of_a_step() -> None:
         assert link.share(made, {}) < 1
 
 
+@pytest.mark.slow
 def test_stacked_and_single_clients_do_the_same_work(monkeypatch: pytest.MonkeyPatch) -> None:
     done = []
 
@@ -175,6 +178,7 @@ def test_memory_is_that_of_the_process_that_ran() -> None:
     assert len(ballast) and 100 < megabytes < min(peak_megabytes(), 1024)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("photos", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_the_pipeline_alone_makes_every_image(photos: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     ticks = count()
@@ -196,7 +200,7 @@ def check_messages(outcome: message_splitfed.Outcome, run: flsplit.Run) -> None:
     assert outcome.samples == run.summary["samples"] and outcome.seconds > 0
 
 
-@pytest.mark.some
+@pytest.mark.slow
 @pytest.mark.parametrize("compressor", ["base", "adc"])
 def test_splitfed_by_messages_computes_what_splitfed_v1_does(compressor: str, tmp_path: Path) -> None:
     keys = [*SPLITFED, f"compressor={compressor}", "rounds=2", "engine=inline"]
@@ -260,6 +264,7 @@ def test_checks_that_take_longer_are_seen_in_their_share(monkeypatch: pytest.Mon
     assert 0 < quick < checks.share(SHORT) < 100
 
 
+@pytest.mark.slow
 def test_a_logger_that_takes_longer_is_seen_in_its_share(monkeypatch: pytest.MonkeyPatch) -> None:
     log = Loggers.log
 

@@ -111,6 +111,7 @@ def test_no_rows_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert capsys.readouterr().err == "experiments.study: adc_multi_client: no rows yet\n"
 
 
+@pytest.mark.slow
 def test_quantised_rows_are_found_drawn_and_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     points = quantised_adc.points()
     assert len(points) == 40 and [quantised_adc.bits_of(p) for p in points[:20:4]] == [32, 8, 4, 2, 16]
@@ -132,6 +133,7 @@ def test_quantised_rows_are_found_drawn_and_told(tmp_path: Path, capsys: pytest.
     assert [point.rounds() for point in points[:8]] == [4, 17, 34, 26] * 2
 
 
+@pytest.mark.slow
 def test_rows_of_noisy_links_are_found_drawn_and_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     points = noisy_link.points()
     assert len({point.slug for point in points}) == len(points) == 2 * 3 * (1 + 3 * 3)
@@ -157,6 +159,7 @@ def test_rows_of_noisy_links_are_found_drawn_and_told(tmp_path: Path, capsys: py
     assert {"rounds=4", "channel=awgn", "channel.snr_db=10"} <= set(points[3].overrides(data=None, weights=None))
 
 
+@pytest.mark.slow
 def test_many_clients_are_listed_gathered_and_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     points = many_clients.points()
     assert len({point.slug for point in points}) == len(points) == 86

@@ -91,6 +91,7 @@ def test_seconds_to_an_accuracy_and_what_bandwidth_decides(tmp_path: Path) -> No
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_ten_clients_compose(tmp_path: Path) -> None:
     noise(tmp_path / "data", train=4, test=2)
     for point in study.points(seeds=(51,), methods=("adc",)):

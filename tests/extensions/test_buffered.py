@@ -30,7 +30,7 @@ def test_clients_report_in_the_order_of_simulated_time(started: Started) -> None
     assert run.rounds.train_loss.iloc[-1] < run.rounds.train_loss.iloc[0]
 
 
-@pytest.mark.some
+@pytest.mark.slow
 @pytest.mark.parametrize("state", ["persist", "reset"])
 def test_a_resumed_run_is_the_uninterrupted_one_to_the_bit(started: Started, state: str, tmp_path) -> None:
     whole = started(*BUFFERED, "rounds=6", f"optimizer_state={state}", out="whole")

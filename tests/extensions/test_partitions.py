@@ -10,11 +10,13 @@ from flsplit import cli
 GROWING = ("--config-dir", "growing/conf", "partition=growing")
 
 
+@pytest.mark.slow
 def test_clients_have_what_it_deals_out(started: Started) -> None:
     run = started(*GROWING)
     assert run.clients[run.clients["round"] == 1].samples.tolist() == [10, 20, 30]
 
 
+@pytest.mark.slow
 def test_an_option(started: Started) -> None:
     run = started(*GROWING, "partition.first=4", "partition.holdout=0.5", "batch_size=2")
     assert run.clients[run.clients["round"] == 1].samples.tolist() == [8, 10, 12]

@@ -60,6 +60,7 @@ def test_what_arrives_is_within_half_a_level() -> None:
     assert (sent.integers[0].min(), sent.integers[0].max()) == (0, 255)
 
 
+@pytest.mark.slow
 def test_topk_then_the_quantiser(started: Started) -> None:
     plain = started("compressor=topk", "compressor.rate=0.1", out="plain")
     coarse = started("--config-dir", "uniform8/conf", "compressor=topk", "compressor.rate=0.1", "quantizer=uniform8")

@@ -42,6 +42,7 @@ def test_only_the_last_block_travels(started: Started) -> None:
     assert learns(run)
 
 
+@pytest.mark.slow
 def test_two_matrices_in_each_block_travel(started: Started) -> None:
     run = started("model.tune=tuned.low_rank", "model.tune_args.rank=2", "lr=0.01", *LONGER)
     matrices = BLOCKS * (WIDTH * 2 + 2 * 3 * WIDTH)
@@ -50,6 +51,7 @@ def test_two_matrices_in_each_block_travel(started: Started) -> None:
     assert learns(run)
 
 
+@pytest.mark.slow
 def test_the_server_side_too(started: Started) -> None:
     run = started("model.tune_server=tuned.low_rank", "model.tune_server_args.rank=2", "strategy=splitfed_v2")
     assert trained(run, "server") < 6 * (WIDTH * 2 + 2 * 3 * WIDTH) + 1
@@ -66,6 +68,7 @@ def test_a_frozen_client_needs_no_downlink(started: Started) -> None:
     assert learns(run)
 
 
+@pytest.mark.slow
 def test_nothing_to_train_is_refused(capsys, tmp_path) -> None:
     from flsplit import cli
 

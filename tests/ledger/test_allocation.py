@@ -38,6 +38,7 @@ def test_a_client_without_samples_takes_nothing_away() -> None:
     assert found == pytest.approx([0.5, 0.5, 0.5])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", ["local_steps=null", "local_steps=4"])
 @pytest.mark.parametrize("compressor", ["compressor=adc", "compressor=topk"])
 def test_a_run_gives_each_client_its_ratio(compressor: str, steps: str, tmp_path: Path) -> None:
@@ -56,6 +57,7 @@ def test_a_run_gives_each_client_its_ratio(compressor: str, steps: str, tmp_path
     assert per_sample.idxmax() == found.argmax() and per_sample.idxmin() == found.argmin()
 
 
+@pytest.mark.some
 @pytest.mark.parametrize(
     ("keys", "line"),
     [

@@ -49,7 +49,7 @@ def test_it_is_the_same_run_up_to_there(tmp_path: Path) -> None:
     assert plain.summary["status"] == "completed" and budget.summary["samples"] < plain.summary["samples"]
 
 
-@pytest.mark.some
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("share", "models", "strategy"), [*product(["equal", "samples"], [False, True], ["splitfed_v1", "splitfed_v2"])]
 )
@@ -67,6 +67,7 @@ def test_clients_share_it(share: str, models: bool, strategy: str, tmp_path: Pat
     assert found.summary["status"] == "budget"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", ["equal", "pool"])
 def test_what_is_sent_once_is_set_aside_once(share: str, tmp_path: Path) -> None:
     keys = ["clients=4", "clients_per_round=3", "rounds=null", "budget.base_epochs=4", f"budget.share={share}"]
@@ -108,6 +109,7 @@ def test_a_pool_lasts_for_all_to_the_end(models: bool, keys: list[str], tmp_path
         assert (before_last_step / whole).max() < (last / whole).min() + 0.02
 
 
+@pytest.mark.some
 @pytest.mark.parametrize("tune", ["all", "frozen", "lora", "bias"])
 def test_an_epoch_without_compression_is_an_epoch_whatever_clients_train(tune: str, tmp_path: Path) -> None:
     keys = ["clients=2", "partition=iid", "compressor=base", "rounds=null", "budget.base_epochs=2"]
@@ -115,6 +117,7 @@ def test_an_epoch_without_compression_is_an_epoch_whatever_clients_train(tune: s
     assert found.rounds.samples.tolist() == [IMAGES, 2 * IMAGES] and found.summary["xi"] == 1
 
 
+@pytest.mark.some
 @pytest.mark.parametrize("share", ["equal", "samples", "pool"])
 def test_a_budget_that_buys_no_round_says_what_would(share: str, tmp_path: Path) -> None:
     keys = ["clients=3", "clients_per_round=2", "rounds=null", "budget.count_models=true", f"budget.share={share}"]
@@ -129,6 +132,7 @@ def test_a_budget_that_buys_no_round_says_what_would(share: str, tmp_path: Path)
     assert run(tmp_path / "more", *keys, f"budget.base_epochs={1.01 * bound}").summary["samples"] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", ["equal", "pool"])
 def test_who_began_in_a_round_before_has_its_share_as_well(share: str, tmp_path: Path) -> None:
     keys = ["clients=4", "clients_per_round=2", "strategy=fedbuff", "strategy.buffer=1", "network=lte", "seed=3"]
@@ -140,6 +144,7 @@ def test_who_began_in_a_round_before_has_its_share_as_well(share: str, tmp_path:
     assert (sent.groupby(clients.client).sum() <= (gamma if share == "pool" else gamma / 4) + 2 * step).all()
 
 
+@pytest.mark.slow
 def test_models_alone_use_up_a_pool(tmp_path: Path) -> None:
     keys = ["clients=3", "strategy=fedavg", "rounds=null", "budget.count_models=true", "budget.share=pool"]
     found = run(tmp_path / "run", *keys, "budget.base_epochs=30")
@@ -161,6 +166,7 @@ def test_it_goes_on_where_a_kill_cut_it_off(tmp_path: Path) -> None:
     assert len(again.rounds) == len(whole.rounds) and again.summary["status"] == "budget"
 
 
+@pytest.mark.slow
 def test_the_end_is_about_where_it_is_expected(tmp_path: Path) -> None:
     from flsplit.assembly import Assembly, Costs
     from flsplit.data.clients import save_clients

@@ -163,6 +163,7 @@ def test_times_add_up() -> None:
     assert one + two == Spent(compute=11, transfer=22, waiting=33, joules=44)
 
 
+@pytest.mark.some
 @pytest.mark.parametrize("compressor", ["base", "adc", "topk", "bottlenet"])
 def test_operations_are_those_of_the_matrix_products(compressor: str) -> None:
     torch.manual_seed(0)

@@ -55,6 +55,7 @@ def test_one_client_by_hand(tmp_path: Path) -> None:
     assert found.summary["simulated_seconds"] == found.rounds.simulated_seconds.iloc[-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "strategy",
     [
@@ -79,6 +80,7 @@ def test_every_strategy_keeps_time_and_changes_no_other_number(strategy: list[st
     assert timed.rounds.joules.iloc[-1] == pytest.approx(own.joules.sum(), rel=1e-12)
 
 
+@pytest.mark.slow
 def test_who_is_late_is_left_out(tmp_path: Path) -> None:
     free = run(*UNLIKE, out=tmp_path / "free")
     own = free.clients[free.clients["round"] == 1]
@@ -101,6 +103,7 @@ def test_who_is_late_is_left_out(tmp_path: Path) -> None:
     assert late.uplink_bits.tolist() == managed.uplink_bits.tolist()
 
 
+@pytest.mark.slow
 def test_seconds_and_joules_end_a_run(tmp_path: Path) -> None:
     whole = run("network=lte", out=tmp_path / "whole")
     seconds, joules = whole.rounds.simulated_seconds[1], whole.rounds.joules[0]
@@ -111,6 +114,7 @@ def test_seconds_and_joules_end_a_run(tmp_path: Path) -> None:
     same_numbers(whole, run("network=lte", f"budget.seconds={100 * seconds}", out=tmp_path / "enough"))
 
 
+@pytest.mark.slow
 def test_what_is_sent_again_takes_time(tmp_path: Path) -> None:
     again = ["channel=erasure", "channel.retransmit=true", "channel.loss=0.3", "channel.packet_bytes=64"]
     plain, lossy = (run("network=lte", *keys, out=tmp_path / name) for name, keys in (("a", []), ("b", again)))
@@ -119,6 +123,7 @@ def test_what_is_sent_again_takes_time(tmp_path: Path) -> None:
     assert bits / 12.74e6 < more < bits / 5.64e6
 
 
+@pytest.mark.slow
 def test_a_profile_has_devices(tmp_path: Path) -> None:
     (tmp_path / "profile.csv").write_text("client,uplink_mbps,flops\n1,0.1,1e6\n")
     found = run("network=wifi", f"client_profile={tmp_path / 'profile.csv'}", out=tmp_path / "run").clients
@@ -127,6 +132,7 @@ def test_a_profile_has_devices(tmp_path: Path) -> None:
     assert slow.transfer_seconds > 10 * fast.transfer_seconds
 
 
+@pytest.mark.slow
 def test_the_report_shows_time_and_energy(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     for name, keys in (("timed", UNLIKE), ("plain", [])):
         execute(compose([*SMALL, "engine=inline", *keys, f"out={tmp_path / name}"]))
@@ -149,6 +155,7 @@ def test_the_report_shows_time_and_energy(tmp_path: Path, capfd: pytest.CaptureF
 FEDBUFF = ["strategy=fedbuff", *UNLIKE, "clients=4", "rounds=6"]
 
 
+@pytest.mark.slow
 def test_fedbuff_takes_reports_in_simulated_time(tmp_path: Path) -> None:
     found = run(*FEDBUFF, out=tmp_path / "run")
     assert (found.clients.groupby("round").client.count() == 2).all()
@@ -161,6 +168,7 @@ def test_fedbuff_takes_reports_in_simulated_time(tmp_path: Path) -> None:
     assert found.rounds.simulated_seconds[0] == pytest.approx(busy.sort_values().iloc[1], rel=1e-6)
 
 
+@pytest.mark.slow
 def test_fedbuff_of_all_alike_is_splitfed(tmp_path: Path) -> None:
     keys = ["network=lte", "rounds=1", "network.jitter_ms=0"]
     found = run("strategy=fedbuff", "strategy.buffer=3", *keys, out=tmp_path / "buff")
@@ -169,6 +177,7 @@ def test_fedbuff_of_all_alike_is_splitfed(tmp_path: Path) -> None:
     assert found.rounds.simulated_seconds[0] == pytest.approx(plain.rounds.simulated_seconds[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keys", [FEDBUFF, [*UNLIKE, "network.round_deadline_s=2", "network.on_deadline=partial"]])
 def test_a_run_with_time_goes_on_to_the_same_numbers(keys: list[str], tmp_path: Path) -> None:
     whole = run(*keys, out=tmp_path / "whole")
@@ -185,6 +194,7 @@ def test_ray_and_inline_keep_the_same_time(keys: list[str], tmp_path: Path) -> N
     same_numbers(flsplit.run([*SMALL, *keys, f"out={tmp_path / 'ray'}"]), run(*keys, out=tmp_path / "inline"))
 
 
+@pytest.mark.some
 @pytest.mark.parametrize(
     ("keys", "line"),
     [
@@ -232,6 +242,7 @@ def test_a_profile_without_a_link_is_refused(
     assert line in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_joules_end_a_run_when_they_are_spent_and_not_before(tmp_path: Path) -> None:
     keys = ["network=lte", "rounds=9", "clients_per_round=1", "eval_every=5", "partition.holdout=0.3"]
     whole = run(*keys, out=tmp_path / "whole")
@@ -243,6 +254,7 @@ def test_joules_end_a_run_when_they_are_spent_and_not_before(tmp_path: Path) -> 
     assert len(flsplit.run([f"resume={tmp_path / 'run'}"]).rounds) == 7
 
 
+@pytest.mark.slow
 def test_in_fedbuff_a_client_waits_from_its_report_to_the_servers_step(tmp_path: Path) -> None:
     keys = ["network=custom", "network.flops=[1e7,1e9]", "network.server_flops=1e9", "network.jitter_ms=0"]
     found = run("strategy=fedbuff", "strategy.buffer=2", *keys, "rounds=4", out=tmp_path / "run")
@@ -254,6 +266,7 @@ def test_in_fedbuff_a_client_waits_from_its_report_to_the_servers_step(tmp_path:
         began[row.client] = ends[row.round]
 
 
+@pytest.mark.slow
 def test_one_shared_model_takes_batches_in_turn_whoever_comes_first(tmp_path: Path) -> None:
     keys = ["strategy=splitfed_v2", "network=custom", "network.flops=1e12", "network.server_flops=1e6", "rounds=1"]
     whole, step, arrival = (

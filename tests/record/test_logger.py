@@ -35,6 +35,7 @@ def test_a_csv_file_has_the_rows_of_all_rounds_also_after_a_resume(tmp_path: Pat
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "run" / "rounds.csv"), run.rounds, check_exact=True)
 
 
+@pytest.mark.slow
 def test_tensorboard_has_a_curve_for_every_column(tmp_path: Path) -> None:
     flsplit.run([*SMALL, "rounds=4", "logger=tensorboard", f"out={tmp_path}/run"])
     run = flsplit.run([f"resume={tmp_path}/run", "rounds=5"])
@@ -75,6 +76,7 @@ def test_a_sweeps_jobs_are_named_by_what_varies(tmp_path: Path) -> None:
     assert (seeds.name, seeds.group) == ("seed=3", None)
 
 
+@pytest.mark.slow
 def test_one_that_fails_is_left_out_and_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/runs.db")
     monkeypatch.chdir(tmp_path)

@@ -75,6 +75,7 @@ def test_plots_take_axes_and_give_them(folders: Path) -> None:
         run.plot(axes, y="test_acuracy")
 
 
+@pytest.mark.slow
 def test_what_cannot_be_read_is_one_line(folders: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no run is called so"):
         flsplit.load(str(tmp_path / "x*"))
@@ -101,6 +102,7 @@ def test_what_cannot_be_read_is_one_line(folders: Path, tmp_path: Path) -> None:
         flsplit.load([cut])
 
 
+@pytest.mark.slow
 def test_the_models_that_a_run_ended_with_score_as_it_says(folders: Path) -> None:
     """By a plain loop over the test images."""
     run = flsplit.load(folders / "a")

@@ -66,6 +66,7 @@ def test_a_line_hides_no_setting(runs: Path) -> None:
         lines(loaded(runs), "bits", "test_accuracy", ["colour"])
 
 
+@pytest.mark.some
 @pytest.mark.parametrize(("columns", "inches"), [(1, 3.4), (2, 7.0)])
 def test_files(runs: Path, tmp_path: Path, columns: int, inches: float, capsys: pytest.CaptureFixture[str]) -> None:
     for kind in ("pdf", "png", "svg"):

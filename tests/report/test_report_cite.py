@@ -30,6 +30,7 @@ def files(tmp_path: Path, *runs: Path) -> dict[str, str]:
     return {name: b64decode(data).decode() for name, data in links}
 
 
+@pytest.mark.slow
 def test_every_chart_as_svg_and_as_csv(tmp_path: Path) -> None:
     rounds = rounds_table(12)
     found = files(tmp_path, make_run(tmp_path / "run", rounds=rounds))
@@ -47,6 +48,7 @@ def test_every_chart_as_svg_and_as_csv(tmp_path: Path) -> None:
     assert held.to_numpy().sum() == 5000
 
 
+@pytest.mark.slow
 def test_seeds_are_one_line_between_their_least_and_greatest(tmp_path: Path) -> None:
     tables = [rounds_table(12, seed=seed) for seed in range(3)]
     runs = [make_run(tmp_path / str(seed), config(seed=seed), rounds=table) for seed, table in enumerate(tables)]
@@ -62,6 +64,7 @@ def test_seeds_are_one_line_between_their_least_and_greatest(tmp_path: Path) -> 
     assert f"{values[:, -1].mean():.1f} ± {half:.1f}" in page
 
 
+@pytest.mark.some
 @pytest.mark.parametrize(
     "asked",
     [
@@ -95,6 +98,7 @@ def test_it_is_cited_as_the_file_for_that_says(tmp_path: Path) -> None:
     assert said["references"][0]["title"] in cite.PAPER
 
 
+@pytest.mark.slow
 def test_no_folder_of_this_machine_is_in_what_is_taken_along(tmp_path: Path) -> None:
     settings = config(dataset={"name": "folder", "path": str(tmp_path / "data")}, out=str(tmp_path / "run"))
     found = files(tmp_path, make_run(tmp_path / "run", settings))

@@ -72,6 +72,7 @@ def test_a_run_with_its_numbers(tmp_path: Path) -> None:
         assert axis in page.text
 
 
+@pytest.mark.slow
 def test_the_page_needs_nothing_beside_itself(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", partition=partition_table(200, 100), clients=clients_table(2, 200))
     out = tmp_path / "page.html"
@@ -85,6 +86,7 @@ def test_the_page_needs_nothing_beside_itself(tmp_path: Path) -> None:
     assert str(tmp_path) not in html
 
 
+@pytest.mark.slow
 def test_every_reference_inside_the_page_is_met(tmp_path: Path) -> None:
     html_path = tmp_path / "page.html"
     write_report([make_run(tmp_path / "a"), make_run(tmp_path / "b", config(seed=1))], html_path)
@@ -94,6 +96,7 @@ def test_every_reference_inside_the_page_is_met(tmp_path: Path) -> None:
     assert used <= set(re.findall(r'id="([^"]+)"', html))
 
 
+@pytest.mark.slow
 def test_names_are_escaped(tmp_path: Path) -> None:
     nasty = "<script>alert(1)</script>"
     settings = config(dataset={"name": nasty}, model={"name": "a & b <i>"})
@@ -106,6 +109,7 @@ def test_names_are_escaped(tmp_path: Path) -> None:
         assert told in page.text, told
 
 
+@pytest.mark.slow
 def test_a_sweep_is_found_below_its_folder_in_order(tmp_path: Path) -> None:
     for job in (10, 2, 0):
         make_run(tmp_path / "sweep" / "day" / str(job), config(seed=job))
@@ -118,6 +122,7 @@ def test_a_sweep_is_found_below_its_folder_in_order(tmp_path: Path) -> None:
     assert "3 runs" in page.text
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_reports_its_rounds_so_far(tmp_path: Path) -> None:
     rounds = rounds_table(7, eval_every=3)
     page = page_of(tmp_path, make_run(tmp_path / "cut_off", rounds=rounds, summary=False))
@@ -128,6 +133,7 @@ def test_an_interrupted_run_reports_its_rounds_so_far(tmp_path: Path) -> None:
     assert "\n28\n" in result  # megabits up in seven rounds
 
 
+@pytest.mark.slow
 def test_a_run_cut_off_before_its_first_round(tmp_path: Path) -> None:
     run = make_run(tmp_path / "early", summary=False)
     (run / "rounds.parquet").unlink()
@@ -138,6 +144,7 @@ def test_a_run_cut_off_before_its_first_round(tmp_path: Path) -> None:
     assert "10 clients, 5,000 samples of 10 labels" in page.text
 
 
+@pytest.mark.slow
 def test_null_columns_as_parquet_writes_them(tmp_path: Path) -> None:
     """FedAvg sends no activations and has no xi; a run without evaluation has columns of nulls only."""
     rounds = rounds_table(3).assign(uplink_bits=0, downlink_bits=0, xi=None, test_loss=None)
@@ -157,6 +164,7 @@ def test_null_columns_as_parquet_writes_them(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_further_metrics_of_the_last_evaluation(tmp_path: Path) -> None:
     plain = make_run(tmp_path / "plain")
     assert "Further metrics" not in page_of(tmp_path, plain).text
@@ -170,6 +178,7 @@ def test_further_metrics_of_the_last_evaluation(tmp_path: Path) -> None:
     assert cells.count("\N{EN DASH}") == 3
 
 
+@pytest.mark.slow
 def test_bits_far_apart_get_a_log_axis_and_large_ones_a_large_unit(tmp_path: Path) -> None:
     big = rounds_table(4, ratio=1.0)
     big[["uplink_bits", "downlink_bits"]] *= 1000
@@ -194,6 +203,7 @@ def test_runs_share_the_picture_of_a_common_partition(tmp_path: Path) -> None:
     assert page.text.count("a client holds") == 2
 
 
+@pytest.mark.slow
 def test_counts_are_written_into_a_small_partition(tmp_path: Path) -> None:
     table = pd.DataFrame({"client": [0, 0, 2], "label": [0, 3, 3], "count": [7001, 12, 345]})
     page = page_of(tmp_path, make_run(tmp_path / "run", partition=table))
@@ -202,6 +212,7 @@ def test_counts_are_written_into_a_small_partition(tmp_path: Path) -> None:
     assert "2 clients, 7,358 samples of 2 labels; a client holds 345 to 7,013" in page.text
 
 
+@pytest.mark.slow
 def test_client_accuracy_and_failures(tmp_path: Path) -> None:
     table = clients_table(5, 10, failed=((2, 3), (4, 3), (5, 7)))
     table.loc[(table["client"] == 1) & (table["round"] == 2), "test_accuracy"] = 0.25
@@ -216,7 +227,7 @@ def test_client_accuracy_and_failures(tmp_path: Path) -> None:
     assert "held-out" not in quiet.text
 
 
-@pytest.mark.some
+@pytest.mark.slow
 @pytest.mark.parametrize("clients,labels", [(1, 10), (1, 100), (2, 2), (31, 21), (3000, 10)])
 def test_partitions_of_any_shape_can_be_drawn(tmp_path: Path, clients: int, labels: int) -> None:
     table = partition_table(clients, labels, alpha=2.0)
@@ -225,6 +236,7 @@ def test_partitions_of_any_shape_can_be_drawn(tmp_path: Path, clients: int, labe
     assert ("each column: mean of 3" in page.text) == (clients == 3000)
 
 
+@pytest.mark.slow
 def test_a_thousand_clients_and_a_hundred_labels_stay_small(tmp_path: Path) -> None:
     run = make_run(
         tmp_path / "run",
@@ -237,6 +249,7 @@ def test_a_thousand_clients_and_a_hundred_labels_stay_small(tmp_path: Path) -> N
     assert out.stat().st_size < 5_000_000
 
 
+@pytest.mark.slow
 def test_the_same_runs_give_the_same_page(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     write_report([run], tmp_path / "a.html")

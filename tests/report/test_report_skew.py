@@ -237,6 +237,7 @@ def page_rows(tmp_path: Path, *partitions: pd.DataFrame) -> list[list[str]]:
     return rows
 
 
+@pytest.mark.slow
 def test_the_page_shows_the_numbers(tmp_path: Path) -> None:
     dash = "\N{EN DASH}"
     rows = page_rows(tmp_path, as_table(100 * SMALL))
@@ -271,6 +272,7 @@ def test_the_page_has_one_table_for_each_partition(tmp_path: Path) -> None:
     assert rows[7][1] == f"{label_entropy(SMALL + 1).mean():.3f}"
 
 
+@pytest.mark.slow
 def test_the_page_says_which_run_has_which_partition(tmp_path: Path) -> None:
     page_rows(tmp_path, as_table(SMALL), as_table(SMALL + 1))
     section = (tmp_path / "page.html").read_text(encoding="utf-8").split("<h2>Partition</h2>")[1]
@@ -279,11 +281,13 @@ def test_the_page_says_which_run_has_which_partition(tmp_path: Path) -> None:
     assert "seed 1</li>" in second and "28 samples of 4 labels" in second
 
 
+@pytest.mark.slow
 def test_the_page_has_dashes_where_a_measure_has_no_value(tmp_path: Path) -> None:
     dash = "\N{EN DASH}"
     rows = page_rows(tmp_path, as_table(np.array([[12]])))
     assert [row[1] for row in rows] == [dash, dash, "0.000", "1", "0", "12", "0.000"]
 
 
+@pytest.mark.slow
 def test_a_partition_without_samples_has_a_page_but_no_measures(tmp_path: Path) -> None:
     assert page_rows(tmp_path, as_table(np.zeros((2, 3), int))) == []

@@ -36,6 +36,7 @@ def end(run: Path, rounds: int) -> None:
     (run / ".lock").unlink()
 
 
+@pytest.mark.slow
 def test_a_line_for_each_round_and_the_end(tmp_path: Path) -> None:
     run, page = going_on(tmp_path / "run", 2), tmp_path / "page.html"
     watched = Watch(run, page, 7)

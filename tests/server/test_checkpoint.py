@@ -37,7 +37,7 @@ def test_only_what_is_not_needed_gives_room(tmp_path: Path) -> None:
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"1.1.npy": "kept", "0.2.npy": "old"}
 
 
-@pytest.mark.some
+@pytest.mark.slow
 @pytest.mark.parametrize(("save_every", "states"), [(0, 2), (float("inf"), 3)])
 def test_a_run_leaves_no_more_files_than_it_needs(
     save_every: float, states: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -105,7 +105,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 FILES = ("state.json", "before.json", "models", "client", "rounds.parquet", "clients.parquet", "config.yaml")
 
 
-@pytest.mark.some
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("which", FILES)
 def test_a_flipped_bit_is_found_or_changes_nothing(which: str, seed: int, whole: Path, tmp_path: Path) -> None:
@@ -129,6 +129,7 @@ def test_a_flipped_bit_is_found_or_changes_nothing(which: str, seed: int, whole:
     pd.testing.assert_frame_equal(expected.clients, resumed.clients)
 
 
+@pytest.mark.some
 @pytest.mark.parametrize("name", ["state.json", "models", "client", "rounds.parquet"])
 def test_where_the_last_checkpoint_is_damaged_the_one_before_is_used(name: str, whole: Path, tmp_path: Path) -> None:
     out = shutil.copytree(whole / "cut", tmp_path / "run")
@@ -155,6 +156,7 @@ def test_where_both_are_damaged_the_run_is_refused(whole: Path, tmp_path: Path) 
         flsplit.run([f"resume={out}", "rounds=4"])
 
 
+@pytest.mark.slow
 def test_what_is_not_as_it_was(whole: Path, tmp_path: Path) -> None:
     out = shutil.copytree(whole / "cut", tmp_path / "run")
     config = out / "config.yaml"
@@ -184,6 +186,7 @@ def test_two_runs_never_share_a_folder(whole: Path, tmp_path: Path) -> None:
     assert flsplit.run([f"resume={out}", "rounds=4"]).summary["rounds"] == 4
 
 
+@pytest.mark.slow
 def test_a_run_without_a_checkpoint_starts_over_and_says_so(whole: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     out.mkdir()

@@ -56,7 +56,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> flsplit.Run:
     return flsplit.run([*INLINE, "rounds=6", f"out={tmp_path_factory.mktemp('whole') / 'run'}"])
 
 
-@pytest.mark.some
+@pytest.mark.slow
 @pytest.mark.parametrize("calls", range(6, 22, 3))
 @pytest.mark.parametrize("where", ["server", "client"])
 def test_a_full_disk_stops_a_run_that_goes_on_when_there_is_room(
@@ -103,6 +103,7 @@ def test_gpu_memory_that_is_used_up_is_one_line_that_names_settings(tmp_path: Pa
     assert "\n" not in said and not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_sweep_that_is_started_again_goes_on_where_it_was_cut_off(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -35,7 +35,7 @@ def assert_same(a: flsplit.Run, b: flsplit.Run) -> None:
         pd.testing.assert_frame_equal(x[columns], y[columns], check_exact=True)
 
 
-@pytest.mark.some
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["splitfed_v1", "splitfed_v2"])
 @pytest.mark.parametrize("state", ["persist", "reset"])
 def test_more_rounds_continue_a_finished_run(strategy: str, state: str, tmp_path: Path) -> None:

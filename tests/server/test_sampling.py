@@ -54,6 +54,7 @@ def test_uniform_is_the_plain_choice() -> None:
     assert drawn == [[5, 6, 8, 9][at] for at in np.random.default_rng(7).choice(4, 2, replace=False)]
 
 
+@pytest.mark.slow
 def test_labels_of_a_round_are_more_even_and_clients_say_once_what_they_have(tmp_path: Path) -> None:
     found = {}
     for how in ("uniform", "balanced"):
@@ -71,6 +72,7 @@ def test_labels_of_a_round_are_more_even_and_clients_say_once_what_they_have(tmp
     assert plain.nunique() == 1 and bits.min()[bits.size() > 1].eq(plain.iloc[0]).all()
 
 
+@pytest.mark.slow
 def test_a_resumed_run_draws_the_same_clients(tmp_path: Path) -> None:
     keys = [*SMALL, "sampling=balanced"]
     whole = flsplit.run([*keys, "rounds=4", f"out={tmp_path / 'whole'}"])
@@ -86,6 +88,7 @@ def test_another_way_is_refused() -> None:
         flsplit.run(["sampling=balance"])
 
 
+@pytest.mark.slow
 def test_where_all_take_part_there_is_nothing_to_choose(tmp_path: Path) -> None:
     keys = [*SMALL, "clients_per_round=null", "rounds=1", "local_steps=1"]
     even = flsplit.run([*keys, "sampling=balanced", f"out={tmp_path / 'even'}"])

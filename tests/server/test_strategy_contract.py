@@ -35,6 +35,7 @@ def averaged_twice(fed: Federation, clients: Sequence[int]) -> None:
     fed.average(reports)
 
 
+@pytest.mark.some
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [

@@ -96,6 +96,7 @@ def test_a_gradient_that_cannot_be_is_not_sent() -> None:
         stages.hold_to_graph(payload)
 
 
+@pytest.mark.slow
 def test_a_run_without_gradients_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Base, "decompress", lambda self, payload, shape: (payload.floats[0].detach(), payload.labels))
     with pytest.raises(RunFailed, match="the loss depends on nothing that has been sent: base's decompress"):
@@ -130,6 +131,7 @@ def test_what_a_stage_says_of_itself(monkeypatch: pytest.MonkeyPatch) -> None:
         Stages(build("base"), [stage])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keys", [["strategy=splitfed_v2", "strategy.turn=step"], ["strategy=splitfed_v1"]], ids=str)
 def test_a_model_that_draws_is_repeatable_too(keys: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for side in (ViTClient, ViTServer):

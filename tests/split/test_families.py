@@ -117,6 +117,7 @@ def test_what_is_trained_ends_where_statistics_begin() -> None:
     assert (side.trained, len(side.state().weights) - side.trained) == numbers(client)
 
 
+@pytest.mark.slow
 def test_fedbuff_takes_no_step_along_statistics(tmp_path: Path) -> None:
     keys = [
         "model.name=resnet10t", "clients=3", "dataset.train_limit=60", "compressor=base", "strategy=fedbuff",

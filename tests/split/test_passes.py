@@ -80,7 +80,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> list[Captured]:
     return made
 
 
-@pytest.mark.some
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "keys",
     [
@@ -189,6 +189,7 @@ def test_what_is_captured_trains_on_the_first_output_alone() -> None:
     assert first.requires_grad and not second.requires_grad
 
 
+@pytest.mark.slow
 def test_the_key_is_free_when_a_run_is_resumed(tmp_path: Path) -> None:
     small(tmp_path / "run", "engine=inline", "rounds=1", "local_steps=1")
     flsplit.run([f"resume={tmp_path / 'run'}", "rounds=2", "engine.graphs=false"])

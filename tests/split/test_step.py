@@ -59,6 +59,7 @@ def reachable(tensor: Tensor) -> set[int]:
     return found
 
 
+@pytest.mark.some
 @pytest.mark.parametrize("name", ["base", "adc", "topk", "randtopk", "c3sl", "bottlenet"])
 def test_only_detached_tensors_cross(name: str) -> None:
     client, host, start = sides(name)

@@ -52,6 +52,7 @@ def with_nan(state: State) -> State:
     return {**state, "norm.bias": torch.full((192,), torch.nan)}
 
 
+@pytest.mark.some
 @pytest.mark.parametrize("classes", [7, 10])
 @pytest.mark.parametrize(
     ("spoil", "says"),
@@ -75,6 +76,7 @@ def test_another_models_weights_are_refused(
     assert str(refused.value).startswith(f"model.pretrained: {path}")
 
 
+@pytest.mark.slow
 def test_what_is_done_with_a_file_is_said(state: State, tmp_path: Path) -> None:
     path = str(tmp_path / "checkpoint.pth")
     torch.save({"epoch": 3, "model": {f"module.{key}": value for key, value in state.items()}}, path)
@@ -97,6 +99,7 @@ class Bomb:
         return os.mkdir, ("exploded",)
 
 
+@pytest.mark.some
 @pytest.mark.parametrize("protocol", [0, 2, 5])
 def test_a_pickle_is_refused_and_never_run(protocol: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

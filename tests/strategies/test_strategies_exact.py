@@ -97,7 +97,7 @@ def test_stacked_clients_are_v1_to_rounding(compressor: str, tmp_path: Path) -> 
     assert (server - expected_server).abs().mean() < setting.lr / 100
 
 
-@pytest.mark.some
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "keys",
     [
@@ -144,7 +144,7 @@ def test_v2_is_its_definition(compressor: str, turn: str, tmp_path: Path) -> Non
     assert torch.equal(server, expected_server)
 
 
-@pytest.mark.some
+@pytest.mark.slow
 @pytest.mark.parametrize("placement", ["replica", "central"])
 @pytest.mark.parametrize("compressor", TELLING)
 def test_v3_is_its_definition(compressor: str, placement: str, tmp_path: Path) -> None:
@@ -186,7 +186,7 @@ def test_parallel_is_its_definition(compressor: str, sync: str, tmp_path: Path) 
     assert run.clients.sync_bits.tolist() == [count * 32 * len(client) for count in moved]
 
 
-@pytest.mark.some
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("strategy", "compressor"),
     [*product(["parallel", "splitfed_v1"], ["adc", "base"]), ("fedavg", "base")],
@@ -214,6 +214,7 @@ def test_stacked_clients_have_their_own_adjustment(tmp_path: Path) -> None:
         assert (ours - theirs).abs().mean() < setting.lr / 100
 
 
+@pytest.mark.slow
 def test_fedavg_is_v1_without_a_link(tmp_path: Path) -> None:
     setting = Setting(clients=3)
     client, server, run = final(setting, tmp_path / "run", "strategy=fedavg")
@@ -225,6 +226,7 @@ def test_fedavg_is_v1_without_a_link(tmp_path: Path) -> None:
     assert (run.rounds[bits] == 0).all().all() and run.rounds.xi.isna().all() and run.summary["xi"] is None
 
 
+@pytest.mark.slow
 def test_k_clients_in_parallel_are_one_with_k_times_the_batch(tmp_path: Path) -> None:
     """Where the batches coincide: every client's whole part is one batch, the single client's batch is all of them."""
     keys = ["rounds=4", "partition.alpha=inf"]
@@ -234,6 +236,7 @@ def test_k_clients_in_parallel_are_one_with_k_times_the_batch(tmp_path: Path) ->
     np.testing.assert_allclose(many.rounds.test_loss, one.rounds.test_loss, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_centralized_leaves_clients_and_partition_aside(tmp_path: Path) -> None:
     keys = ["strategy=centralized", "clients_per_round=2"]
     client, server, run = final(Setting(clients=4), tmp_path / "run", *keys)
