@@ -1,6 +1,6 @@
 """The same configuration gives the same numbers: whatever the engine and the placement, and after a kill at any moment.
 
-Configurations and moments are drawn; `FLSPLIT_SEED=N` draws others.
+Configurations and moments are drawn; `FLSPLIT_SEED=N` draws others, `FLSPLIT_DRAWS=N` as many.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from helpers.program import Program
 import flsplit
 
 SEED = int(os.environ.get("FLSPLIT_SEED", "0"))
-COUNT = 20
-CHAINS, KILLS = 2, 5  # runs on Ray, and how often each is killed
+COUNT = int(os.environ.get("FLSPLIT_DRAWS", "10"))
+CHAINS, KILLS = 1, 4  # runs on Ray, and how often each is killed
 MOST_CLIENTS = 7
 PARTITIONS = (
     ["partition=iid"],

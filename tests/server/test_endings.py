@@ -132,7 +132,7 @@ def test_a_sweep_that_is_started_again_goes_on_where_it_was_cut_off(
 @pytest.mark.slow
 @pytest.mark.xdist_group("ray")
 def test_the_end_of_the_central_host_is_one_line_and_the_run_goes_on_later(tmp_path: Path) -> None:
-    keys = [*KEYS, "strategy=splitfed_v2", "rounds=120", "eval_every=60"]  # a while, however late we look
+    keys = [*KEYS, "strategy=splitfed_v2", "rounds=40", "eval_every=20"]  # a while, however late we look
     out = tmp_path / "run"
     program = Program([*keys, f"out={out}"], tmp_path)
     deadline = time.monotonic() + 600
