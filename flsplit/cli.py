@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import io
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr
@@ -31,18 +32,25 @@ _SHOW = ("hydra_help", "cfg", "resolve", "info", "shell_completion")
 Job = Callable[[DictConfig], object]
 
 
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, with which clusters end or requeue a job."""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line.
 
     Returns:
         0, 1 for a run that failed or a fault of the program, 2 for a mistake of the user's, 130 when interrupted, 141
-        when nobody reads the output any more.
+        when nobody reads the output any more, 143 when terminated.
     """
     command = _Command(alone=argv is None)
+    if argv is None:
+        signal.signal(signal.SIGTERM, _terminate)
     try:
         command.run(list(sys.argv[1:] if argv is None else argv))
-    except KeyboardInterrupt:
-        command.fail(f"interrupted{goes_on(command.folder)}", 130)
+    except KeyboardInterrupt as end:
+        how, code = ("terminated", 143) if isinstance(end, _Terminated) else ("interrupted", 130)
+        command.fail(f"{how}{goes_on(command.folder)}", code)
         if argv is None:  # a process of our own: not to wait for the server's thread, which would start Ray anew
             os._exit(command.code)
     except Exception as error:
@@ -53,6 +61,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         command.stopped_by(error)
     command.leave()
     return command.code
+
+
+def _terminate(*_: object) -> NoReturn:
+    raise _Terminated
 
 
 class _Command:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Event, Thread
+from threading import Event, Thread, current_thread, main_thread
 
 import ray
 import torch
@@ -45,6 +46,11 @@ def start_ray(address: str | None = None, *, cpus: int | None = None) -> None:
     Raises:
         UserError: if no cluster can be joined.
     """
+    with _own_end():
+        _begin_or_wait(address, cpus)
+
+
+def _begin_or_wait(address: str | None, cpus: int | None) -> None:
     if (future := _beginning.pop("ray", None)) is not None:
         future.result()
         return
@@ -53,6 +59,17 @@ def start_ray(address: str | None = None, *, cpus: int | None = None) -> None:
         _ours.clear()
     if not ray.is_initialized():
         _start(address, cpus)
+
+
+@contextmanager
+def _own_end() -> Iterator[None]:
+    """Ray takes SIGTERM for itself and prints a trace: who has had a handler for it has it again afterwards."""
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if callable(handler) and current_thread() is main_thread():
+            signal.signal(signal.SIGTERM, handler)
 
 
 def _start(address: str | None, cpus: int | None = None) -> None:

@@ -142,15 +142,23 @@ def test_the_program_itself(here: Path) -> None:
 
 
 @pytest.mark.slow
-def test_ctrl_c_is_one_line(here: Path) -> None:
-    process = start(["-m", "flsplit.cli", "engine=inline", "clients=2", "rounds=1000", "out=a"])
+@pytest.mark.xdist_group("ray")
+@pytest.mark.parametrize(
+    ("sent", "engine", "word", "code"),
+    [
+        (signal.SIGINT, "inline", "interrupted", 130), (signal.SIGTERM, "inline", "terminated", 143),
+        (signal.SIGTERM, "ray", "terminated", 143),
+    ],
+)  # fmt: skip
+def test_whoever_ends_a_run_reads_one_line(here: Path, sent: signal.Signals, engine: str, word: str, code: int) -> None:
+    process = start(["-m", "flsplit.cli", f"engine={engine}", "clients=2", "rounds=1000", "out=a"])
     deadline = time.monotonic() + 600
     while not (here / "a" / "checkpoint" / "state.json").exists():
         assert time.monotonic() < deadline
         assert process.poll() is None
         time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(sent)
     _, error = process.communicate(timeout=600)
-    assert process.returncode == 130
+    assert process.returncode == code
     said = [line for line in error.splitlines() if not line.startswith("round ")]
-    assert said == ["flsplit: interrupted; resume=a goes on from here"]
+    assert said == [f"flsplit: {word}; resume=a goes on from here"]
