@@ -23,7 +23,7 @@ from flsplit.record.folder import alone_in
 from flsplit.record.run import Run, read_run
 from flsplit.record.tables import Recorder
 from flsplit.server.app import Server
-from flsplit.server.checkpoint import Checkpoints
+from flsplit.server.checkpoint import Checkpoints, with_own
 from flsplit.server.summary import finish
 from flsplit.split.side import Side
 
@@ -141,25 +141,36 @@ def title(config: Config) -> str:
     )
 
 
-def trained(folder: Path | str) -> tuple[Assembly, Side, Side]:
+def trained(folder: Path | str, *, client: int | None = None) -> tuple[Assembly, Side, Side]:
     """What a run has come to, to look into: its data and settings, and both sides as its last checkpoint has them.
 
     Args:
         folder: the run's.
+        client: whose client-side model, where clients have models of their own (`splitfed_v3`), or running statistics
+            (`strategy.buffers=personal`).
 
     Returns:
         the assembly (`dataset`, `pipeline`, `config`); client and server side: `model`, a module in evaluation mode
-        with the global weights, and `stages`, compressor first.
+        with the weights that the run evaluates, and `stages`, compressor first.
 
     Raises:
-        UserError: if there is no checkpoint, or the run's data are not where they were.
+        UserError: if there is no checkpoint, the run's data are not where they were, there is no such client, or none
+            is named where they differ.
     """
     state = Checkpoints(Path(folder) / "checkpoint").load()
     if state is None:
         raise UserError(f"{folder}: there is no checkpoint of a run here")
     assembly = assembly_for(prepare(compose([f"resume={quoted(str(folder))}"])).plan.to_json())
+    count = assembly.config.clients
+    if client is None and (assembly.plan.personal_buffers or state.of_their_own):
+        raise UserError(
+            f"{folder}: its clients have models of their own; name one, such as client=0, of 0 to {count - 1}"
+        )
+    if client is not None and client not in range(count):
+        raise UserError(f"{folder}: client must be one of 0 to {count - 1}, got {client}")
     sides = assembly.client_side(), assembly.server_side()
-    for side, model in zip(sides, (state.client_model, state.server_model)):
+    kept = {} if client is None else state.kept.get(client, {})
+    for side, model in zip(sides, (with_own(state.client_model, kept), state.server_model)):
         side.load(replace(model, moments=None))
         side.modules.eval()
     return assembly, *sides

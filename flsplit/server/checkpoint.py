@@ -12,7 +12,7 @@ import io
 import json
 import os
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,11 @@ class State:
     tables: dict[str, str] | None = None
     origin: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def of_their_own(self) -> bool:
+        """Whether clients go on with client-side models of their own."""
+        return any("weights" in files for files in self.kept.values())
 
 
 class ClientFiles:
@@ -272,6 +277,11 @@ def _unpacked(packed: torch.Tensor) -> dict[str, Any]:
 
 def _client_files(state: State) -> set[str]:
     return {path for files in state.kept.values() for path in files.values()}
+
+
+def with_own(model: SideState, kept: Kept) -> SideState:
+    """A client-side model as a client has it: with the weights and buffers that are its own, in files by field."""
+    return replace(model, **{name: vectors.read(kept[name]) for name in ("weights", "own") if name in kept})
 
 
 def _below(prefix: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -19,13 +19,12 @@ from flsplit.network import Spent
 from flsplit.server.account import Account
 from flsplit.server.aggregation import Aggregator, RunningMean
 from flsplit.server.arrivals import Arrivals, Models
-from flsplit.server.checkpoint import ClientFiles
+from flsplit.server.checkpoint import ClientFiles, with_own
 from flsplit.server.messenger import Messenger
 from flsplit.server.outliers import NormBound
 from flsplit.server.timekeeper import Timekeeper
 from flsplit.split.side import SideState
 from flsplit.streams import numpy_stream
-from flsplit.transport import vectors
 from flsplit.transport.hub import ServerHub
 from flsplit.transport.task import Kept, Report, Task
 
@@ -215,9 +214,7 @@ class Federation:
 
     def models_of(self, client: int) -> Models:
         """Client-side and server-side model as `client` would use them now."""
-        kept = self.kept.get(client, {})
-        own = {field: vectors.read(kept[field]) for field in ("weights", "own") if field in kept}
-        return replace(self.client_model, **own), self.server_model
+        return with_own(self.client_model, self.kept.get(client, {})), self.server_model
 
     def has_own_model(self, client: int) -> bool:
         """Whether a client would use another client-side model than the others."""

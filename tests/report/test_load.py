@@ -115,3 +115,28 @@ def test_the_models_that_a_run_ended_with_score_as_it_says(folders: Path) -> Non
     assert client.stages.compressor.name == "adc"
     with pytest.raises(UserError, match="there is no checkpoint of a run here"):
         flsplit.trained(folders / "notes")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "keys",
+    [
+        ["strategy=splitfed_v3"],
+        ["strategy.buffers=personal", "model=timm", "model.name=resnet10t", "model.image_size=32", "compressor=base"],
+    ],
+    ids=["v3", "statistics"],
+)
+def test_models_of_their_own_are_those_of_a_client(keys: list[str], tmp_path: Path) -> None:
+    small = ["engine=inline", "clients=2", "rounds=2", "dataset.train_limit=80", "dataset.test_limit=40", "lr=0.01"]
+    run = flsplit.run([*small, *keys, "batch_size=8", f"out={tmp_path / 'run'}"])
+    with pytest.raises(UserError, match=r"its clients have models of their own; name one, such as client=0, of 0 to 1"):
+        flsplit.trained(tmp_path / "run")
+    with pytest.raises(UserError, match=r"client must be one of 0 to 1, got 2"):
+        flsplit.trained(tmp_path / "run", client=2)
+    found = []
+    for one in range(2):
+        assembly, client, server = flsplit.trained(tmp_path / "run", client=one)
+        images, labels = next(assembly.pipeline.eval_batches(assembly.dataset.test, None, 40))
+        with torch.no_grad():
+            found.append((server.model(client.model(images)[0]).argmax(1) == labels).double().mean().item())
+    assert run.summary["final_test_accuracy"] == pytest.approx(sum(found) / 2, abs=1e-12)
