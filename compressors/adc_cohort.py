@@ -139,4 +139,5 @@ class AdcCohort(Cohort):
                 merged.index_add_(0, row, mean * (count / totals[row]).view(-1, 1, 1))
             y = torch.cat([share.labels for share in shares])
             cluster = torch.cat([row[group] for row, group in zip(rows, groups)])
-            return Joined(merged, self._adc.soft_labels(y, cluster, classes, len(used)), rows)
+            targets = self._adc.soft_labels(y, cluster, classes, len(used))
+            return Joined(merged, targets, rows, tuple(members) if self._adc.by_size else None)

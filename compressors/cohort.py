@@ -46,11 +46,14 @@ class Joined:
         activations: one for each cluster, differentiable with respect to what was received.
         targets: of each, see `Compressor.decompress`.
         rows: for each client, in which of them its samples are, (G,) int64.
+        members: for each client, how many of its samples are in each of `rows`, (G,), where that is what an activation
+            counts in the loss; None where all count alike.
     """
 
     activations: Tensor
     targets: Tensor
     rows: tuple[Tensor, ...]
+    members: tuple[Tensor, ...] | None = None
 
 
 class Cohort(ABC):

@@ -25,11 +25,14 @@ class JointBatch:
         parts: (T, k, D) each, to be concatenated.
         targets: of all, hard labels (T,) or soft ones (T, L).
         rows: for each client, where its samples are among them all; None where it is left out.
+        members: for each client, its samples in each of `rows`, where activations count in the loss as these do; None
+            where all count alike.
     """
 
     parts: Sequence[Tensor]
     targets: Tensor
     rows: Sequence[slice | Tensor | None]
+    members: Sequence[Tensor | None] | None = None
 
     def logits(self, model: Passes) -> Tensor:
         """One forward pass over all activations; one for each part where they keep different numbers of tokens."""
@@ -46,14 +49,25 @@ class JointBatch:
     def losses(self, logits: Tensor, loss: Tensor) -> list[Tensor]:
         """For each client the loss over its own targets; not a number where it is left out.
 
+        Where activations count as their members do, they count here as the client's own members do: the mean over
+        clients, weighted by their samples, is the loss of all.
+
         Args:
             logits: of all.
             loss: of all.
         """
         if len(self.rows) == 1:
             return [loss]
+        members = self.members or [None] * len(self.rows)
         lost = torch.full_like(loss, torch.nan)
-        return [lost if at is None else F.cross_entropy(logits[at], self.targets[at]) for at in self.rows]
+        return [lost if at is None else self._loss(logits[at], at, own) for at, own in zip(self.rows, members)]
+
+    def _loss(self, logits: Tensor, at: slice | Tensor, members: Tensor | None) -> Tensor:
+        if members is None:
+            return F.cross_entropy(logits, self.targets[at])
+        targets = self.targets[at]
+        each = F.cross_entropy(logits, targets / targets.sum(1, keepdim=True), reduction="none")
+        return (each * members).sum() / members.sum()
 
 
 def side_by_side(stages: Sequence[Stages], payloads: Sequence[Payload], uplinks: Sequence[Uplink]) -> JointBatch:
@@ -90,7 +104,12 @@ def as_one(
     assert stages.cohort is not None
     joined = stages.cohort.join([sent[at] for at in there], [shares[at] for at in there], uplinks[0].shape.classes)
     rows = dict(zip(there, joined.rows, strict=True))
-    return JointBatch([joined.activations], joined.targets, [rows.get(at) for at in range(len(sent))])
+    members = None if joined.members is None else dict(zip(there, joined.members, strict=True))
+    everyone = range(len(sent))
+    return JointBatch(
+        [joined.activations], joined.targets, [rows.get(at) for at in everyone],
+        None if members is None else [members.get(at) for at in everyone],
+    )  # fmt: skip
 
 
 def _joined(tensors: Sequence[Tensor]) -> Tensor:

@@ -31,8 +31,8 @@ OPTIONS = {"ratio": 0.3, "scope": "cohort"}
 CHANNELS = {"bitflip": {"rate": 1e-3}, "erasure": {"loss": 0.5, "protect": False, "packet_bytes": 20}}
 
 
-def stages(*behind: Stage) -> Stages:
-    adc = build("adc", **OPTIONS).bind(tokens=TOKENS, width=WIDTH)
+def stages(*behind: Stage, **options: str) -> Stages:
+    adc = build("adc", **OPTIONS, **options).bind(tokens=TOKENS, width=WIDTH)
     layout, shape = adc.layout(shape_of(8)), shape_of(8)
     for stage in behind:
         stage.bind(layout, shape, generator=torch.Generator())
@@ -51,14 +51,14 @@ def stream(client: int, round: int, step: int = 0) -> torch.Generator:
 class Clients:
     """Clients with a side each, their batches, and a host that they share."""
 
-    def __init__(self, *behind: str, sizes: tuple[int, ...] = SIZES, steps: int = 1) -> None:
+    def __init__(self, *behind: str, sizes: tuple[int, ...] = SIZES, steps: int = 1, **options: str) -> None:
         vit = build_model("vit_micro", classes=CLASSES, image_size=8, pretrained=False, seed=0).train()
         client_model, self.server_model = cut(vit, 3)
         made = [
             build_stage("quantizer" if name in ("uniform", "fp16") else "channel", name, **CHANNELS.get(name, {}))
             for name in behind
         ]
-        self.stages = stages(*made)
+        self.stages = stages(*made, **options)
         self.sides = [Side(copy.deepcopy(client_model), self.stages, lr=1e-3, device=CPU) for _ in sizes]
         self.host = ServerHost(
             lambda: Side(copy.deepcopy(self.server_model), self.stages, lr=1e-3, device=CPU), autocast=nullcontext,
@@ -114,6 +114,23 @@ def test_a_step_is_adc_on_the_concatenated_batch() -> None:
     for client, cluster in enumerate(payload.integers[0].split(SIZES)):
         own = F.cross_entropy(logits[cluster.unique()], targets[cluster.unique()])
         assert clients.host.mean_loss(client) == pytest.approx(own.item(), rel=1e-5)
+
+
+def test_losses_of_clusters_that_count_by_size_make_that_of_the_step() -> None:
+    clients = Clients(loss_weight="size")
+    model = copy.deepcopy(clients.server_model)
+    uplinks = clients.agree(clients.host.plan(clients.propose()))
+    shares = [clients.host._shares[client] for client in range(len(SIZES))]
+    clients.host.step_jointly(uplinks)
+    assert clients.stages.cohort is not None
+    joined = clients.stages.cohort.join([uplink.payload for uplink in uplinks], shares, CLASSES)
+    logits = model(joined.activations.detach())
+    whole = F.cross_entropy(logits, joined.targets).item()
+    losses = [clients.host.mean_loss(client) for client in range(len(SIZES))]
+    assert sum(n * loss for n, loss in zip(SIZES, losses)) / sum(SIZES) == pytest.approx(whole, rel=1e-5)
+    each = F.cross_entropy(logits, joined.targets / joined.targets.sum(1, keepdim=True), reduction="none")
+    for share, row, loss in zip(shares, joined.rows, losses):
+        assert loss == pytest.approx(each[row[share.told.integers[0]]].mean().item(), rel=1e-5)
 
 
 def test_one_client_is_as_without() -> None:
