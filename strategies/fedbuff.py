@@ -8,10 +8,11 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from flsplit.errors import UserError
+from flsplit.server.aggregation import RunningMean
 from flsplit.server.federation import Federation, SideState
 from flsplit.server.strategy import Strategy
 
-Pair = tuple[Tensor, Tensor]  # weights of the client-side and the server-side model
+Models = tuple[Tensor, Tensor, Tensor | None]  # weights client-side and server-side, Adam's moments of the second
 
 
 class FedBuff(Strategy):
@@ -20,7 +21,8 @@ class FedBuff(Strategy):
     A round is a step of the server: the mean of the changes of `buffer` clients, in the order in which they report in
     simulated time, each weighted by 1 / (1 + staleness)^`staleness_power`, staleness being the steps of the server
     since it began. Who has reported begins again when the server has stepped: before that, there are no newer models.
-    Buffers, which are statistics, become the mean of what the clients bring.
+    Buffers, which are statistics, and Adam's moments of the server-side model become the mean of what the clients
+    bring.
     A client's models are counted when it reports; of those who are under way when the run ends, none are.
 
     Args:
@@ -51,7 +53,7 @@ class FedBuff(Strategy):
         self._buffer, self._server_lr, self._power = buffer, server_lr, staleness_power
         self._version = 0
         self._flights: dict[int, tuple[float, int, int]] = {}  # client -> its end, version of its models, its round
-        self._models: dict[int, Pair] = {}  # versions that somebody trains from
+        self._models: dict[int, Models] = {}  # versions that somebody trains from
 
     def state_dict(self) -> dict[str, Any]:
         """See `Strategy`."""
@@ -65,7 +67,7 @@ class FedBuff(Strategy):
         """See `Strategy`."""
         now = fed.now or 0.0
         current = fed.client_model.weights, fed.server_model.weights
-        self._models[self._version] = current
+        self._models[self._version] = *current, fed.server_model.moments
         for client in clients:
             if client not in self._flights:
                 self._flights[client] = now + fed.seconds(client), self._version, fed.round
@@ -75,27 +77,30 @@ class FedBuff(Strategy):
         starts = {c: self._start(version) for c, (_, version, _) in landed.items()}
         begun = {client: number for client, (*_, number) in landed.items()}
         ended = {client: end for client, (end, *_) in landed.items()}
-        change, count = [current[0] * 0, current[1] * 0], 0
+        change, count, moments = [current[0] * 0, current[1] * 0], 0, RunningMean()
         statistics = [c[q:] * 0 for c, q in zip(current, fed.trained)]  # no step goes along buffers
         for report in fed.train(done, starts=starts, begun=begun, landed=ended):
             brought = fed.brought(report)
             if report.error is None:
-                version = landed[report.client][1]
+                version, replica = landed[report.client][1], brought[1]
+                start = self._models[version][:2]
                 weight = (1 + self._version - version) ** -self._power
                 for side, state in enumerate(brought):
                     assert state is not None
-                    change[side] += weight * (state.weights - self._models[version][side])
+                    change[side] += weight * (state.weights - start[side])
                     statistics[side] += state.weights[fed.trained[side] :]
+                if replica is not None and replica.moments is not None:
+                    moments.add([replica.moments], 1)
                 count += 1
         if count:
             new = [weights + self._server_lr / count * step for weights, step in zip(current, change)]
             for weights, q, total in zip(new, fed.trained, statistics):
                 weights[q:] = total / count
-            fed.client_model, fed.server_model = (SideState(weights) for weights in new)
+            fed.client_model, fed.server_model = SideState(new[0]), SideState(new[1], moments.value())
         self._version += 1
         used = {version for _, version, _ in self._flights.values()}
-        self._models = {version: pair for version, pair in self._models.items() if version in used}
+        self._models = {version: models for version, models in self._models.items() if version in used}
 
     def _start(self, version: int) -> tuple[SideState, SideState]:
-        client, server = self._models[version]
-        return SideState(client), SideState(server)
+        client, server, moments = self._models[version]
+        return SideState(client), SideState(server, moments)
