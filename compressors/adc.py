@@ -7,6 +7,7 @@ the tokens with the highest mean attention. Gradients flow through the mean only
 Legend of shapes: B samples, N tokens, D width, L labels, T clusters, k tokens kept.
 """
 
+from math import log
 from typing import Any
 
 import torch
@@ -82,6 +83,7 @@ class ADC(Compressor):
         self.cohort = AdcCohort(self) if choice("scope", scope, SCOPES) == "cohort" else None
         of_batch, of_tokens = RULES[choice("rule", rule, RULES)]
         self.batch_ratio, self.token_ratio = ratio**of_batch, ratio**of_tokens
+        self._by_rule = batch_ratio is None
         if batch_ratio is not None and token_ratio is not None:
             self.batch_ratio = fraction("batch_ratio", batch_ratio)
             self.token_ratio = fraction("token_ratio", token_ratio)
@@ -92,10 +94,15 @@ class ADC(Compressor):
                 f"got batch_ratio={batch_ratio} and token_ratio={token_ratio}"
             )
 
-    @classmethod
-    def options_for(cls, ratio: float) -> dict[str, Any]:
-        """The ratio, divided by the rule that the others have."""
-        return {"ratio": ratio, "batch_ratio": None, "token_ratio": None}
+    def options_for(self, ratio: float) -> dict[str, Any]:
+        """The ratio, divided between batch and tokens as that of the others: by their rule, or by their two factors.
+
+        Of these, log(T/B) and log(k/n) keep their proportion.
+        """
+        if self._by_rule:
+            return {"ratio": ratio, "batch_ratio": None, "token_ratio": None}
+        of_batch = log(self.batch_ratio) / log(self.ratio) if self.ratio < 1 else 0.5
+        return {"ratio": ratio, "batch_ratio": ratio**of_batch, "token_ratio": ratio ** (1 - of_batch)}
 
     def clusters(self, batch: int) -> int:
         """T for a batch of B: at least 2, at most B."""

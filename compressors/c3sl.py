@@ -36,8 +36,7 @@ class C3SL(Compressor):
         self.keys: Tensor | None = None
         self._spectra: dict[torch.device, Tensor] = {}
 
-    @classmethod
-    def options_for(cls, ratio: float) -> dict[str, Any]:
+    def options_for(self, ratio: float) -> dict[str, Any]:
         """R = 1/ratio.
 
         Raises:

@@ -264,8 +264,7 @@ class Compressor(ABC):
         """
         return None
 
-    @classmethod
-    def options_for(cls, ratio: float) -> dict[str, Any]:
+    def options_for(self, ratio: float) -> dict[str, Any]:
         """Options that make one client compress to about `ratio` where the others do otherwise (`client_profile`).
 
         Args:
@@ -274,7 +273,9 @@ class Compressor(ABC):
         Raises:
             ValueError: if the ratio is not this method's to choose, or would give clients models of different shapes.
         """
-        raise ValueError(f"{cls.name} has the same ratio for all clients")
+        raise ValueError(
+            f"compressor={self.name} has the same ratio for all clients, so client_profile must not give one another"
+        )
 
     @abstractmethod
     def compress(self, z: Tensor, y: Tensor, s: Tensor | None, *, generator: torch.Generator | None = None) -> Payload:

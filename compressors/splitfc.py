@@ -48,8 +48,7 @@ class SplitFC(Compressor):
         super().__init__(at_eval=at_eval)
         self.rate = fraction("rate", rate)
 
-    @classmethod
-    def options_for(cls, ratio: float) -> dict[str, Any]:
+    def options_for(self, ratio: float) -> dict[str, Any]:
         """K / (N D)."""
         return {"rate": ratio}
 

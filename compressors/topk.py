@@ -48,8 +48,7 @@ class TopK(Compressor):
         self.rate = fraction("rate", rate)
         self.index_bits = choice("index_bits", index_bits, INDEX_BITS)
 
-    @classmethod
-    def options_for(cls, ratio: float) -> dict[str, Any]:
+    def options_for(self, ratio: float) -> dict[str, Any]:
         """k/D; indices come on top, as for all."""
         return {"rate": ratio}
 

@@ -193,6 +193,11 @@ def resolve(config: DictConfig, overrides: Sequence[str]) -> Config:
             f"local_epochs={checked.local_epochs} and local_steps={checked.local_steps}"
         )
     strategy = build(**checked.strategy)
+    if checked.budget.allocation != "equal" and not strategy.split:
+        raise UserError(
+            f"budget.allocation must be equal for strategy={strategy.name}, whose clients send no activations; got "
+            f"{checked.budget.allocation}"
+        )
     _check_cohort(checked, strategy)
     checked = strategy.adapt(checked)
     if checked.taking_part < strategy.aggregator.fewest:

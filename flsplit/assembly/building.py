@@ -27,7 +27,7 @@ from flsplit.split.families import ClientModel, ServerModel, weights
 from flsplit.split.host import ServerHost
 from flsplit.split.model import build, cut, family_of
 from flsplit.split.precision import autocast
-from flsplit.split.side import Side, SideState
+from flsplit.split.side import Side, SideState, is_trained
 from flsplit.split.stacked.host import StackedHost
 from flsplit.split.stacked.stack import Stack
 from flsplit.split.stages import Draws, Stages, undrawn
@@ -59,7 +59,7 @@ class Assembly:
             with torch.random.fork_rng(devices=[]), options_of_the_user(), tuning.keys_of(side):
                 torch.manual_seed(derived_seed(self.config.seed, "tune", side))
                 tuning.build(name, **options).apply(part)
-            if name != "frozen" and not any(parameter.requires_grad for parameter in part.parameters()):
+            if name != "frozen" and not is_trained(part):
                 key = "model.tune" if side == "client" else "model.tune_server"
                 raise UserError(f"{key}={name} trains nothing of the {side}-side model; {key}=frozen says so")
         client.watch()
@@ -219,7 +219,8 @@ class Assembly:
         x, found = torch.zeros(2, 3, self.plan.image_size, self.plan.image_size), []
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             for side, part in zip(("client", "server"), self.parts):
-                model, before = copy.deepcopy(part).train(), torch.get_rng_state()
+                model, before = copy.deepcopy(part), torch.get_rng_state()
+                model.train(is_trained(model))
                 if isinstance(model, ClientModel):
                     model.with_scores = False
                     x, _ = model(x)
@@ -237,9 +238,10 @@ class Assembly:
         """A side, `client` or `server`; what stages keep stays with the client, or goes with the server-side model."""
         stages, state = self.stages(), []
         model = self.parts[0] if name == "client" else self.parts[1]
-        model = copy.deepcopy(model).train()
+        model = copy.deepcopy(model)
+        personal = self.plan.personal_buffers and is_trained(model)
         if name == "client":
-            state = [*stages.state(name), *([model] if self.plan.personal_buffers else [])]
+            state = [*stages.state(name), *([model] if personal else [])]
         halves = stages.halves(name) if name == "client" else [*stages.halves(name), *stages.state(name)]
         return Side(
             model, stages, halves=halves, own=state, lr=self.config.lr, device=self.device,

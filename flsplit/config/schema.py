@@ -124,10 +124,15 @@ class Config:
             UserError: if it could not.
         """
         compressor = self.compressor_instance()
-        with options_of_the_user():
+        try:
             [(key, value), *_] = compressor.options_for(0.5).items()
-            if value != 0.5:
-                raise ValueError(f"{compressor.name} cannot have any ratio between 0 and 1; adc and topk can")
+        except ValueError:
+            key, value = "", None
+        if value != 0.5:
+            raise UserError(
+                f"budget.allocation must be equal with compressor={compressor.name}, which cannot have any ratio "
+                "between 0 and 1; adc and topk can"
+            )
         return float(getattr(compressor, key))
 
     def check_compressor(self, ratio: float | None = None, **sizes: int) -> None:

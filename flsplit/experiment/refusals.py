@@ -64,6 +64,11 @@ def _check_sides(strategy: Strategy, assembly: Assembly, client: Side, server: S
         raise UserError(
             "model.tune and model.tune_server leave nothing to train; one of them must be another, such as all"
         )
+    if client.has_own and strategy.one_client_model and strategy.personal_buffers:
+        raise UserError(
+            f"strategy.buffers must be average for strategy={strategy.name} as it is, which trains one client-side "
+            "model of all clients"
+        )
     if client.has_own and strategy.one_client_model:
         raise UserError(
             f"strategy={strategy.name} trains one client-side model of all clients, so no stage can keep state at each "

@@ -11,7 +11,8 @@ def by_diversity(ratio: float, diversity: np.ndarray, samples: np.ndarray) -> np
     """Compression ratios in proportion to how diverse clients' labels are, with the total that one ratio gives.
 
     r_k = c E_k, with c such that sum_k n_k r_k = ratio sum_k n_k. Who would have more than 1 has 1, and what is left
-    over is shared out among the others in the same proportion.
+    over is shared out among the others in the same proportion. The total is of ratios as asked for: what is sent has
+    whole clusters, tokens or values (ADC rounds both its factors down, for each client).
 
     Args:
         ratio: of all together, in (0, 1].

@@ -46,7 +46,8 @@ class Side:
     elementwise, so the numbers are those of `torch.optim.Adam` over the parameters, to the bit on a CPU. A parameter
     that a step does not use has a gradient of 0, not none.
 
-    What is not trained keeps the values that `model` came with: it neither travels nor changes.
+    What is not trained keeps the values that `model` came with: it neither travels nor changes. A model of which
+    nothing is trained is in evaluation mode, so that neither do its running statistics.
 
     Args:
         model: client-side or server-side model; what requires a gradient is trained.
@@ -72,10 +73,13 @@ class Side:
     ) -> None:
         self.model, self.stages, self.device = model, stages, device
         self.passes = Passes(model)
+        model.train(is_trained(model))
         self.modules = nn.ModuleList([model, *halves]).to(device)
         self.parameters = [p for p in self.modules.parameters() if p.requires_grad]
         kept = list(_buffers(nn.ModuleList(own).to(device)).values())
-        travels = [t for t in _buffers(self.modules).values() if not any(t is buffer for buffer in kept)]
+        fixed = [] if model.training else list(_buffers(model).values())
+        self._fixed = sum(buffer.numel() for buffer in fixed)
+        travels = [t for t in _buffers(self.modules).values() if not any(t is buffer for buffer in (*kept, *fixed))]
         self._weights, self._own = _in_place([*self.parameters, *travels], device), _in_place(kept, device)
         self._initial_own = self._own.read()
         zeros = [torch.zeros_like(parameter) for parameter in self.parameters]
@@ -118,8 +122,8 @@ class Side:
 
     @property
     def stays(self) -> int:
-        """Floats of the model that travel once, if at all: parameters that are not trained, and buffers of its own."""
-        return sum(p.numel() for p in self.modules.parameters() if not p.requires_grad) + self._own.size
+        """Floats of the model that travel once, if at all: what is not trained, and buffers of its own."""
+        return sum(p.numel() for p in self.modules.parameters() if not p.requires_grad) + self._own.size + self._fixed
 
     @property
     def has_own(self) -> bool:
@@ -224,6 +228,11 @@ class Side:
         self._means.write(moments[:count])
         self._squares.write(moments[count : 2 * count])
         self._steps.fill_(moments[-1])
+
+
+def is_trained(model: nn.Module) -> bool:
+    """Whether anything of a model is."""
+    return any(parameter.requires_grad for parameter in model.parameters())
 
 
 def _buffers(modules: nn.Module) -> dict[str, Tensor]:

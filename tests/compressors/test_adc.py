@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from math import log
 from typing import Any
 
 import pytest
@@ -80,6 +81,17 @@ def test_explicit_factors_replace_the_rule() -> None:
     shape = BatchShape(batch=8, tokens=16, width=4, classes=3)
     assert compressor.layout(shape).floats == (Floats((4, 4, 4)),)
     assert compressor.nominal_ratios(shape) == (0.125, 0.125)
+
+
+def test_a_clients_own_ratio_is_divided_as_that_of_the_others() -> None:
+    """By their rule; or the two logarithms, of samples and of tokens, keep their proportion."""
+    assert ADC(**{"rule": "release2026", **ADC(rule="release2026").options_for(0.1)}).token_ratio == 0.1**0.25
+    others = ADC(batch_ratio=0.9, token_ratio=0.2)
+    same, half = ADC(**others.options_for(0.18)), ADC(**others.options_for(0.09))
+    assert (same.batch_ratio, same.token_ratio) == pytest.approx((0.9, 0.2))
+    assert half.ratio == pytest.approx(0.09) and half.batch_ratio == pytest.approx(0.9 ** (log(0.09) / log(0.18)))
+    whole = ADC(batch_ratio=1.0, token_ratio=1.0).options_for(0.25)
+    assert (whole["batch_ratio"], whole["token_ratio"]) == (0.5, 0.5)
 
 
 def slow_adc(

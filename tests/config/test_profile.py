@@ -94,7 +94,7 @@ def test_what_is_left_out_is_like_the_run(tmp_path: Path) -> None:
         ("client,speed\n,1\n", "line 2: client must be between 0 and 2"),
         ("client,speed\n0,1\n0,1\n", "line 3: client 0 has a row already"),
         ("client,speed\n0,1,2\n", "line 2 has more cells than the header"),
-        ("client,ratio\n0,0.3\n", "base has the same ratio for all clients"),
+        ("client,ratio\n0,0.3\n", "compressor=base has the same ratio for all clients"),
     ],
 )
 def test_mistakes_are_named(text: str, message: str, tmp_path: Path) -> None:

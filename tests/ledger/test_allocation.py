@@ -61,8 +61,12 @@ def test_a_run_gives_each_client_its_ratio(compressor: str, steps: str, tmp_path
 @pytest.mark.parametrize(
     ("keys", "line"),
     [
-        (["compressor=base"], "base has the same ratio for all clients"),
-        (["compressor=c3sl"], "c3sl cannot have any ratio between 0 and 1; adc and topk can"),
+        (["compressor=base"], "^budget.allocation must be equal with compressor=base, which cannot have any ratio"),
+        (["compressor=c3sl"], "^budget.allocation must be equal with compressor=c3sl, which cannot have any ratio"),
+        (
+            ["strategy=fedavg"],
+            "^budget.allocation must be equal for strategy=fedavg, whose clients send no activations",
+        ),
         (
             ["compressor.scope=cohort", "strategy=parallel"],
             "budget.allocation must be equal with compressor.scope=cohort",

@@ -118,6 +118,16 @@ def test_what_is_trained_ends_where_statistics_begin() -> None:
 
 
 @pytest.mark.slow
+def test_a_frozen_client_side_stays_as_it_was_and_is_sent_once(tmp_path: Path) -> None:
+    run = flsplit.run([*SMALL, "compressor=topk", "model.tune=frozen", "rounds=2", f"out={tmp_path}/run"])
+    client, _ = cut(build("resnet18", classes=10, image_size=32, pretrained=False, seed=0), 3, "resnet")
+    before, after = client.state_dict(), flsplit.trained(tmp_path / "run")[1].model.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert models(run)["client.weights"].numel() == 0 and not run.clients.failed.any()
+    assert run.clients.sync_bits.tolist() == [32 * sum(numbers(client))] * 2 + [0, 0]
+
+
+@pytest.mark.slow
 def test_fedbuff_takes_no_step_along_statistics(tmp_path: Path) -> None:
     keys = [
         "model.name=resnet10t", "clients=3", "dataset.train_limit=60", "compressor=base", "strategy=fedbuff",
@@ -156,7 +166,7 @@ def test_all_strategies_train_one(strategy: str, compressor: str, tmp_path: Path
         (["compressor=topk", "engine.stack=2"], "engine.stack must be 1: the model or a stage has buffers"),
         (
             ["compressor=topk", "strategy=parallel", "strategy.buffers=personal"],
-            "strategy=parallel trains one client-side model",
+            "strategy.buffers must be average for strategy=parallel as it is",
         ),
         (["strategy.buffers=mine"], "strategy.buffers must be average or personal, got 'mine'"),
         (["model.family=vit"], "not a Vision Transformer"),

@@ -90,6 +90,8 @@ def test_lora_adds_two_matrices_and_changes_nothing_at_first() -> None:
     ({"rank": 64}, r"model\.tune_args\.rank must be less than 64, the width of vit\.blocks\.0\.attn\.qkv, got 64"),
     ({"alpha": -1.0}, r"model\.tune_args\.alpha must be a number above 0, got -1"),
     ({"targets": ["query"]}, r"targets must name linear layers of the model \(fc1, fc2, proj, qkv\), got query"),
+    ({"targets": []}, r"targets must name linear layers, such as \[qkv\], got none"),
+    ({"targets": "query"}, r"targets must name linear layers of the model \(fc1, fc2, proj, qkv\), got query$"),
     ({"ranks": 1}, r"ranks"),
 ])  # fmt: skip
 def test_what_cannot_be_lora(options: dict[str, object], line: str) -> None:

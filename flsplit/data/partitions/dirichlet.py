@@ -1,4 +1,8 @@
-"""Each class is split in proportions drawn from a symmetric Dirichlet distribution (Hsu et al., arXiv 1909.06335)."""
+"""Each class is split in proportions drawn from a symmetric Dirichlet distribution (Yurochkin et al. 2019).
+
+arXiv 1905.12022, and `DirichletPartitioner` of Flower Datasets. So clients' sizes differ as well as their labels; an
+`alpha` of Hsu et al. (arXiv 1909.06335), who draw the labels of clients that all have as many samples, is another.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,7 @@ from flsplit.data.partitions.interface import Partition, Parts, Samples
 
 
 class Dirichlet(Partition):
-    """Label skew.
+    """Skew of labels, and of sizes.
 
     Args:
         alpha: concentration; small is skewed, infinite is `iid`.

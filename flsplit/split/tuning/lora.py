@@ -17,20 +17,23 @@ class Lora(Tuning):
     Args:
         rank: of the change, 1 at least and less than the layers' width.
         alpha: its scale; null for the rank.
-        targets: names of the linear layers, or the ends of their names.
+        targets: names of the linear layers, or the ends of their names; null for `qkv`.
 
     Raises:
         ValueError: without peft, or for a value that cannot be.
     """
 
-    def __init__(self, *, rank: int = 8, alpha: float | None = None, targets: list[str] | None = None) -> None:
+    def __init__(self, *, rank: int = 8, alpha: float | None = None, targets: list[str] | str | None = None) -> None:
         if find_spec("peft") is None:
             raise ValueError('model.tune=lora needs Hugging Face\'s peft: pip install "flsplit[lora]"')
         if rank < 1:
             raise ValueError(f"model.tune_args.rank must be at least 1, got {rank}")
         if alpha is not None and not 0 < alpha < float("inf"):
             raise ValueError(f"model.tune_args.alpha must be a number above 0, got {alpha:g}")
-        self._rank, self._alpha, self._targets = rank, rank if alpha is None else alpha, targets or ["qkv"]
+        if targets is not None and not targets:
+            raise ValueError("model.tune_args.targets must name linear layers, such as [qkv], got none")
+        self._rank, self._alpha = rank, rank if alpha is None else alpha
+        self._targets = ["qkv"] if targets is None else [targets] if isinstance(targets, str) else targets
 
     def apply(self, model: nn.Module) -> None:
         """See `Tuning`."""
