@@ -9,7 +9,8 @@ from typing import Any
 from torch import Tensor
 
 from flsplit.server.account import Account
-from flsplit.server.federation import Federation, TooFew
+from flsplit.server.federation import Federation
+from flsplit.server.roll import TooFew
 from flsplit.server.strategy import Strategy
 
 ATTEMPTS = 2  # at a round

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -22,6 +21,7 @@ from flsplit.server.arrivals import Arrivals, Models
 from flsplit.server.checkpoint import ClientFiles, with_own
 from flsplit.server.messenger import Messenger
 from flsplit.server.outliers import NormBound
+from flsplit.server.roll import Roll, TooFew
 from flsplit.server.timekeeper import Timekeeper
 from flsplit.split.side import SideState
 from flsplit.streams import numpy_stream
@@ -29,10 +29,6 @@ from flsplit.transport.hub import ServerHub
 from flsplit.transport.task import Kept, Report, Task
 
 _LARGE = frozenset({"moments", "weights"})  # what clients keep whose files are worth writing over
-
-
-class TooFew(RunFailed):
-    """Fewer clients have come to the end of a round than it takes; it may be tried once more."""
 
 
 class Federation:
@@ -48,7 +44,6 @@ class Federation:
         now: simulated seconds since the run began; None without a network, unless the strategy keeps time itself.
         kept: files with what clients have kept for themselves, by client and field of its `SideState`.
         acquainted: clients that have taken part before.
-        reports: of the clients run so far in this round.
         sync_bits: bits of models that moved between a client and the server in this round, by client.
         spent: what clients sent in an earlier attempt at this round, by client; counted, but of no further use.
         spent_sync_bits: bits of models that moved in it.
@@ -83,7 +78,7 @@ class Federation:
         self._persist, self._seed, self._files = persist, seed, files
         self._moves, self._model_size = moves, model_size
         self._stack, self.trained, self._personal_buffers = stack, trained, personal_buffers
-        self._fewest, self._account = fewest, account
+        self._roll, self._account = Roll(account.clients, fewest), account
         self._arrived = Arrivals(hub, bound, trained)
         self._timekeeper, self._keeps_time = timekeeper, keeps_time
         self.cohort = cohort
@@ -92,13 +87,11 @@ class Federation:
         self.now: float | None = None
         self.kept: dict[int, Kept] = {}
         self.acquainted: set[int] = set()
-        self.reports: list[Report] = []
         self.sync_bits: dict[int, int] = {}
         self.spent: dict[int, Tally] = {}
         self.spent_sync_bits: dict[int, int] = {}
         self.time: dict[int, Spent] = {}
         self._runs = 0  # in this round; names models, so that no name stands for two
-        self._open = 0  # calls of `train` whose reports are not all taken
         self._shared = False  # whether all clients step one server-side model
 
     def begin(self, round: int, *, attempt: int = 0) -> None:
@@ -110,7 +103,8 @@ class Federation:
             client, moved = report.client, self.sync_bits.get(report.client, 0)
             self.spent[client] = self.spent.get(client, Tally()) + report.tally
             self.spent_sync_bits[client] = self.spent_sync_bits.get(client, 0) + moved
-        self.reports, self.sync_bits, self._open = [], {}, 0
+        self._roll.begin(round)
+        self.sync_bits = {}
         self._arrived.clear()
         self._hub.new_round()
         self._runs = 0
@@ -121,6 +115,19 @@ class Federation:
             }
             self.client_model = replace(self.client_model, moments=None)
             self.server_model = replace(self.server_model, moments=None)
+
+    @property
+    def reports(self) -> list[Report]:
+        """Of the clients run so far in this round."""
+        return self._roll.reports
+
+    def finish(self) -> None:
+        """Hold a strategy's round to what it must have done.
+
+        Raises:
+            RunFailed: if clients' reports were left lying, or nobody has trained.
+        """
+        self._roll.end()
 
     def train(
         self, clients: Sequence[int], *, personal: bool = False, starts: Mapping[int, Models] | None = None,
@@ -140,15 +147,19 @@ class Federation:
         Returns:
             their reports, in the order of `clients`, as they come; all of them must be taken.
         """
-        self._chosen(clients)
+        self._roll.call(clients)
         stacks = [tuple(clients[at : at + self._stack]) for at in range(0, len(clients), self._stack)]
         keep = ("moments", "own", *(("weights",) if personal else ()))
         turns = "whole" if self._stack == 1 else "stacked"
         limits = self._account.limits(clients)
-        most, late = self._by_the_deadline(clients, limits)
+        most, late = None, list[int]()
+        if self._timekeeper is not None:
+            most, late = self._timekeeper.by_the_deadline(
+                clients, self.round, self.attempt, known=self.acquainted, limits=limits
+            )
         run = self._run(stacks, limits, turns=turns, keep=keep, starts=starts or {}, most=most, late=late)
         schedule = "step" if self._shared else "side by side"  # one server-side model takes their batches in turn
-        return self._used_up(self._timed(schedule, run, limits, late=late, begun=begun, landed=landed))
+        return self._roll.taken(self._timed(schedule, run, limits, late=late, begun=begun, landed=landed))
 
     def train_cohort(self, clients: Sequence[int], *, turns: str = "whole", relay: bool = False) -> list[Report]:
         """Run `clients` in one place and in this order.
@@ -162,7 +173,7 @@ class Federation:
         Returns:
             their reports, in ascending order of clients.
         """
-        self._chosen(clients)
+        self._roll.call(clients)
         limits = self._account.limits(clients)
         run = self._run([tuple(clients)], limits, turns=turns, relay=relay, keep=("moments", "own"))
         reports = self._timed(turns, run, limits)
@@ -174,7 +185,7 @@ class Federation:
         Returns:
             their reports, in ascending order of clients; the model is `handed_in`.
         """
-        self._chosen(clients)
+        self._roll.call(clients)
         limits = self._account.limits(clients)
         reports = self._timed("joint", self._run([tuple(clients)], limits, turns="gradient"), limits)
         return sorted(reports, key=lambda report: report.client)
@@ -198,7 +209,7 @@ class Federation:
             RunFailed: if too few clients are left.
         """
         by_client = {report.client: report for report in reports}
-        self._enough(by_client.values())
+        self._roll.enough(by_client.values())
         for client in reversed(clients):
             model = self._arrived.client_model(by_client[client])
             if model is not None:
@@ -262,7 +273,7 @@ class Federation:
             if replica is not None and replica.moments is not None:
                 moments.add([replica.moments], report.tally.samples)
             collected.add(parts, report.tally.samples)
-        self._enough(seen)
+        self._roll.enough(seen)
         if collected.empty:
             raise TooFew(f"no client has trained on anything in round {self.round}")
         start = [self.client_model.weights] * client_models + [self.server_model.weights] * replicas
@@ -273,24 +284,6 @@ class Federation:
         client_model = SideState(new[:size]) if client_models else self.client_model
         server_model = SideState(new[size:], moments.value()) if replicas else self.server_model
         return client_model, server_model
-
-    def _enough(self, reports: Iterable[Report]) -> None:
-        """Refuse to go on with fewer clients than `min_clients`.
-
-        Raises:
-            TooFew: saying why one of them failed.
-        """
-        seen = list(reports)
-        failed = [report for report in seen if report.error is not None]
-        left = len(seen) - len(failed)
-        if left >= self._fewest or not failed:
-            return
-        why = f"client {failed[0].client}: {failed[0].error}"
-        if not left:
-            raise TooFew(f"every client failed in round {self.round}; {why}")
-        raise TooFew(
-            f"{left} of {len(seen)} clients are left in round {self.round}, below min_clients={self._fewest}; {why}"
-        )
 
     def _run(
         self,
@@ -344,46 +337,6 @@ class Federation:
                 self.reports.append(report)
                 yield report
 
-    def _chosen(self, clients: Sequence[int]) -> None:
-        """Refuse to train who is not there, or twice.
-
-        Raises:
-            RunFailed: naming the client.
-        """
-        known, times = self._account.clients, Counter([*(report.client for report in self.reports), *clients])
-        for client in clients:
-            if client not in known:
-                raise RunFailed(f"the strategy trains client {client}; there are 0 to {len(known) - 1}")
-        if again := [client for client in clients if times[client] > 1]:
-            raise RunFailed(
-                f"the strategy trains client {min(again)} twice in round {self.round}; a client has one row, and one "
-                "share of the budget, in a round"
-            )
-
-    def _used_up(self, reports: Iterator[Report]) -> Iterator[Report]:
-        """Note that reports are taken to the last."""
-        self._open += 1
-
-        def taken() -> Iterator[Report]:
-            yield from reports
-            self._open -= 1
-
-        return taken()
-
-    def finish(self) -> None:
-        """Hold a strategy's round to what it must have done.
-
-        Raises:
-            RunFailed: if clients' reports were left lying, or nobody has trained.
-        """
-        if self._open:
-            raise RunFailed(
-                "the strategy has not taken all reports of fed.train, which come one by one: use them up, as "
-                "fed.average does"
-            )
-        if not self.reports:
-            raise RunFailed(f"the strategy has trained nobody in round {self.round}")
-
     def _timed(
         self, schedule: str, run: Iterator[Report], limits: Mapping[int, int] | None, *, late: Collection[int] = (),
         begun: Mapping[int, int] | None = None, landed: Mapping[int, float] | None = None,
@@ -405,23 +358,6 @@ class Federation:
             self.time[client] = self.time.get(client, Spent()) + own
         if not self._keeps_time:
             self.now = (self.now or 0.0) + whole
-
-    def _by_the_deadline(
-        self, clients: Sequence[int], limits: Mapping[int, int] | None
-    ) -> tuple[dict[int, int] | None, list[int]]:
-        """Steps that clients have time for, and who is left out; None without a deadline."""
-        keeper = self._timekeeper
-        if keeper is None or keeper.deadline is None:
-            return None, []
-        most, late = {}, []
-        for client in clients:
-            limit = None if limits is None else limits[client]
-            most[client], wanted = keeper.affordable(
-                client, self.round, self.attempt, first=client not in self.acquainted, limit=limit
-            )  # fmt: skip
-            if not most[client] or (keeper.drops and most[client] < wanted):
-                late.append(client)
-        return most, late
 
     def _leave(self, models: Models, replica: bool) -> tuple[str, str | None]:
         """Leave models at the hub; their keys."""

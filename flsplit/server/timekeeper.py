@@ -32,7 +32,7 @@ class Timekeeper:
         return self._clock.network.round_deadline_s
 
     @property
-    def drops(self) -> bool:
+    def _drops(self) -> bool:
         """Whether clients that would be late are left out, rather than counted by what they manage."""
         return self._clock.network.on_deadline == "drop"
 
@@ -47,10 +47,31 @@ class Timekeeper:
         """
         return self._clock.timed(self._part(client, first=first, limit=limit), number).alone
 
-    def affordable(self, client: int, number: int, attempt: int, *, first: bool, limit: int | None) -> tuple[int, int]:
-        """How many steps a client can take by the deadline, and how many it would take without."""
-        part = self._part(client, first=first, limit=limit)
-        return self._clock.affordable(part, number, attempt), len(part.steps)
+    def by_the_deadline(
+        self, clients: Sequence[int], number: int, attempt: int, *, known: Collection[int],
+        limits: Mapping[int, int] | None,
+    ) -> tuple[dict[int, int] | None, list[int]]:  # fmt: skip
+        """How many steps clients have time for, and who is left out.
+
+        Args:
+            clients: who.
+            number: of the round.
+            attempt: at it.
+            known: clients that have taken part before.
+            limits: bits that each may send; None without a budget.
+
+        Returns:
+            steps by client, None without a deadline; and clients that would be late.
+        """
+        if self.deadline is None:
+            return None, []
+        most, late = {}, []
+        for client in clients:
+            part = self._part(client, first=client not in known, limit=None if limits is None else limits[client])
+            most[client] = self._clock.affordable(part, number, attempt)
+            if not most[client] or (self._drops and most[client] < len(part.steps)):
+                late.append(client)
+        return most, late
 
     def of(
         self, schedule: str, reports: Sequence[Report], number: int, attempt: int, *, new: Collection[int],
