@@ -192,4 +192,5 @@ def test_what_is_captured_trains_on_the_first_output_alone() -> None:
 @pytest.mark.slow
 def test_the_key_is_free_when_a_run_is_resumed(tmp_path: Path) -> None:
     small(tmp_path / "run", "engine=inline", "rounds=1", "local_steps=1")
-    flsplit.run([f"resume={tmp_path / 'run'}", "rounds=2", "engine.graphs=false"])
+    resumed = flsplit.run([f"resume={tmp_path / 'run'}", "rounds=2", "engine.graphs=false"])
+    assert resumed.summary["status"] == "completed" and resumed.summary["rounds"] == 2
