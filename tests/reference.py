@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils import vector_to_parameters
 
 from compressors import BatchShape, Compressor, Payload, build
 from flsplit import data
@@ -198,6 +199,52 @@ def splitfed_v1(setting: Setting, mu: float = 0.0) -> tuple[Tensor, Tensor]:
             average([[slot[key] for slot in column] for column in slots], counts)
     client, server = wholes[0].sides()
     return weights(client), weights(server)
+
+
+def fedbuff(setting: Setting, order: list[list[int]], rate: float, power: float) -> tuple[Tensor, Tensor]:
+    """Nguyen et al. 2022, algorithm 1: in each round those of `order` report, and begin again from what comes of it.
+
+    Clients keep the moments of their sides; those of the server sides are averaged with every step.
+    """
+    samples, wholes = Data(setting), [start(setting) for _ in range(setting.clients)]
+    versions = [(*(weights(side) for side in wholes[0].sides()), torch.zeros(0))]
+    began = [0] * setting.clients
+    for round, done in enumerate(order, start=1):
+        changes, moments = [], []
+        for client in done:
+            whole, base = wholes[client], versions[began[client]]
+            for side in (0, 1):
+                vector_to_parameters(base[side].clone(), whole.sides()[side].values())
+            load_moments(whole.optimizers[1], whole.sides()[1], base[2])
+            train(whole, samples, client, round)
+            scale = (1 + len(versions) - 1 - began[client]) ** -power
+            changes.append([scale * (weights(whole.sides()[side]) - base[side]) for side in (0, 1)])
+            moments.append(moments_of(whole.optimizers[1], whole.sides()[1]))
+            began[client] = len(versions)
+        new = [versions[-1][side] + rate * sum(change[side] for change in changes) / len(done) for side in (0, 1)]
+        versions.append((new[0], new[1], sum(moments) / len(moments)))
+    return versions[-1][0], versions[-1][1]
+
+
+def moments_of(adam: torch.optim.Adam, side: dict[str, nn.Parameter]) -> Tensor:
+    """First and second moments and the step count, as one vector."""
+    slots = [adam.state[p] for p in side.values()]
+    pieces = [slot[key].flatten() for key in ("exp_avg", "exp_avg_sq") for slot in slots]
+    return torch.cat([*pieces, slots[0]["step"].view(1)])
+
+
+@torch.no_grad()
+def load_moments(adam: torch.optim.Adam, side: dict[str, nn.Parameter], moments: Tensor) -> None:
+    """What `moments_of` gave; an empty vector: none."""
+    adam.state.clear()
+    if not moments.numel():
+        return
+    sizes = [p.numel() for p in side.values()]
+    means, squares, steps = moments.split([sum(sizes), sum(sizes), 1])
+    for p, mean, square in zip(side.values(), means.split(sizes), squares.split(sizes)):
+        adam.state[p] = {
+            "exp_avg": mean.view_as(p).clone(), "exp_avg_sq": square.view_as(p).clone(), "step": steps[0].clone()
+        }  # fmt: skip
 
 
 def splitfed_v2(setting: Setting, order: list[list[int]], *, by_step: bool = False) -> tuple[Tensor, Tensor]:

@@ -83,6 +83,20 @@ def test_v1_is_its_definition(compressor: str, placement: str, tmp_path: Path) -
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("compressor", ["adc", "bottlenet"])
+def test_fedbuff_is_its_definition(compressor: str, tmp_path: Path) -> None:
+    """Of four clients, two at a time; who reports when is asked of the run, which the tests of time look at."""
+    setting = Setting(clients=4, rounds=6, limit=100, alpha=1e9, compressor=compressor, options=COMPRESSORS[compressor])
+    keys = ["network=lte", "network.uplink_mbps=[0.5,20]", "strategy.server_lr=0.7", "strategy.staleness_power=0.5"]
+    client, server, run = final(setting, tmp_path / "run", "strategy=fedbuff", "strategy.buffer=2", *keys)
+    order = [group.client.tolist() for _, group in run.clients.groupby("round")]
+    assert len({tuple(done) for done in order}) > 1
+    expected_client, expected_server = reference.fedbuff(setting, order, rate=0.7, power=0.5)
+    torch.testing.assert_close(client, expected_client, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(server, expected_server, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("compressor", [some for some in SOME if some.id != "bottlenet"])
 def test_stacked_clients_are_v1_to_rounding(compressor: str, tmp_path: Path) -> None:
     """Five clients of unequal size, so that some drop out of a stack before the others and last batches are odd."""
