@@ -109,6 +109,10 @@ class Recorder:
             _restored(self.folder / name, last_round, None if contents is None else contents[name]) for name in NAMES
         )  # fmt: skip
 
+    def reopen(self) -> None:
+        """There are rounds to come: what a summary says of an earlier end does not hold any more."""
+        (self.folder / "summary.json").unlink(missing_ok=True)
+
     def add(self, round_row: Row, client_rows: Sequence[Row]) -> None:
         """One more round, which the files lack until they are saved."""
         self._new_rounds.append(round_row)

@@ -98,9 +98,8 @@ def load(where: Where | Sequence[Where]) -> Run | Runs:
     if not where:
         raise UserError("load: name the folder of a run, or a pattern such as runs/*")
     if isinstance(where, (str, os.PathLike)) and runs.is_run(Path(where)):
-        if not (Path(where) / "summary.json").is_file():
+        if runs.load_run(Path(where)).summary is None:  # which also makes a damaged file one line
             raise UserError(f"{where}: this run has not ended; load([{str(where)!r}]) takes what there is")
-        runs.load_run(Path(where))  # so that a damaged file is one line
         return read_run(Path(where))
     given = [where] if isinstance(where, (str, os.PathLike)) else where
     return Runs([runs.load_run(folder) for each in given for folder in _folders(os.fspath(each))])

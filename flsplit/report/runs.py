@@ -32,7 +32,11 @@ class ReportError(UserError):
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """One run folder as read; a table that the run had not written yet is empty, with its columns."""
+    """One run folder as read.
+
+    A table that the run had not written yet is empty, with its columns. There is no summary where a run has not ended,
+    nor where it went on after that one was written.
+    """
 
     folder: Path
     config: dict[str, Any]
@@ -152,11 +156,15 @@ def load_run(folder: Path) -> Run:
     Raises:
         ReportError: if a file is there but cannot be read, or is not what a run writes.
     """
+    config, summary = _config(folder / "config.yaml"), _summary(folder / "summary.json")
+    rounds = _table(folder, "rounds")
+    if summary is not None and summary.get("rounds", 0) < len(rounds):
+        summary = None
     return Run(
         folder=folder,
-        config=_config(folder / "config.yaml"),
-        summary=_summary(folder / "summary.json"),
-        rounds=_table(folder, "rounds"),
+        config=config,
+        summary=summary,
+        rounds=rounds,
         clients=_table(folder, "clients"),
         partition=_table(folder, "partition"),
     )

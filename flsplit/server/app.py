@@ -132,6 +132,8 @@ class Server:
     def _rounds(self, number: int, evaluator: Evaluator, shown: Shown, saving: Saving) -> None:
         """All rounds after `number`."""
         able = self._account.able()
+        if not self._over(number, able):
+            self._recorder.reopen()
         while not self._over(number, able):
             number += 1
             began = time.perf_counter()

@@ -13,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from helpers.cut import cut_after
 from helpers.program import Program
 
 import flsplit
@@ -45,6 +46,29 @@ def test_more_rounds_continue_a_finished_run(strategy: str, state: str, tmp_path
     resumed = flsplit.run([f"resume={tmp_path / 'part'}", "rounds=4"])
     assert_same(whole, resumed)
     assert resumed.summary["samples"] == whole.summary["samples"]
+
+
+@pytest.mark.slow
+def test_a_run_that_goes_on_has_not_ended(tmp_path: Path) -> None:
+    """Cut off once more, it is not taken for what it was before; where going on is refused, it is."""
+    out, summary = tmp_path / "run", tmp_path / "run" / "summary.json"
+    flsplit.run([*KEYS, "rounds=1", f"out={out}"])
+    before = summary.read_bytes()
+    address = ["engine=ray", "engine.address=127.0.0.1:9"]  # where there is no cluster
+    for refused in (["rounds=3", "lr=1"], ["rounds=3", *address]):
+        with pytest.raises(UserError, match=r"differs|engine\.address"):
+            flsplit.run([f"resume={out}", *refused])
+        assert summary.read_bytes() == before
+    with cut_after(2), pytest.raises(KeyboardInterrupt):
+        flsplit.run([f"resume={out}", "rounds=3"])
+    with pytest.raises(UserError, match="has not ended"):
+        flsplit.load(out)
+    runs = flsplit.load([out])
+    assert isinstance(runs, flsplit.Runs)
+    assert runs.table.status.tolist() == ["unfinished"] and runs.table.uplink_bits[0] == runs.rounds.uplink_bits[1]
+    summary.write_bytes(before)  # as versions before left it
+    with pytest.raises(UserError, match="has not ended"):
+        flsplit.load(out)
 
 
 @pytest.mark.slow
