@@ -39,22 +39,23 @@ class Curve:
 
 
 def mean_curve(found: Sequence[tuple[pd.Series, pd.Series]], style: Style) -> Curve | None:
-    """The mean of runs that differ in their seed, round by round.
+    """The mean of runs that differ in their seed, round by round; where one of them has no number, there is none.
 
     Args:
         found: x and y of each, in the order of rounds; those that have not come as far as the farthest are left out.
         style: of the line.
     """
-    known = [points for x, y in found if not (points := _known(x, y)).empty]
-    if not known:
+    known = [_known(x, y) for x, y in found]
+    if all(points.empty for points in known):
         return None
-    most = max(points.index[-1] for points in known)
-    last = [points for points in known if points.index[-1] == most]
+    most = max(points.index[-1] for points in known if not points.empty)
+    last = [points for points, (_, y) in zip(known, found) if most in y.index]
     if len(last) == 1:
         return _of(last[0], style)
     rounds = pd.concat(last).groupby(level=0)
     mean, low, high = rounds.mean(), rounds["y"].min(), rounds["y"].max()
-    return _of(mean.assign(low=low, high=high), style)
+    points = mean.assign(low=low, high=high)[rounds.size() == len(last)]
+    return None if points.empty else _of(points, style)
 
 
 def curve(x: pd.Series, y: pd.Series, style: Style) -> Curve | None:

@@ -28,8 +28,9 @@ def legend(entries: Sequence[tuple[str, Style]], *, single: bool = False) -> str
 
 def _line_legend(groups: Sequence[Group]) -> str:
     several = any(len(group.runs) > 1 for group in groups)
-    band = "A line is the mean over seeds that have come as far as the farthest; its band reaches from the least to "
-    told = f'<p class="note">{band}the greatest of them.</p>' if several else ""
+    mean = "A line is the mean over seeds that have come as far as the farthest, where none of these lacks a number"
+    band = "its band reaches from the least to the greatest of them."
+    told = f'<p class="note">{mean}; {band}</p>' if several else ""
     return legend([(group.name, group.style) for group in groups], single=several) + told
 
 
@@ -82,7 +83,9 @@ def accuracy(groups: Sequence[Group]) -> str:
 
     by_round = _lines(groups, itemgetter("round"), percent)
     if not by_round:
-        return "<h2>Test accuracy</h2><p>No round has been evaluated.</p>"
+        evaluated = any(any(run.evaluated) for group in groups for run in group.runs)
+        told = "No round has a number for all seeds." if evaluated else "No round has been evaluated."
+        return f"<h2>Test accuracy</h2><p>{told}</p>"
     by_bits = _lines(groups, link, percent)
     by_all = _lines(groups, lambda rounds: link(rounds) + rounds["sync_bits"], percent)
     runs = [run for group in groups for run in group.runs]

@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 from omegaconf import OmegaConf
 
+from flsplit.display.units import missing
 from flsplit.errors import UserError
 
 _BITS = ("uplink_bits", "downlink_bits", "sync_bits")
@@ -36,12 +39,16 @@ class Run:
 
     A table that the run had not written yet is empty, with its columns. There is no summary where a run has not ended,
     nor where it went on after that one was written.
+
+    Attributes:
+        evaluated: whether each of `rounds` was, be it to NaN, as a model that has diverged is; pandas does not tell.
     """
 
     folder: Path
     config: dict[str, Any]
     summary: dict[str, Any] | None
     rounds: pd.DataFrame
+    evaluated: list[bool]
     clients: pd.DataFrame
     partition: pd.DataFrame
 
@@ -51,15 +58,14 @@ class Run:
         return str(self.summary.get("status", "unfinished")) if self.summary else "unfinished"
 
     def figure(self, key: str) -> Any:
-        """A number of the summary, or what the rounds so far say where there is no summary; else None."""
-        if self.summary is not None and self.summary.get(key) is not None:
-            return self.summary[key]
+        """A number of the summary or, where there is none, what the rounds so far say; else None."""
+        if self.summary is not None:
+            return self.summary.get(key)
         if key in ("final_test_accuracy", "best_test_accuracy"):
-            seen = self.rounds["test_accuracy"].dropna()
-            if seen.empty:
-                return None
-            return float(seen.iloc[-1] if key.startswith("final") else seen.max())
-        if self.summary is not None or self.rounds.empty or key == "seconds":
+            seen = self.rounds.loc[self.evaluated, "test_accuracy"].astype(float)
+            found = seen.max() if key.startswith("best") or seen.empty else seen.iloc[-1]
+            return None if missing(found) else float(found)
+        if self.rounds.empty or key == "seconds":
             return None
         if key == "rounds":
             return int(self.rounds["round"].iloc[-1])
@@ -112,16 +118,16 @@ def find_runs(paths: Sequence[Path]) -> list[Path]:
     return list(found)
 
 
-def _table(folder: Path, name: str) -> pd.DataFrame:
+def _table(folder: Path, name: str) -> pa.Table:
     path = folder / f"{name}.parquet"
     if not path.is_file():
-        return pd.DataFrame({column: pd.Series(dtype="float64") for column in COLUMNS[name]})
+        return pa.table({column: pa.array([], pa.float64()) for column in COLUMNS[name]})
     try:
-        table = pd.read_parquet(path)
+        table = pq.read_table(path)
     except Exception as error:  # pyarrow has no common base for "not a Parquet file", "cut off", "no access"
         reason = " ".join(str(error).split())[:120]
         raise ReportError(f"{path}: not a readable Parquet file ({reason})") from error
-    absent = [column for column in COLUMNS[name] if column not in table]
+    absent = [column for column in COLUMNS[name] if column not in table.column_names]
     if absent:
         raise ReportError(f"{path}: column {', '.join(absent)} missing; is this a table of flsplit?")
     return table
@@ -164,7 +170,8 @@ def load_run(folder: Path) -> Run:
         folder=folder,
         config=config,
         summary=summary,
-        rounds=rounds,
-        clients=_table(folder, "clients"),
-        partition=_table(folder, "partition"),
+        rounds=rounds.to_pandas(),
+        evaluated=rounds["test_accuracy"].is_valid().to_pylist(),
+        clients=_table(folder, "clients").to_pandas(),
+        partition=_table(folder, "partition").to_pandas(),
     )

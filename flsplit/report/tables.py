@@ -95,7 +95,10 @@ def results(runs: Sequence[Run], cells: Sequence[str]) -> str:
 
 
 def seeds(groups: Sequence[Group]) -> str:
-    """What runs that have ended reached on average over seeds, with its 95% interval; empty without any."""
+    """What runs that have ended reached on average over seeds, with its 95% interval; empty without any.
+
+    A dash where one of them has no number, as one that has diverged.
+    """
     if all(len(group.runs) == 1 for group in groups):
         return ""
     rows = []
@@ -120,9 +123,9 @@ _MEANS = (
 
 
 def _mean(values: Sequence[Any], scale: float) -> str:
-    known = [float(value) / scale for value in values if not missing(value)]
-    if not known:
+    if not values or any(map(missing, values)):  # a mean of the others would pass for one of all
         return _DASH
+    known = [float(value) / scale for value in values]
     if len(known) == 1:
         return number(known[0])
     mean, half = mean_of(known)
@@ -132,7 +135,7 @@ def _mean(values: Sequence[Any], scale: float) -> str:
 
 def metrics(runs: Sequence[Run], cells: Sequence[str]) -> str:
     """The last evaluation's further metrics (all columns `test_NAME` but loss and accuracy); empty without any."""
-    evaluated = [run.rounds[run.rounds["test_accuracy"].notna()] for run in runs]
+    evaluated = [run.rounds[run.evaluated] for run in runs]
     last = [rounds.filter(regex=r"^test_(?!loss$|accuracy$)").tail(1) for rounds in evaluated]
     names = list(dict.fromkeys(name for rows in last for name in rows))
     rows = [[cell, *(number(found.get(name)) for name in names)] for cell, found in zip(cells, map(_only, last))]

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 from omegaconf import OmegaConf
 
 
@@ -52,6 +54,14 @@ def rounds_table(
             "seconds": np.full(rounds, 2.5),
         }
     )
+
+
+def write_rounds(folder: Path, rounds: pd.DataFrame, evaluated: int) -> None:
+    """As flsplit does: accuracies of rounds up to `evaluated` may be NaN; a NaN after it is null."""
+    known = (rounds["round"] <= evaluated) | rounds["test_accuracy"].notna()
+    columns = {name: pa.array(rounds[name].to_numpy()) for name in rounds}
+    columns["test_accuracy"] = pa.array(rounds["test_accuracy"].to_numpy(), mask=~known.to_numpy())
+    pq.write_table(pa.table(columns), folder / "rounds.parquet")
 
 
 def partition_table(clients: int, labels: int, *, alpha: float = 0.3, seed: int = 0) -> pd.DataFrame:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
+from make_runs import make_run, rounds_table, summary_of, write_rounds
 from matplotlib.figure import Figure
 
 import flsplit
@@ -100,6 +102,21 @@ def test_what_cannot_be_read_is_one_line(folders: Path, tmp_path: Path) -> None:
     (cut / "rounds.parquet").write_bytes(b"x")
     with pytest.raises(UserError, match="not a readable Parquet file"):
         flsplit.load([cut])
+
+
+def test_a_model_that_has_diverged_has_no_final_accuracy(tmp_path: Path) -> None:
+    """Not that of an evaluation before, either; a round that was not evaluated hides none."""
+    rounds = rounds_table(4)
+    rounds.loc[2:, "test_accuracy"] = np.nan
+    ended = make_run(tmp_path / "ended", rounds=rounds, summary=summary_of(rounds, final_test_accuracy=None))
+    diverged, waiting = (make_run(tmp_path / name, rounds=rounds, summary=False) for name in ("diverged", "waiting"))
+    write_rounds(diverged, rounds, evaluated=3)
+    write_rounds(waiting, rounds, evaluated=2)
+    found = flsplit.load([ended, diverged, waiting])
+    assert isinstance(found, flsplit.Runs)
+    final, best = found.table.final_test_accuracy, found.table.best_test_accuracy
+    assert final.isna().tolist() == [True, True, False] and final[2] == rounds.test_accuracy[1]
+    assert best.tolist() == [rounds.test_accuracy.max()] * 3
 
 
 @pytest.mark.slow

@@ -9,10 +9,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from make_runs import clients_table, config, make_run, partition_table, rounds_table, summary_of
+from make_runs import clients_table, config, make_run, partition_table, rounds_table, summary_of, write_rounds
 
+from flsplit.report import tables
 from flsplit.report.cli import write_report
-from flsplit.report.runs import ReportError, find_runs
+from flsplit.report.curves import mean_curve
+from flsplit.report.groups import groups
+from flsplit.report.runs import ReportError, find_runs, load_run
 
 
 class _Page(HTMLParser):
@@ -176,6 +179,23 @@ def test_further_metrics_of_the_last_evaluation(tmp_path: Path) -> None:
     assert cells[cells.index("run") :][:3] == ["run", "ece", "recall_<cat>"]
     assert cells[-2:] == ["0.1", "\N{EN DASH}"]  # round 10's
     assert cells.count("\N{EN DASH}") == 3
+
+
+def test_a_seed_that_has_diverged_is_left_out_of_no_mean(tmp_path: Path) -> None:
+    found = []
+    for seed in (0, 1):
+        rounds = rounds_table(3, seed=seed).assign(test_ece=[0.5, 0.25, np.nan])
+        rounds.loc[2, "test_accuracy"] = np.nan if seed else 0.75
+        summary = summary_of(rounds, final_test_accuracy=None if seed else 0.75)
+        folder = make_run(tmp_path / str(seed), config(seed=seed), rounds=rounds, summary=summary)
+        write_rounds(folder, rounds, evaluated=3)
+        found.append(load_run(folder))
+    [group] = groups(found, ["0", "1"])
+    _, means = _Page(tables.seeds([group])).text.split("\n2\n")
+    assert means.split()[0] == "\N{EN DASH}" and "±" in means
+    assert "0.25" not in tables.metrics(found, ["0", "1"])
+    line = mean_curve([(run.rounds["round"], run.rounds["test_accuracy"]) for run in found], group.style)
+    assert line is not None and line.x.tolist() == [1, 2]
 
 
 @pytest.mark.slow
