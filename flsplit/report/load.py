@@ -90,7 +90,7 @@ def load(where: Where | Sequence[Where]) -> Run | Runs:
             any of these.
 
     Returns:
-        the run, as `flsplit.run` returns it; or a table of all.
+        the run, as `flsplit.run` returns it; or a table of all, each once however often it is named.
 
     Raises:
         UserError: if there is no run, or a file cannot be read.
@@ -102,7 +102,8 @@ def load(where: Where | Sequence[Where]) -> Run | Runs:
             raise UserError(f"{where}: this run has not ended; load([{str(where)!r}]) takes what there is")
         return read_run(Path(where))
     given = [where] if isinstance(where, (str, os.PathLike)) else where
-    return Runs([runs.load_run(folder) for each in given for folder in _folders(os.fspath(each))])
+    folders = runs.once(folder for each in given for folder in _folders(os.fspath(each)))
+    return Runs([runs.load_run(folder) for folder in folders])
 
 
 def _folders(where: str) -> list[Path]:

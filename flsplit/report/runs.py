@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,14 +87,22 @@ def _below(folder: Path, depth: int) -> Iterator[Path]:
             yield from _below(child, depth - 1)
 
 
+def once(folders: Iterable[Path]) -> list[Path]:
+    """Each folder once, by the first of its names: links and paths of other forms are names of the same."""
+    found: dict[Path, Path] = {}
+    for folder in folders:
+        found.setdefault(folder.resolve(), folder)
+    return list(found.values())
+
+
 def runs_below(path: Path) -> list[Path]:
-    """The run folders at `path` and below it.
+    """The run folders at `path` and below it, each once.
 
     Raises:
         ReportError: if a folder cannot be read.
     """
     try:
-        return list(_below(path, _DEPTH))
+        return once(_below(path, _DEPTH))
     except OSError as error:
         raise ReportError(f"{error.filename}: cannot be read: {error.strerror}") from error
 
@@ -105,7 +113,7 @@ def find_runs(paths: Sequence[Path]) -> list[Path]:
     Raises:
         ReportError: if a path is no folder, or has no run in it.
     """
-    found: dict[Path, None] = {}
+    found: list[Path] = []
     for path in paths:
         if not path.is_dir():
             raise ReportError(f"{path}: no such folder; give a run's folder or one that contains run folders")
@@ -114,8 +122,8 @@ def find_runs(paths: Sequence[Path]) -> list[Path]:
             raise ReportError(
                 f"{path}: no run here; a run's folder has config.yaml and rounds.parquet (looked {_DEPTH} levels deep)"
             )
-        found.update(dict.fromkeys(run.resolve() for run in runs))
-    return list(found)
+        found += [run.resolve() for run in runs]
+    return once(found)
 
 
 def _table(folder: Path, name: str) -> pa.Table:

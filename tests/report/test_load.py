@@ -119,6 +119,16 @@ def test_a_model_that_has_diverged_has_no_final_accuracy(tmp_path: Path) -> None
     assert best.tolist() == [rounds.test_accuracy.max()] * 3
 
 
+def test_a_run_that_is_named_twice_is_counted_once(tmp_path: Path) -> None:
+    for name in "ab":
+        make_run(tmp_path / name)
+    (tmp_path / "link").symlink_to(tmp_path / "b")
+    pattern = str(tmp_path / "*")
+    for where in (tmp_path, pattern, [pattern, tmp_path / "b"], [tmp_path, tmp_path / "b"], [tmp_path / "a", pattern]):
+        found = flsplit.load(where)
+        assert isinstance(found, flsplit.Runs) and [Path(run).name for run in found.table.run] == ["a", "b"]
+
+
 @pytest.mark.slow
 def test_the_models_that_a_run_ended_with_score_as_it_says(folders: Path) -> None:
     """By a plain loop over the test images."""
