@@ -28,13 +28,16 @@ class Runs:
     """Several runs, finished or not.
 
     Attributes:
-        table: a row per run: `run` (its folder), every key of the configuration that varies, and `RESULTS`.
+        table: a row per run: `run` (its folder), every key of the configuration that varies, and `RESULTS`. A key that
+            is called like a result is `config.KEY`: `config.rounds` were asked for, `rounds` there have been.
         rounds: a row per run and round: `run`, what varies, and the columns of `rounds.parquet`.
     """
 
     def __init__(self, found: Sequence[runs.Run]) -> None:
         self._found = list(found)
-        varied = labels.varied([run.config for run in found])
+        taken = {"run", *RESULTS, *(column for run in found for column in run.rounds)}
+        keys = labels.varied([run.config for run in found])
+        varied = {f"config.{key}" if key in taken else key: values for key, values in keys.items()}
         names = [str(run.folder) for run in found]
         head = pd.DataFrame({"run": names, **varied})
         told = pd.DataFrame([{key: _told(run, key) for key in RESULTS} for run in found])

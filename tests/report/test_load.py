@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from make_runs import make_run, rounds_table, summary_of, write_rounds
+from make_runs import config, make_run, rounds_table, summary_of, write_rounds
 from matplotlib.figure import Figure
 
 import flsplit
@@ -127,6 +127,14 @@ def test_a_run_that_is_named_twice_is_counted_once(tmp_path: Path) -> None:
     for where in (tmp_path, pattern, [pattern, tmp_path / "b"], [tmp_path, tmp_path / "b"], [tmp_path / "a", pattern]):
         found = flsplit.load(where)
         assert isinstance(found, flsplit.Runs) and [Path(run).name for run in found.table.run] == ["a", "b"]
+
+
+def test_a_key_that_is_called_like_a_result_has_a_column_of_its_own(tmp_path: Path) -> None:
+    for asked in (3, 5):
+        make_run(tmp_path / f"{asked}", config(rounds=asked), rounds=rounds_table(3))
+    found = flsplit.load(str(tmp_path / "*"))
+    assert isinstance(found, flsplit.Runs) and found.table.columns.is_unique and found.rounds.columns.is_unique
+    assert found.table["config.rounds"].tolist() == [3, 5] and found.table["rounds"].tolist() == [3, 3]
 
 
 @pytest.mark.slow
