@@ -29,7 +29,8 @@ class Runs:
 
     Attributes:
         table: a row per run: `run` (its folder), every key of the configuration that varies, and `RESULTS`. A key that
-            is called like a result is `config.KEY`: `config.rounds` were asked for, `rounds` there have been.
+            is called like a result is `config.KEY`: `config.rounds` were asked for, `rounds` there have been. A list
+            is text there, such as that of `metrics`.
         rounds: a row per run and round: `run`, what varies, and the columns of `rounds.parquet`.
     """
 
@@ -37,7 +38,7 @@ class Runs:
         self._found = list(found)
         taken = {"run", *RESULTS, *(column for run in found for column in run.rounds)}
         keys = labels.varied([run.config for run in found])
-        varied = {f"config.{key}" if key in taken else key: values for key, values in keys.items()}
+        varied = {f"config.{key}" if key in taken else key: list(map(_cell, told)) for key, told in keys.items()}
         names = [str(run.folder) for run in found]
         head = pd.DataFrame({"run": names, **varied})
         told = pd.DataFrame([{key: _told(run, key) for key in RESULTS} for run in found])
@@ -122,3 +123,8 @@ def _folders(where: str) -> list[Path]:
 
 def _told(run: runs.Run, key: str) -> Any:
     return run.status if key == "status" else run.figure(key)
+
+
+def _cell(value: Any) -> Any:
+    """A setting as a column has it: pandas would spread a list over rows, and groups by none."""
+    return labels.text(value) if isinstance(value, list) else value

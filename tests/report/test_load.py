@@ -137,6 +137,14 @@ def test_a_key_that_is_called_like_a_result_has_a_column_of_its_own(tmp_path: Pa
     assert found.table["config.rounds"].tolist() == [3, 5] and found.table["rounds"].tolist() == [3, 3]
 
 
+def test_lists_may_differ(tmp_path: Path) -> None:
+    for metrics in (["accuracy"], ["accuracy", "top5"]):
+        make_run(tmp_path / metrics[-1], config(metrics=metrics), rounds=rounds_table(3))
+    found = flsplit.load(str(tmp_path / "*"))
+    assert isinstance(found, flsplit.Runs)
+    assert found.rounds.groupby("metrics")["round"].max().to_dict() == {"['accuracy']": 3, "['accuracy', 'top5']": 3}
+
+
 @pytest.mark.slow
 def test_the_models_that_a_run_ended_with_score_as_it_says(folders: Path) -> None:
     """By a plain loop over the test images."""
