@@ -121,6 +121,20 @@ def test_loads_from_the_hub(fake_hub: dict[str, np.ndarray], cache_dir: Path) ->
     assert np.array_equal(data.test.pixels, fake_hub["test"])
 
 
+def test_splits_of_the_hub_with_other_names_are_refused(
+    fake_hub: dict[str, np.ndarray], cache_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load_dataset, turned = datasets.load_dataset, datasets.ClassLabel(names=["bee", "ant", "cow"])
+
+    def renamed(name: str, split: str) -> datasets.Dataset:
+        part = load_dataset(name, split=split)
+        return part if split == "train" else part.cast(datasets.Features({**part.features, "label": turned}))
+
+    monkeypatch.setattr(datasets, "load_dataset", renamed)
+    with pytest.raises(DataError, match=r"uoft-cs/cifar10 on the Hub: the label 0 is 'ant' in .*, but 'bee' in"):
+        load(CONFIG, seed=0, cache_dir=cache_dir)
+
+
 def test_a_built_table_needs_no_hub(
     fake_hub: dict[str, np.ndarray], cache_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -79,6 +79,24 @@ def test_without_names_classes_are_numbers(write: Any, tmp_path: Path, cache_dir
     assert load(config(tmp_path), seed=0, cache_dir=cache_dir).classes == ("0", "1", "2", "3")
 
 
+@pytest.mark.parametrize(("labels", "names"), [([0], ["bee", "ant", "cow"]), ([1], ["ant", "cow"])])
+@pytest.mark.parametrize("other", ["train-1.parquet", "test-0.parquet"])
+def test_a_label_with_two_names_is_refused(
+    other: str, labels: list[int], names: list[str], write: Any, tmp_path: Path, cache_dir: Path
+) -> None:
+    write(tmp_path / "train-0.parquet", [0, 1, 2])
+    write(tmp_path / "test-0.parquet", [0])
+    write(tmp_path / other, labels, names=names)
+    label = labels[0]
+    refused(
+        config(tmp_path), cache_dir,
+        f"the label {label} is '{NAMES[label]}' in train-0.parquet, but '{names[label]}' in {other}; all must have",
+    )  # fmt: skip
+    write(tmp_path / other, labels, names=None)
+    check(config(tmp_path))
+    assert load(config(tmp_path), seed=0, cache_dir=cache_dir).classes == tuple(NAMES)
+
+
 def test_the_named_test_split_is_preferred(write: Any, tmp_path: Path, cache_dir: Path) -> None:
     write(tmp_path / "train-0.parquet", [0, 1])
     write(tmp_path / "test-0.parquet", [0])

@@ -106,6 +106,23 @@ def test_what_is_wrong_is_one_line(pixels: Pixels, tmp_path: Path, cache_dir: Pa
         check(whole)
 
 
+def renamed(dataset: datasets.DatasetDict, split: str, feature: object) -> datasets.DatasetDict:
+    """The same with another feature of labels in one split."""
+    return datasets.DatasetDict({**dataset, split: dataset[split].cast_column("label", feature)})
+
+
+@pytest.mark.parametrize("names", [["bee", "ant", "cow"], ["bee", "cow", "dog"]])
+def test_a_test_split_with_other_names_is_refused(
+    names: list[str], pixels: Pixels, tmp_path: Path, cache_dir: Path
+) -> None:
+    plain = renamed(given(pixels), "test", datasets.Value("int64"))  # cast by number, not by name
+    config = saved(tmp_path / "saved", renamed(plain, "test", datasets.ClassLabel(names=names)))
+    with pytest.raises(DataError, match="the label 0 is 'ant' in the split to train on, but 'bee' in the split to"):
+        load(config, seed=0, cache_dir=cache_dir)
+    numbers = saved(tmp_path / "numbers", plain)
+    assert load(numbers, seed=0, cache_dir=cache_dir).classes == ("ant", "bee", "cow")
+
+
 def test_labels_that_are_none(pixels: Pixels, tmp_path: Path, cache_dir: Path) -> None:
     config = saved(tmp_path / "saved", given(pixels))
     text = DatasetConfig(name="folder", path=config.path, label_column="site")

@@ -11,7 +11,15 @@ import numpy as np
 
 from flsplit.data.config import DatasetConfig
 from flsplit.data.errors import DataError
-from flsplit.data.sources.reader import Source, Split, checked_column, checked_labels, class_names, no_column
+from flsplit.data.sources.reader import (
+    Source,
+    Split,
+    check_names,
+    checked_column,
+    checked_labels,
+    class_names,
+    no_column,
+)
 
 _SPLITS = "dataset_dict.json"  # of a saved DatasetDict
 
@@ -99,7 +107,7 @@ def of_datasets(train: Any, test: Any, config: DatasetConfig, columns: Sequence[
         where: how messages call the data set.
 
     Raises:
-        DataError: A column is missing, or holds no labels.
+        DataError: A column is missing, holds no labels, or its labels have other names in one split than in the other.
     """
     import datasets
 
@@ -112,7 +120,8 @@ def of_datasets(train: Any, test: Any, config: DatasetConfig, columns: Sequence[
     for column in columns:
         if column not in others:
             raise no_column(column, others, where)
-    names = getattr(train.features[label], "names", None)
+    names, test_names = (getattr(part.features[label], "names", None) for part in (train, test))
+    check_names({"the split to train on": names, "the split to test on": test_names}, where)
     name = f"dataset={config.name}"
     parts = _split(train, image, label, columns, name), _split(test, image, label, (), name)
     return Source(*parts, class_names(names, parts[0].labels, parts[1].labels, name))

@@ -13,7 +13,15 @@ import numpy as np
 
 from flsplit.data.config import DatasetConfig
 from flsplit.data.errors import DataError
-from flsplit.data.sources.reader import Source, Split, checked_column, checked_labels, class_names, no_column
+from flsplit.data.sources.reader import (
+    Source,
+    Split,
+    check_names,
+    checked_column,
+    checked_labels,
+    class_names,
+    no_column,
+)
 
 _ROWS_AT_ONCE = 256
 
@@ -42,7 +50,7 @@ def check(files: dict[str, list[Path]], config: DatasetConfig, columns: Sequence
     """Looks at the columns of every file, not at the rows; `columns` are further ones of the training samples.
 
     Raises:
-        DataError: A file is not Parquet or lacks a column.
+        DataError: A file is not Parquet, lacks a column, or calls a label differently from another.
     """
     for file in files["train"] + files["test"]:
         names = _open(file).schema_arrow.names
@@ -53,6 +61,7 @@ def check(files: dict[str, list[Path]], config: DatasetConfig, columns: Sequence
                     f"dataset.path: {file.name} has no column {column!r}, only {', '.join(names)}; "
                     f"name the right one with dataset.{key}"
                 )
+    check_names({file.name: _names(file, config.label_column) for of in files.values() for file in of}, "dataset.path")
     for file in files["train"]:
         names = [name for name in _open(file).schema_arrow.names if name != config.image_column]
         for column in columns:

@@ -81,6 +81,27 @@ def no_column(name: str, there: Iterable[str], where: str) -> DataError:
     return DataError(f"partition: {where} has no column {name!r}; {instead}")
 
 
+def check_names(names: Mapping[str, Sequence[str] | None], where: str) -> None:
+    """Refuses parts of a data set that call the same label differently; a part without names is taken as the others.
+
+    Args:
+        names: of the classes, for each part.
+        where: how the message calls the data set.
+
+    Raises:
+        DataError: A label has two names.
+    """
+    known: dict[int, tuple[str, str]] = {}
+    for part, own in names.items():
+        for label, name in enumerate(own or ()):
+            other, first = known.setdefault(label, (name, part))
+            if name != other:
+                raise DataError(
+                    f"{where}: the label {label} is {other!r} in {first}, but {name!r} in {part}; all must have the "
+                    "same class names in the same order"
+                )
+
+
 def class_names(names: list[str] | None, train: np.ndarray, test: np.ndarray, where: str) -> tuple[str, ...]:
     """Names of the classes: `names` where known, otherwise the numbers that occur in the training labels.
 
