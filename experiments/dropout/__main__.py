@@ -1,7 +1,7 @@
 """Accuracy over `faults.dropout`, without compression and with ADC: an example of faults that are put in on purpose.
 
 Ten clients with skewed digits; the same clients are away in both. What is there is not run again, what was cut off goes
-on.
+on. Runs that differ from the example have folders, a table and a figure of their own, named after what differs.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m experiments.dropout", description=__doc__)
     add = parser.add_argument
     add("--seeds", type=command.seeds, default=SEEDS, metavar="A,B", help="[0,1,2]")
-    add("--set", action="append", default=[], metavar="KEY=VALUE", help="differ from the example (rounds=5)")
+    add("--set", action="append", default=[], metavar="KEY=VALUE", help="differ from the example; part of all names")
     add("--runs", type=Path, default=Path("outputs/dropout"), help="folder of the runs [outputs/dropout]")
     add("--home", type=Path, default=HOME, help="folder of results.csv and accuracy.png [beside this file]")
     chosen = parser.parse_args(argv)
@@ -41,12 +41,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 def make(seeds: Sequence[int], options: Sequence[str], runs: Path, home: Path) -> pd.DataFrame:
     """Run what is missing, write the table and draw it.
 
+    Args:
+        seeds: of the runs; rows of others that the table has already stay in it.
+        options: overrides for every run; part of all names.
+        runs: where the runs' folders are.
+        home: where table and figure are.
+
     Returns:
         a row per method, dropout and seed.
     """
-    rows = []
+    rows, own = [], _suffix(options)
     for seed, dropout, method in product(seeds, DROPOUT, METHODS):
-        folder = runs / f"{method}-{dropout:g}-s{seed}"
+        folder = runs / f"{method}-{dropout:g}-s{seed}{own}"
         keys = [*METHODS[method], f"faults.dropout={dropout:g}", f"seed={seed}", "engine=inline", "rounds=30", *options]
         run = finished(folder, keys)
         away = run.clients.injected.eq("dropout").mean()
@@ -55,10 +61,26 @@ def make(seeds: Sequence[int], options: Sequence[str], runs: Path, home: Path) -
             "final_test_accuracy": run.summary["final_test_accuracy"], "uplink_bits": run.summary["uplink_bits"],
         })  # fmt: skip
         print(f"{method} dropout={dropout:g} seed={seed}: {100 * rows[-1]['final_test_accuracy']:.1f}%", flush=True)
-    table = pd.DataFrame(rows)
-    table.to_csv(home / "results.csv", index=False)
-    draw(table, home / "accuracy.png")
+    path = home / f"results{own}.csv"
+    table = with_other_seeds(pd.DataFrame(rows), path)
+    table.to_csv(path, index=False)
+    draw(table, home / f"accuracy{own}.png")
     return table
+
+
+def with_other_seeds(table: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """A table, and the rows of seeds that it lacks in the one at `path`, if that is there."""
+    if not path.exists():
+        return table
+    there = pd.read_csv(path, float_precision="round_trip")
+    rows = pd.concat([there[~there.seed.isin(table.seed)], table])
+    return rows.sort_values("seed", kind="stable", ignore_index=True)
+
+
+def _suffix(options: Sequence[str]) -> str:
+    """What names end with where runs differ from the example."""
+    text = "".join(f"-{option}" for option in options)
+    return "".join(c if c.isalnum() or c in "-._=" else "_" for c in text)
 
 
 def finished(folder: Path, keys: Sequence[str]) -> flsplit.Run:

@@ -1,9 +1,11 @@
+import json
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from experiments.dropout import __main__ as dropout
+from flsplit.record.run import Run
 
 
 @pytest.mark.slow
@@ -15,12 +17,55 @@ def test_the_same_clients_are_away_with_and_without_compression(
     for key in ("rounds=3", "clients=4", "dataset.train_limit=80", "dataset.test_limit=40"):
         arguments += ["--set", key]
     assert dropout.main(arguments) == 0
-    table = pd.read_csv(tmp_path / "results.csv")
-    assert table.method.tolist() == ["base", "adc"] * 2 and (tmp_path / "accuracy.png").stat().st_size > 5000
+    own = "-rounds=3-clients=4-dataset.train_limit=80-dataset.test_limit=40"
+    table = pd.read_csv(tmp_path / f"results{own}.csv")
+    assert table.method.tolist() == ["base", "adc"] * 2 and (tmp_path / f"accuracy{own}.png").stat().st_size > 5000
     away = table.set_index(["method", "dropout"]).away
     assert (away.loc[:, 0.0] == 0).all() and away["base", 0.5] == away["adc", 0.5] > 0
     bits = table.set_index(["method", "dropout"]).uplink_bits
     assert (bits["base"] > bits["adc"]).all() and bits["base", 0.0] > bits["base", 0.5]
-    stamp = (tmp_path / "runs" / "adc-0.5-s3" / "summary.json").stat().st_mtime_ns
+    summary = tmp_path / "runs" / f"adc-0.5-s3{own}" / "summary.json"
+    stamp = summary.stat().st_mtime_ns
     assert dropout.main(arguments) == 0  # nothing is run again
-    assert (tmp_path / "runs" / "adc-0.5-s3" / "summary.json").stat().st_mtime_ns == stamp
+    assert summary.stat().st_mtime_ns == stamp
+
+
+@pytest.fixture
+def runs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the folders of what has been run, in place of running it."""
+    ran: list[str] = []
+
+    def run(keys: list[str]) -> Run:
+        folder = Path(keys[-1].removeprefix("out=").strip('"'))
+        rounds = [int(key.removeprefix("rounds=")) for key in keys if key.startswith("rounds=")][-1]
+        folder.mkdir(parents=True)
+        summary = {"status": "completed", "rounds": rounds, "final_test_accuracy": rounds / 100, "uplink_bits": 1}
+        (folder / "summary.json").write_text(json.dumps(summary))
+        ran.append(folder.name)
+        return read(folder)
+
+    def read(folder: Path) -> Run:
+        clients = pd.DataFrame({"injected": [None]})
+        return Run(folder, pd.DataFrame(), clients, json.loads((folder / "summary.json").read_text()))
+
+    monkeypatch.setattr(dropout, "DROPOUT", (0.0,))
+    monkeypatch.setattr(dropout.flsplit, "run", run)
+    monkeypatch.setattr(dropout, "read_run", read)
+    return ran
+
+
+def test_runs_of_other_settings_are_others_with_a_table_of_their_own(runs: list[str], tmp_path: Path) -> None:
+    def make(*seeds: int, **options: int) -> pd.DataFrame:
+        return dropout.make(seeds, [f"{key}={value}" for key, value in options.items()], tmp_path / "runs", tmp_path)
+
+    assert make(0, 1)["rounds"].tolist() == [30] * 4
+    plain = (tmp_path / "results.csv").read_bytes()
+    assert make(0, rounds=2)["rounds"].tolist() == [2] * 2
+    assert make(0, 1, rounds=4)["rounds"].tolist() == [4] * 4
+    assert (tmp_path / "results.csv").read_bytes() == plain
+    assert runs[-4:] == [f"{method}-0-s{seed}-rounds=4" for seed in (0, 1) for method in ("base", "adc")]
+    assert len(pd.read_csv(tmp_path / "results-rounds=2.csv")) == 2
+
+    assert make(2).seed.tolist() == [0, 0, 1, 1, 2, 2]  # and seeds that the table has stay in it
+    assert (tmp_path / "results.csv").read_bytes().startswith(plain)
+    assert make(0, 1, 2)["rounds"].tolist() == [30] * 6 and len(runs) == 4 + 2 + 4 + 2
