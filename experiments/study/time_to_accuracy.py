@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from itertools import product
+from math import inf
 from pathlib import Path
 
 import numpy as np
@@ -102,7 +103,10 @@ def gather(wanted: Sequence[Point], results: Results, paper: Results | None = No
 
 
 def table(rows: pd.DataFrame) -> str:
-    """Hours and kilojoules of every setting, network and method, means over seeds; then the bandwidths that decide."""
+    """Hours and kilojoules of every setting, network and method, means over seeds; then the bandwidths that decide.
+
+    A method of which one seed never gets there never does, and is compared with `base` over the seeds that both have.
+    """
     lines = [f"{'clients':12} {'network':7} {'method':10} {'hours':>9} {'kJ':>9} {'seeds':>5}"]
     profiles = rows[rows.bandwidth.isna()]
     for keys, own in profiles.groupby(["setting", "network", "method", "value"], dropna=False, sort=False):
@@ -112,16 +116,22 @@ def table(rows: pd.DataFrame) -> str:
         lines.append(f"{setting:12} {profile:7} {name(method, value):10} {said} {len(own):5}")
     lines.append(f"until the test accuracy is {TARGET:.0%}")
     hours = _hours_by_bandwidth(rows)
-    if "base" in hours:
-        for method in hours.columns.drop("base"):
-            faster = hours.index[hours[method] < hours.base]
+    for method, own in hours.items():
+        seeds = own.columns.intersection(hours["base"].columns) if "base" in hours else []
+        if method != "base" and len(seeds):
+            faster = own.index[own[seeds].mean(axis=1) < hours["base"][seeds].mean(axis=1)]
             ends = f"up to {faster.max():.3g} Mbit/s" if len(faster) else "at no bandwidth"
-            lines.append(f"One client of {FLOPS / 1e9:g} GFLOP/s: {method} is there before base {ends} (each way).")
+            lines.append(
+                f"One client of {FLOPS / 1e9:g} GFLOP/s: {method} is there before base {ends} (each way; seeds "
+                f"{', '.join(map(str, seeds))})."
+            )
     return "\n".join(lines)
 
 
 def draw(rows: pd.DataFrame, results: Results, folder: Path, options: Sequence[str] = ()) -> list[Path]:
     """One client: hours to `TARGET` over the bandwidth. Ten clients, if there are rows: accuracy over hours.
+
+    Hours are means over seeds; a method of which one never gets there has no line.
 
     Args:
         rows: from `gather`.
@@ -135,13 +145,15 @@ def draw(rows: pd.DataFrame, results: Results, folder: Path, options: Sequence[s
     folder.mkdir(parents=True, exist_ok=True)
     drawn = []
     hours, ten = _hours_by_bandwidth(rows), rows[rows.setting != ONE]
-    if not hours.empty:
+    if hours:
         drawn.append(folder / f"{'-'.join(['time_to_accuracy', 'bandwidth', *options])}.png")
         with figure(7, 4.4) as drawing:
             axes = drawing.subplots()
             for method in METHODS:
-                if name(*method) in hours:
-                    axes.plot(hours.index, hours[name(*method)], color=STYLES[method].colour, label=name(*method))
+                own = hours.get(name(*method))
+                if own is not None:
+                    label = f"{name(*method)}, {len(own.columns)} seed{'s' * (len(own.columns) > 1)}"
+                    axes.plot(own.index, own.mean(axis=1), color=STYLES[method].colour, label=label)
             axes.set(xscale="log", yscale="log", xlabel="bandwidth each way, Mbit/s", ylabel=f"hours to {TARGET:.0%}")
             plain_log(axes.xaxis, at=(1.0,))
             plain_log(axes.yaxis)
@@ -236,11 +248,14 @@ def mode_of(point: Point) -> str:
     return "deadline" if any(key.startswith("network.round_deadline_s") for key in point.options) else "synchronous"
 
 
-def _hours_by_bandwidth(rows: pd.DataFrame) -> pd.DataFrame:
-    """Hours of one client, means over seeds: a row for each bandwidth, a column for each method."""
+def _hours_by_bandwidth(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Hours of one client for each method: a row for each bandwidth, a column for each seed; infinite for never."""
     swept = rows[rows.bandwidth.notna()]
-    names = [name(method, value) for method, value in zip(swept.method, swept.value)]
-    return swept.assign(way=names, hours=swept.seconds / 3600).pivot_table("hours", "bandwidth", "way", sort=False)
+    swept = swept.assign(hours=swept.seconds.fillna(inf) / 3600)
+    return {
+        name(*method): own.pivot(index="bandwidth", columns="seed", values="hours")
+        for method, own in swept.groupby(["method", "value"], dropna=False, sort=False)
+    }
 
 
 def _point(method: tuple[str, float | None], seed: int, scale: str, options: Sequence[str]) -> Point:

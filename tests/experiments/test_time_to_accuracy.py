@@ -91,6 +91,25 @@ def test_seconds_to_an_accuracy_and_what_bandwidth_decides(tmp_path: Path) -> No
     ]  # fmt: skip
 
 
+def test_a_method_of_which_a_seed_never_gets_there_is_not_there_first() -> None:
+    def told(hours: dict[tuple[str, float | None], list[float]]) -> list[str]:
+        found = [
+            {"setting": study.ONE, "network": "custom", "bandwidth": mbps, "method": method, "value": value,
+             "seed": seed, "seconds": 3600 * taken, "joules": 1.0}
+            for mbps in (1.0, 10.0) for (method, value), of in hours.items() for seed, taken in enumerate(of, 1)
+        ]  # fmt: skip
+        return study.table(pd.DataFrame(found)).splitlines()[2:]
+
+    base, never = ("base", None), float("nan")
+    for later in (never, 40.0):
+        [said] = told({base: [10.0, 30.0], ("adc", 0.2): [9.0, later]})
+        assert "adc 0.2 is there before base at no bandwidth" in said and said.endswith("(each way; seeds 1, 2).")
+    [alone] = told({base: [10.0, 30.0], ("adc", 0.2): [11.0]})  # sooner than the mean of base, of which a seed is slow
+    assert "adc 0.2 is there before base at no bandwidth" in alone and alone.endswith("(each way; seeds 1).")
+    [first] = told({base: [10.0, never], ("adc", 0.2): [11.0, 12.0]})
+    assert "adc 0.2 is there before base up to 10 Mbit/s" in first
+
+
 @pytest.mark.slow
 def test_ten_clients_compose(tmp_path: Path) -> None:
     noise(tmp_path / "data", train=4, test=2)
