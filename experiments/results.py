@@ -26,7 +26,10 @@ COLUMNS = [
     "worst_client_accuracy", "uplink_bits", "downlink_bits", "sync_bits", "seconds", "device", "commit",
 ]  # fmt: skip
 
-_MAY_BE_EMPTY = ("alpha", "worst_client_accuracy")  # no Dirichlet partition; nothing held back at clients
+_MAY_BE_EMPTY = (
+    "alpha", "worst_client_accuracy",  # no Dirichlet partition; nothing held back at clients
+    "final_test_accuracy", "best_test_accuracy",  # the run diverged: in the end, at once
+)  # fmt: skip
 
 
 class Results:
@@ -96,7 +99,7 @@ class Results:
             point: what was run.
             run: what came out.
         """
-        summary, held = run.summary, run.clients.test_accuracy.dropna()
+        summary, held = run.summary, run.clients.test_accuracy
         tuned = experiment == "fig3"  # whose one client is scored on what it holds back
         row = {
             "experiment": experiment, **point.key,
@@ -119,6 +122,16 @@ class Results:
         pd.DataFrame([row], columns=COLUMNS).to_csv(
             self.path, mode="a", header=not self.path.exists(), index=False, float_format="%.6g"
         )
+
+
+def mean(accuracies: pd.Series) -> float:
+    """The mean over seeds; NaN where one has diverged, for that of the others would be too high."""
+    return float(accuracies.mean(skipna=False))
+
+
+def told(accuracy: float, form: str) -> str:
+    """An accuracy in a format such as `8.2f`, or that a run has diverged."""
+    return f"{'diverged':>8}" if pd.isna(accuracy) else format(accuracy, form)
 
 
 def commit() -> str:

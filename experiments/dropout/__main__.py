@@ -17,6 +17,7 @@ import pandas as pd
 
 import flsplit
 from experiments import command
+from experiments.results import mean, told
 from flsplit.record.run import read_run
 from flsplit.report.style import Style, figure
 
@@ -60,9 +61,9 @@ def make(seeds: Sequence[int], options: Sequence[str], runs: Path, home: Path) -
             "method": method, "dropout": dropout, "seed": seed, "away": away, "rounds": run.summary["rounds"],
             "final_test_accuracy": run.summary["final_test_accuracy"], "uplink_bits": run.summary["uplink_bits"],
         })  # fmt: skip
-        print(f"{method} dropout={dropout:g} seed={seed}: {100 * rows[-1]['final_test_accuracy']:.1f}%", flush=True)
+        print(f"{method} dropout={dropout:g} seed={seed}: {told(rows[-1]['final_test_accuracy'], '.1%')}", flush=True)
     path = home / f"results{own}.csv"
-    table = with_other_seeds(pd.DataFrame(rows), path)
+    table = with_other_seeds(pd.DataFrame(rows).astype({"final_test_accuracy": float}), path)
     table.to_csv(path, index=False)
     draw(table, home / f"accuracy{own}.png")
     return table
@@ -93,16 +94,14 @@ def finished(folder: Path, keys: Sequence[str]) -> flsplit.Run:
 
 
 def draw(table: pd.DataFrame, path: Path) -> None:
-    """Means over seeds, with the least and the most."""
+    """Means over seeds, with the least and the most; no point where a run diverged."""
     with figure(5.2, 3.4) as drawing:
         axes = drawing.subplots()
         for index, (method, rows) in enumerate(table.groupby("method", sort=False)):
             found = (100 * rows.set_index("dropout").final_test_accuracy).groupby(level=0)
-            mean, style = found.mean(), Style.of(index)
-            span = [mean - found.min(), found.max() - mean]
-            axes.errorbar(
-                mean.index, mean, yerr=span, color=style.colour, marker=style.marker, capsize=3, label=str(method)
-            )
+            y, style = found.agg(mean), Style.of(index)
+            span = [y - found.min(), found.max() - y]
+            axes.errorbar(y.index, y, yerr=span, color=style.colour, marker=style.marker, capsize=3, label=str(method))
         axes.set(xlabel="probability that a client is away in a round", ylabel="final test accuracy, %")
         axes.legend(frameon=False)
         drawing.savefig(path, dpi=130)

@@ -12,6 +12,7 @@ from scipy.stats import t as student
 from experiments.paper.protocol import METHODS, OTHERS, RATIOS
 from experiments.paper.reported import published
 from experiments.point import SCALES, Point
+from experiments.results import mean, told
 
 WITHIN = 0.007  # what counts as reproduced: 0.7 points of accuracy
 _PANEL = ["dataset", "model", "precision"]
@@ -37,7 +38,7 @@ def compare(rows: pd.DataFrame, scale: str, points: Sequence[Point] | None = Non
         return f"no rows of {scale} scale yet"
     found = besidepublished(rows)
     lines = [
-        f"{'dataset':9} {'model':10} {'method':10} {'parameter':16} {'rule':12} {'published':>9} {'ours':>6} {'+-':>5} "
+        f"{'dataset':9} {'model':10} {'method':10} {'parameter':16} {'rule':12} {'published':>9} {'ours':>8} {'+-':>5} "
         f"{'diff':>6} {'within':>6} {'published':>10} {'ours':>7} {'xi sent':>7}  conditions"
     ]
     for row in found.itertuples():
@@ -45,7 +46,7 @@ def compare(rows: pd.DataFrame, scale: str, points: Sequence[Point] | None = Non
         within = "-" if not high or pd.isna(row.difference) else "yes" if abs(row.difference) <= WITHIN else "no"
         lines.append(
             f"{row.dataset:9} {row.model:10} {row.method:10} {row.parameter:16} {row.rule:12} "
-            f"{_points(row.published, 9)} {_points(row.ours, 6)} {_points(row.half, 5)} "
+            f"{_points(row.published, 9)} {told(100 * row.ours, '8.2f')} {_points(row.half, 5)} "
             f"{_points(row.difference if high else nan, 6, '+')} {within:>6} {_points(row.published_loss, 10, '+')} "
             f"{_points(row.loss, 7, '+')} {row.xi:7.4f}  {scale}, {row.seeds} seed{'s' * (row.seeds > 1)}, "
             f"{row.precision}, {row.device}, {row.commit}"
@@ -67,23 +68,24 @@ def besidepublished(rows: pd.DataFrame) -> pd.DataFrame:
     """Means over seeds of rows of one scale, with what is published.
 
     Returns:
-        a row per data, model, precision, method, parameter and rule, all accuracies as fractions: `ours`, `half` (of
-        the 95% interval, NaN of one seed), `published`, `difference`, `loss` and `published_loss` (accuracy above
-        `base`, which is mostly negative).
+        a row per data, model, precision, method, parameter and rule, all accuracies as fractions: `ours` (NaN where a
+        seed diverged), `half` (of the 95% interval, NaN of one seed), `published`, `difference`, `loss` and
+        `published_loss` (accuracy above `base`, which is mostly negative).
     """
     found = rows.groupby(_KEY, sort=False, as_index=False).agg(
-        ours=("final_test_accuracy", "mean"), deviation=("final_test_accuracy", "std"), seeds=("seed", "nunique"),
+        ours=("final_test_accuracy", mean), deviation=("final_test_accuracy", "std"), seeds=("seed", "nunique"),
         xi=("xi_actual", "mean"), device=("device", lambda of: " / ".join(dict.fromkeys(of))),
         commit=("commit", "last"),
     )  # fmt: skip
-    spread = found.deviation / found.seeds.pow(0.5)
+    spread = (found.deviation / found.seeds.pow(0.5)).where(found.ours.notna())
     found["half"] = [s * student.ppf(0.975, n - 1) if n > 1 else nan for s, n in zip(spread, found.seeds)]
     found["published"] = [published(*key) for key in zip(found.dataset, found.model, found.method, found.parameter)]
     found["difference"] = found.ours - found.published
     base = rows[(rows.method == "base") & (rows.parameter == "")].set_index([*_PANEL, "seed"]).final_test_accuracy
-    own = rows.assign(loss=rows.final_test_accuracy - [base.get(key, nan) for key in _keys(rows, [*_PANEL, "seed"])])
-    loss = own.groupby(_KEY).loss.mean()  # of the seeds that `base` has too
-    found["loss"] = [loss[key] for key in _keys(found, _KEY)]
+    own = rows[[key in base.index for key in _keys(rows, [*_PANEL, "seed"])]]  # of the seeds that `base` has too
+    own = own.assign(loss=own.final_test_accuracy - [base[key] for key in _keys(own, [*_PANEL, "seed"])])
+    loss = own.groupby(_KEY).loss.agg(mean)
+    found["loss"] = [loss.get(key, nan) for key in _keys(found, _KEY)]
     found["published_loss"] = found.published - [published(*key, "base", "") for key in zip(found.dataset, found.model)]
     order = sorted(found.index, key=lambda at: _order(found.loc[at]))
     return found.loc[order].reset_index(drop=True)

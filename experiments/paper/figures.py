@@ -16,7 +16,7 @@ from experiments.paper.clusters import fig8
 from experiments.paper.protocol import METHODS, OTHERS
 from experiments.paper.reported import reported
 from experiments.point import Point
-from experiments.results import Results
+from experiments.results import Results, mean
 from experiments.runner import Place
 from flsplit.report.style import Style, figure, plain_axes
 
@@ -114,7 +114,8 @@ def _fig3(rows: pd.DataFrame, results: Results, path: Path) -> None:
     with figure(11, 4.6) as drawing:
         panels = (("final_test_accuracy", "validation accuracy, %", 100), ("xi_actual", "xi really sent", 1))
         for axes, (column, label, factor) in zip(drawing.subplots(1, 2), panels):
-            grid = rows.pivot_table(index="token", columns="batch", values=column).sort_index(ascending=False) * factor
+            cells = rows.pivot_table(index="token", columns="batch", values=column, aggfunc=mean)
+            grid = cells.sort_index(ascending=False) * factor
             image = axes.imshow(grid, cmap="viridis", aspect="auto")
             axes.set_xticks(range(len(grid.columns)), [f"{x:g}" for x in grid.columns])
             axes.set_yticks(range(len(grid.index)), [f"{y:g}" for y in grid.index])
@@ -189,10 +190,10 @@ def _ablation(rows: pd.DataFrame, column: str, label: str, path: Path, *, log: b
 
 
 def _line(axes: Axes, rows: pd.DataFrame, column: str, style: Style, line: str) -> None:
-    """Mean over seeds, with their range."""
+    """Mean over seeds, with their range; no point where a run diverged."""
     groups = ["value", column] if column != "xi_actual" else ["value"]
     points = rows.groupby(groups, as_index=False, dropna=False).agg(
-        x=(column, "mean"), mean=("final_test_accuracy", "mean"), low=("final_test_accuracy", "min"),
+        x=(column, "mean"), mean=("final_test_accuracy", mean), low=("final_test_accuracy", "min"),
         high=("final_test_accuracy", "max"),
     )  # fmt: skip
     points = points.sort_values("x")
@@ -204,7 +205,7 @@ def _line(axes: Axes, rows: pd.DataFrame, column: str, style: Style, line: str) 
 
 
 def _mean(rows: pd.DataFrame) -> float:
-    return 100 * float(rows.final_test_accuracy.mean())
+    return 100 * mean(rows.final_test_accuracy)
 
 
 def _entry(label: str, style: Style, *, bare: bool = False, line: str = "-") -> Line2D:

@@ -15,7 +15,7 @@ import pandas as pd
 from experiments.paper.protocol import RULES
 from experiments.paper.reported import published
 from experiments.point import SCALES, Point
-from experiments.results import Results
+from experiments.results import Results, told
 
 CHARGED = "budget.charge=nominal"  # as the authors' code counts: samples times the ratio asked for
 _DEARER = "release2026"  # sends more than it is charged for, so equal charged cost takes a longer run
@@ -81,9 +81,9 @@ def table(rows: pd.DataFrame) -> str:
         "|---|---|---|---|---|---|---|---|",
     ]
     for row in rows.itertuples():
-        accuracies = (row.real, row.equally, row.charged, row.published)
-        said = " | ".join("-" if pd.isna(value) else f"{value:.1f}%" for value in accuracies)
-        lines.append(f"| {row.ratio:g} | `{row.rule}` | {row.sent:.3f} | {row.samples:.0f} | {said} |")
+        others = (row.equally, row.charged, row.published)
+        said = [told(row.real / 100, ".1%"), *("-" if pd.isna(value) else f"{value:.1f}%" for value in others)]
+        lines.append(f"| {row.ratio:g} | `{row.rule}` | {row.sent:.3f} | {row.samples:.0f} | {' | '.join(said)} |")
     return "\n".join(lines)
 
 
@@ -92,9 +92,14 @@ def _same(one: Point, other: Point) -> bool:
 
 
 def _after(results: Results, point: Point, samples: float) -> float:
-    """Accuracy of a run after so many samples, percent; NaN if it has not seen them (within 1%, a part of an epoch)."""
+    """Accuracy of a run after so many samples, percent.
+
+    NaN if it has not seen them (within 1%, a part of an epoch), or has diverged by then.
+    """
     curve = results.curve(point)
-    if curve is None or results.row(point) is None or curve.samples.iloc[-1] < 0.99 * samples:
+    if curve is None or results.row(point) is None:
         return nan
     scored = curve.dropna(subset="test_accuracy")
+    if scored.empty or scored.samples.iloc[-1] < 0.99 * samples:
+        return nan
     return float(100 * np.interp(samples, [0, *scored.samples], [0, *scored.test_accuracy]))

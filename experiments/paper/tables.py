@@ -9,7 +9,7 @@ from itertools import product
 from experiments.paper.protocol import METHODS, RATIOS, RULES, VECTORS, values
 from experiments.paper.reported import reported
 from experiments.point import Point
-from experiments.results import Results
+from experiments.results import Results, told
 from flsplit.ledger.prices import Tally
 
 
@@ -55,7 +55,7 @@ def table2(results: Results, points: Sequence[Point]) -> str:
                 ]  # fmt: skip
                 known = theirs[(theirs.dataset == dataset) & (theirs.vector == vector)]
                 known = known[known.parameter.astype(float) == ratio].test_accuracy
-                ours = f"{sum(own) / len(own):.4f}" if own else "-"
+                ours = told(sum(own) / len(own), ".4f") if own else "-"
                 cells.append(f"{ours} ({known.iloc[0]:.4f})" if len(known) else f"{ours} (-)")
             lines.append(f"{vector:12}" + "".join(f"{cell:>18}" for cell in cells))
     return "\n".join([*lines, "Ours, mean over seeds; in brackets what the paper prints."])

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from experiments.point import Point
-from experiments.results import Results
+from experiments.results import Results, told
 from flsplit.report.style import Style, figure
 
 CLIENTS = (1, 5, 10, 20)
@@ -93,11 +93,15 @@ def table(rows: pd.DataFrame) -> str:
         one = row.clients == 1
         lines.append(
             f"{row.clients:7} {'-' if one else format(row.alpha, 'g'):>6} {'-' if one else row.strategy:12} "
-            f"{row.method:6} {row.point.value or '':>9} {row.final_test_accuracy:8.4f} {row.best_test_accuracy:6.4f} "
-            f"{row.samples:8} {(row.uplink_bits + row.downlink_bits) / 1e9:14.2f} {row.sync_bits / 1e9:9.2f} "
-            f"{row.xi_actual:6.3f}"
+            f"{row.method:6} {row.point.value or '':>9} {told(row.final_test_accuracy, '8.4f')} "
+            f"{_or_dash(row.best_test_accuracy)} {row.samples:8} {(row.uplink_bits + row.downlink_bits) / 1e9:14.2f} "
+            f"{row.sync_bits / 1e9:9.2f} {row.xi_actual:6.3f}"
         )
     return "\n".join(lines)
+
+
+def _or_dash(accuracy: float) -> str:
+    return f"{'-':>6}" if pd.isna(accuracy) else f"{accuracy:6.4f}"
 
 
 def draw(rows: pd.DataFrame, results: Results, folder: Path, options: Sequence[str] = ()) -> list[Path]:

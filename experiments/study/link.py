@@ -26,3 +26,8 @@ def run_of(method: str, value: float | None, seed: int, options: Sequence[str]) 
 def name(method: str, value: float | None) -> str:
     """A method as figures and tables call it."""
     return method if value is None or pd.isna(value) else f"{method} {value:g}"
+
+
+def span(low: float, high: float, *, of: float) -> str:
+    """The range of a mean over seeds, as tables have it; blank where there is no mean."""
+    return f"{'' if pd.isna(of) else f'{low:6.2f}-{high:6.2f}':13}"

@@ -17,7 +17,7 @@ from pathlib import Path
 import pandas as pd
 
 from experiments.point import Point
-from experiments.results import Results
+from experiments.results import Results, told
 from flsplit.report.seeds import mean_of
 from flsplit.report.style import Style, figure
 
@@ -153,8 +153,8 @@ def gather(wanted: Sequence[Point], results: Results) -> pd.DataFrame:
 
 
 def _over_seeds(rows: pd.DataFrame) -> pd.Series:
-    mean, half = mean_of(rows.accuracy.tolist())
-    numbers = rows[["worst", "samples", "gigabits", "models"]].mean()
+    mean, half = mean_of(rows.accuracy.tolist())  # NaN where a seed diverged
+    numbers = rows[["worst", "samples", "gigabits", "models"]].mean(skipna=False)
     return pd.Series({"accuracy": mean, "half": half, **numbers, "seeds": len(rows), "points": list(rows.point)})
 
 
@@ -169,8 +169,9 @@ def table(rows: pd.DataFrame) -> str:
         half = "" if row.half is None or pd.isna(row.half) else f" ± {row.half:.1f}"
         worst = "-" if pd.isna(row.worst) else f"{row.worst:.1f}"
         lines.append(
-            f"{row.clients:7} {row.strategy:11} {alpha:>5} {row.tune:4} {row.method:20} {row.accuracy:8.1f}{half:6} "
-            f"{worst:>11} {row.samples:8.0f} {row.gigabits:6.2f} {row.models:5.0f}% {row.seeds:5}"
+            f"{row.clients:7} {row.strategy:11} {alpha:>5} {row.tune:4} {row.method:20} "
+            f"{told(row.accuracy, '8.1f')}{half:6} {worst:>11} {row.samples:8.0f} {row.gigabits:6.2f} "
+            f"{row.models:5.0f}% {row.seeds:5}"
         )
     return "\n".join([*lines, "percent; ± is half the 95% interval over seeds (Student's t)"])
 

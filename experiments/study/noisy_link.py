@@ -13,8 +13,8 @@ from pathlib import Path
 import pandas as pd
 
 from experiments.point import Point
-from experiments.results import Results
-from experiments.study.link import SCALE, SEEDS, STYLES, name, run_of
+from experiments.results import Results, mean, told
+from experiments.study.link import SCALE, SEEDS, STYLES, name, run_of, span
 from flsplit.report.style import figure
 
 METHODS = (("base", None), ("adc", 0.2), ("topk", 0.2))
@@ -66,10 +66,11 @@ def gather(wanted: Sequence[Point], results: Results) -> pd.DataFrame:
         return pd.DataFrame()
     rows = pd.DataFrame(found)
     clean = rows[rows.channel == "clean"].set_index(["method", "seed"]).accuracy
-    rows["lost"] = [clean.get((row.method, row.seed)) for row in rows.itertuples()] - rows.accuracy
+    keys = pd.Series(list(zip(rows.method, rows.seed)))
+    paired, rows["lost"] = keys.isin(clean.index), keys.map(clean) - rows.accuracy
     return rows.groupby(["channel", "level", "method", "value"], dropna=False, sort=False, as_index=False).agg(
-        accuracy=("accuracy", "mean"), low=("accuracy", "min"), high=("accuracy", "max"), lost=("lost", "mean"),
-        seeds=("seed", "nunique"),
+        accuracy=("accuracy", mean), low=("accuracy", "min"), high=("accuracy", "max"),
+        lost=("lost", lambda lost: mean(lost[paired[lost.index]])), seeds=("seed", "nunique"),
     )  # fmt: skip
 
 
@@ -80,8 +81,8 @@ def table(rows: pd.DataFrame) -> str:
         level = "" if pd.isna(row.level) else f"{row.level:g}"
         lost = "" if row.channel == "clean" or pd.isna(row.lost) else f"{row.lost:.2f}"
         lines.append(
-            f"{row.channel:9} {level:>5} {name(row.method, row.value):10} {row.accuracy:8.2f} "
-            f"{row.low:6.2f}-{row.high:6.2f} {lost:>6} {row.seeds:5}"
+            f"{row.channel:9} {level:>5} {name(row.method, row.value):10} {told(row.accuracy, '8.2f')} "
+            f"{span(row.low, row.high, of=row.accuracy)} {lost:>6} {row.seeds:5}"
         )
     return "\n".join([*lines, "lost: percentage points, against the same method and seeds without a channel"])
 
@@ -109,9 +110,9 @@ def draw(rows: pd.DataFrame, results: Results, folder: Path, options: Sequence[s
                 for row in own[own.channel == "clean"].itertuples():
                     axes.axhline(row.accuracy, color=style.colour, linestyle="--", linewidth=1)
                 at = own[own.channel == kind].sort_values("level")
-                span = [at.accuracy - at.low, at.high - at.accuracy]
+                reach = [at.accuracy - at.low, at.high - at.accuracy]
                 axes.errorbar(
-                    [sorted(levels).index(level) for level in at.level], at.accuracy, yerr=span, color=style.colour,
+                    [sorted(levels).index(level) for level in at.level], at.accuracy, yerr=reach, color=style.colour,
                     marker=style.marker, markersize=5, capsize=2, label=name(*method),
                 )  # fmt: skip
             axes.set_xticks(range(len(levels)), [f"{level:g}" for level in sorted(levels)])

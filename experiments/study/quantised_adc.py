@@ -13,8 +13,8 @@ from pathlib import Path
 import pandas as pd
 
 from experiments.point import Point
-from experiments.results import Results
-from experiments.study.link import SCALE, SEEDS, STYLES, name, run_of
+from experiments.results import Results, mean, told
+from experiments.study.link import SCALE, SEEDS, STYLES, name, run_of, span
 from flsplit.report.style import figure, plain_log
 
 BITS = (32, 8, 4, 2, 16)
@@ -50,7 +50,7 @@ def gather(wanted: Sequence[Point], results: Results) -> pd.DataFrame:
     if not found:
         return pd.DataFrame()
     return pd.DataFrame(found).groupby(["method", "value", "bits"], dropna=False, sort=False, as_index=False).agg(
-        gigabits=("gigabits", "mean"), accuracy=("accuracy", "mean"), low=("accuracy", "min"),
+        gigabits=("gigabits", "mean"), accuracy=("accuracy", mean), low=("accuracy", "min"),
         high=("accuracy", "max"), seeds=("seed", "nunique"),
     )  # fmt: skip
 
@@ -60,10 +60,10 @@ def table(rows: pd.DataFrame) -> str:
     lines = [f"{'method':10} {'bits':>4} {'accuracy':>8} {'range':>13} {'gigabits':>9} {'seeds':>5}"]
     for row in rows.itertuples():
         lines.append(
-            f"{name(row.method, row.value):10} {row.bits:4} {row.accuracy:8.2f} {row.low:6.2f}-{row.high:6.2f} "
-            f"{row.gigabits:9.4f} {row.seeds:5}"
+            f"{name(row.method, row.value):10} {row.bits:4} {told(row.accuracy, '8.2f')} "
+            f"{span(row.low, row.high, of=row.accuracy)} {row.gigabits:9.4f} {row.seeds:5}"
         )
-    best = rows.sort_values("gigabits")
+    best = rows.dropna(subset="accuracy").sort_values("gigabits")
     best = best[best.accuracy > best.accuracy.cummax().shift(fill_value=-1.0)]
     ways = "; ".join(
         f"{row.accuracy:.1f}% {name(row.method, row.value)} at {row.bits} bits ({row.gigabits:.3g} Gb)"
@@ -89,11 +89,12 @@ def draw(rows: pd.DataFrame, results: Results, folder: Path, options: Sequence[s
         axes = drawing.subplots()
         for method in METHODS:
             style = STYLES[method]
-            own = rows[[name(m, v) == name(*method) for m, v in zip(rows.method, rows.value)]].sort_values("gigabits")
-            span = [own.accuracy - own.low, own.high - own.accuracy]
+            own = rows[[name(m, v) == name(*method) for m, v in zip(rows.method, rows.value)]].dropna(subset="accuracy")
+            own = own.sort_values("gigabits")
+            reach = [own.accuracy - own.low, own.high - own.accuracy]
             if not own.empty:
                 axes.errorbar(
-                    own.gigabits, own.accuracy, yerr=span, color=style.colour, marker=style.marker, markersize=5,
+                    own.gigabits, own.accuracy, yerr=reach, color=style.colour, marker=style.marker, markersize=5,
                     capsize=2, label=name(*method),
                 )  # fmt: skip
             for row in own.itertuples():

@@ -39,7 +39,8 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         folder = Path(keys[-1].removeprefix("out=").strip('"'))
         rounds = [int(key.removeprefix("rounds=")) for key in keys if key.startswith("rounds=")][-1]
         folder.mkdir(parents=True)
-        summary = {"status": "completed", "rounds": rounds, "final_test_accuracy": rounds / 100, "uplink_bits": 1}
+        summary = {"status": "completed", "rounds": rounds, "uplink_bits": 1}
+        summary["final_test_accuracy"] = rounds / 100 if rounds else None  # no round: it diverged
         (folder / "summary.json").write_text(json.dumps(summary))
         ran.append(folder.name)
         return read(folder)
@@ -69,3 +70,9 @@ def test_runs_of_other_settings_are_others_with_a_table_of_their_own(runs: list[
     assert make(2).seed.tolist() == [0, 0, 1, 1, 2, 2]  # and seeds that the table has stay in it
     assert (tmp_path / "results.csv").read_bytes().startswith(plain)
     assert make(0, 1, 2)["rounds"].tolist() == [30] * 6 and len(runs) == 4 + 2 + 4 + 2
+
+
+def test_a_run_that_diverged_is_told(runs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = dropout.make([0], ["rounds=0"], tmp_path / "runs", tmp_path)
+    assert table.final_test_accuracy.isna().all() and (tmp_path / "accuracy-rounds=0.png").exists()
+    assert capsys.readouterr().out.splitlines()[0] == "base dropout=0 seed=0: diverged"

@@ -228,6 +228,23 @@ def test_at_a_smaller_scale_the_order_and_what_is_lost_are_compared() -> None:
     assert "10,000 training images, so not to be compared in height" in text and "Nearest" not in text
 
 
+def test_a_mean_of_which_a_seed_diverged_is_none(tmp_path: Path) -> None:
+    ours = rows_of(
+        (a_point(method="base"), 0.83), (a_point(method="base", seed=2), 0.83), (a_point(value=0.1, rule="sqrt"), 0.76),
+        (a_point(value=0.1, rule="sqrt", seed=2), float("nan")), (a_point(value=0.2, rule="sqrt"), 0.8),
+    )  # fmt: skip
+    lines = compare(ours, "full").splitlines()
+    [adc] = [line for line in lines if " 0.1  " in line and "sqrt" in line]
+    assert adc.split()[5:12] == ["77.16", "diverged", "-", "-", "-", "-5.37", "-"]
+    below = compare(ours.assign(final_test_accuracy=[0.83, None, 0.76, 0.7, 0.8]), "full").splitlines()
+    [adc] = [line for line in below if " 0.1  " in line and "sqrt" in line]
+    assert adc.split()[6] == "73.00" and adc.split()[11] == "-"  # one of the two that it is set against diverged
+
+    ours.to_csv(tmp_path / "results.csv", index=False)
+    wanted = [a_point(value=0.1, rule="sqrt", seed=seed) for seed in (1, 2)]
+    assert "diverged (0." in tables.table2(Results(tmp_path), wanted)
+
+
 @pytest.mark.parametrize("length", [2, 5, 9])
 def test_tau_is_that_of_scipy(length: int) -> None:
     generator = torch.Generator().manual_seed(length)

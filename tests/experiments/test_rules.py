@@ -35,8 +35,14 @@ def test_what_is_held_equal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert "nothing to run, 4 runs are there" in out
     assert "| 0.1 | `sqrt` | 0.000 | 300 | 40.0% | 20.0% | 36.7% | 77.2% |" in out
 
+    rows[0]["final_test_accuracy"] = None  # and its curve ends without a number
+    curve = {"samples": [50_000, 300_000], "test_accuracy": [0.3, None]}
+    pd.DataFrame(curve).to_csv(tmp_path / "curves" / f"{points[0].slug}.csv", index=False)
+    pd.DataFrame(rows).to_csv(tmp_path / "results.csv", index=False)
+    assert "| 300 | diverged | - | - | 77.2% |" in rules.table(rules.gather(points, Results(tmp_path)))
+
     pd.DataFrame(rows[:3]).to_csv(tmp_path / "results.csv", index=False)
-    assert rules.gather(points, Results(tmp_path)).charged.isna().tolist() == [False, False, True]
+    assert rules.gather(points, Results(tmp_path)).charged.isna().tolist() == [True, False, True]
 
 
 def test_no_rows_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,26 @@ def test_a_run_that_failed_is_gone_on_with_and_one_that_ended_is_not(runs: list[
     results.path.unlink()
     assert run_missing("fig4", [POINT], results, place) == 1
     assert len(runs) == 2
+
+
+def test_a_run_that_diverged_has_a_row_without_accuracy(
+    runs: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results, place = Results(tmp_path / "results"), Place(runs=tmp_path / "runs")
+    runs.append("an earlier one")
+    monkeypatch.setitem(SUMMARY, "final_test_accuracy", None)
+    assert run_missing("fig4", [POINT], results, place) == 1
+    other = replace(POINT, seed=2)
+    monkeypatch.setitem(SUMMARY, "best_test_accuracy", None)
+    assert run_missing("fig4", [POINT, other], results, place) == 1
+    rows = results.table()
+    assert rows.final_test_accuracy.isna().all() and rows.best_test_accuracy.isna().tolist() == [False, True]
+    assert run_missing("fig4", [POINT, other], results, place) == 0
+
+    tuned = replace(POINT, seed=3)  # on what its one client holds back, which the stand-in scores as no number
+    assert run_missing("fig3", [tuned], results, place) == 1
+    row = results.row(tuned)
+    assert row is not None and pd.isna(row.final_test_accuracy) and pd.isna(row.best_test_accuracy)
 
 
 @pytest.mark.parametrize("lacking", ["no git", "git that may not be run"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import inf
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pandas as pd
 import pytest
 
 from experiments.bench.images import noise
+from experiments.point import Point
 from experiments.results import COLUMNS, Results
 from experiments.study import __main__ as command
 from experiments.study import adc_multi_client as study
@@ -196,3 +198,38 @@ def test_many_clients_are_listed_gathered_and_drawn(tmp_path: Path, capsys: pyte
         assert skewed.split()[:4] == ["10", "splitfed_v2", "0.3", "lora"]
     [few] = [line for line in out if "base 10 balanced" in line]
     assert few.split()[:4] == ["50", "splitfed_v2", "0.3", "lora"]
+
+
+def test_runs_that_diverged_are_told(tmp_path: Path) -> None:
+    def rows_of(points: list[Point], accuracies: list[float | None]) -> Results:
+        rows = [
+            dict.fromkeys(COLUMNS, 0) | p.key | {"rule": p.rule or "", "uplink_bits": 10**9, "final_test_accuracy": a}
+            for p, a in zip(points, accuracies, strict=True)
+        ]
+        pd.DataFrame(rows).to_csv(tmp_path / "results.csv", index=False)
+        return Results(tmp_path)
+
+    quantised = [p for p in quantised_adc.points(methods=("base",)) if quantised_adc.bits_of(p) in (32, 8)]
+    rows = quantised_adc.gather(quantised, rows_of(quantised, [0.3, 0.4, 0.5, None]))
+    table = quantised_adc.table(rows).splitlines()
+    assert table[1].split() == ["base", "32", "40.00", "30.00-", "50.00", "1.0000", "2"]
+    assert table[2].split() == ["base", "8", "diverged", "1.0000", "2"]
+    assert "these: 40.0% base at 32 bits (1 Gb)." in table[-1]
+    assert len(quantised_adc.draw(rows, Results(tmp_path), tmp_path)) == 1
+
+    link = noisy_link.points(methods=("base",))
+    link = [p for p in link if noisy_link.channel_of(p) in (("clean", None), ("awgn", 10.0), ("erasure", 0.1))]
+    rows = noisy_link.gather(link, rows_of(link, [0.5, 0.4, 0.4, None, 0.4, 0.3]))
+    channel = {line.split()[0]: line.split()[-4:] for line in noisy_link.table(rows).splitlines()[1:-1]}
+    assert channel["clean"] == ["clean", "base", "diverged", "2"]
+    assert channel["awgn"] == ["40.00", "40.00-", "40.00", "2"]  # one of the two that it is set against diverged
+    alone = noisy_link.gather(link[1:], rows_of(link[1:], [0.4] * 5))  # a seed without a row of the clean link
+    assert alone.lost.tolist() == [0.0, 0.0, 0.0] and alone.seeds.tolist() == [2, 2, 1]
+
+    edge = many_clients.points(methods=("topk",))
+    both = [edge[0], replace(edge[0], seed=51)]
+    told = many_clients.table(many_clients.gather(both, rows_of(both, [0.4, None]))).splitlines()[1]
+    assert " diverged " in told and "±" not in told
+
+    grid = study.Grid(scale="study-cpu", core=True).points()[:1]
+    assert " diverged " in study.table(study.gather(grid, rows_of(grid, [None])))
