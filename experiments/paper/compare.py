@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import combinations
-from math import log, nan
+from math import inf, log, nan
 
 import pandas as pd
 from scipy.stats import t as student
@@ -23,7 +23,7 @@ def compare(rows: pd.DataFrame, scale: str, points: Sequence[Point] | None = Non
     """Every row of a scale beside the published point of Figure 4, and what can be said of all of them.
 
     At the full scale accuracies are compared; at a smaller one the order of methods at the same ratio, as Kendall's
-    tau over pairs, and what each loses against `base`.
+    tau over pairs and over the seeds that all of them have, and what each loses against `base`.
 
     Args:
         rows: results.csv.
@@ -61,7 +61,7 @@ def compare(rows: pd.DataFrame, scale: str, points: Sequence[Point] | None = Non
     else:
         size, images = SCALES[scale].size, SCALES[scale].images
         lines.append(f"{scale}: {size} px and {images:,} training images, so not to be compared in height.")
-    return "\n".join([*lines, *_orders(found)])
+    return "\n".join([*lines, *_orders(found, rows)])
 
 
 def besidepublished(rows: pd.DataFrame) -> pd.DataFrame:
@@ -97,25 +97,38 @@ def tau(ours: Sequence[float], published: Sequence[float]) -> float:
     return sum(signs) / len(signs) if signs else nan
 
 
-def _orders(found: pd.DataFrame) -> Iterator[str]:
-    """For each panel and rule of ADC, how far methods come in the published order at the same ratio."""
+def _orders(found: pd.DataFrame, rows: pd.DataFrame) -> Iterator[str]:
+    """For each panel and rule of ADC, how far methods come in the published order at the same ratio.
+
+    At each ratio over the seeds that all methods have; one of which a seed diverged comes last.
+    """
     known = found[found.published.notna() & (found.method != "base")]
+    by_seed = {key: of.set_index("seed").final_test_accuracy for key, of in rows.groupby(_KEY)}
     for key, panel in known.groupby(_PANEL, sort=False):
         for rule in [rule for rule in dict.fromkeys(panel.rule) if rule] or [""]:
             agreeing, pairs, said = 0.0, 0, []
             near = panel[panel.rule.isin(["", rule])]
             for ratio, group in near.groupby([_ratio(m, p) for m, p in zip(near.method, near.parameter)]):
-                count = len(group) * (len(group) - 1) // 2
+                own = [by_seed[key] for key in _keys(group, _KEY)]
+                shared = pd.concat(own, axis=1, join="inner", keys=group.method)
+                count = len(group) * (len(group) - 1) // 2 if len(shared) else 0
                 if count:
-                    agreeing += count * tau(list(group.ours), list(group.published))
+                    ours = shared.agg(mean)
+                    agreeing += count * tau(list(ours.fillna(-inf)), list(group.published))
                     pairs += count
-                    said.append(f"{ratio:g}: {' > '.join(group.sort_values('ours', ascending=False).method)}")
+                    said.append(_order_at(ratio, ours, list(shared.index)))
             if pairs:
                 yield (
                     f"Order on {', '.join(key)}{f', ADC by {rule}' if rule else ''}: Kendall's tau with the published "
                     f"order {agreeing / pairs:+.2f} over {pairs} pair{'s' * (pairs > 1)} of methods at the same ratio "
                     f"({'; '.join(said)})."
                 )
+
+
+def _order_at(ratio: float, ours: pd.Series, seeds: Sequence[int]) -> str:
+    ranked = ours.sort_values(ascending=False)
+    names = [f"{method} (diverged)" if pd.isna(accuracy) else str(method) for method, accuracy in ranked.items()]
+    return f"{ratio:g}, seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}: {' > '.join(names)}"
 
 
 def _nearest_rule(found: pd.DataFrame) -> list[str]:

@@ -223,9 +223,26 @@ def test_at_a_smaller_scale_the_order_and_what_is_lost_are_compared() -> None:
     assert row.split()[5:12] == ["77.16", "50.00", "-", "-", "-", "-5.37", "-10.00"]
     # adc > topk > c3sl is published: of three pairs at 0.1 one is the other way round, and the one at 0.3 agrees.
     assert "ADC by sqrt: Kendall's tau with the published order +0.50 over 4 pairs" in text
-    assert "0.1: adc > c3sl > topk; 0.3: adc > topk" in text
+    assert "same ratio (0.1, seed 1: adc > c3sl > topk; 0.3, seed 1: adc > topk)" in text
     assert "ADC by release2026: Kendall's tau with the published order -1.00 over 3 pairs" in text
     assert "10,000 training images, so not to be compared in height" in text and "Nearest" not in text
+
+
+def test_the_order_is_that_of_seeds_that_all_methods_have() -> None:
+    def order(*found: tuple[str, float, int, float]) -> str:
+        rules = {"adc": "sqrt"}
+        rows = [
+            (a_point(method=method, value=value, seed=seed, scale="medium", rule=rules.get(method)), accuracy)
+            for method, value, seed, accuracy in found
+        ]
+        return compare(rows_of(*rows), "medium").splitlines()[-1]
+
+    one = [("adc", 0.1, 1, 0.4), ("topk", 0.1, 1, 0.3), ("c3sl", 8, 1, 0.2)]  # as published
+    low = ("adc", 0.1, 2, 0.05)  # a seed on which all are low, and only ADC has been run
+    assert "+1.00 over 3 pairs" in order(*one, low) and "(0.1, seed 1: adc > topk > c3sl)" in order(*one, low)
+    both = order(*one, low, ("topk", 0.1, 2, 0.1), ("c3sl", 8, 2, float("nan")))
+    assert "+1.00 over 3 pairs" in both and "(0.1, seeds 1, 2: adc > topk > c3sl (diverged))" in both
+    assert "Kendall" not in order(low, ("topk", 0.1, 1, 0.3))  # no seed in common
 
 
 def test_a_mean_of_which_a_seed_diverged_is_none(tmp_path: Path) -> None:
