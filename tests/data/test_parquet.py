@@ -128,7 +128,9 @@ def test_mistakes_are_named(write: Any, tmp_path: Path, cache_dir: Path) -> None
     write(test, [0, -1])
     refused(config(tmp_path), cache_dir, "the label -1", at_check=False)
     write(test, [0, None])
-    refused(config(tmp_path), cache_dir, "without a label", at_check=False)
+    refused(
+        config(tmp_path), cache_dir, "test-0.parquet: row 1 is without a label in the column 'label'", at_check=False
+    )
     write(test, ["ant", "bee"])
     refused(config(tmp_path), cache_dir, "must be integers", at_check=False)
     write(test, [])
@@ -138,6 +140,16 @@ def test_mistakes_are_named(write: Any, tmp_path: Path, cache_dir: Path) -> None
     refused(config(tmp_path), cache_dir, "train-0.parquet.*image 0 cannot be read", at_check=False)
     pq.write_table(pa.table({"img": [{"path": "a.png"}], "label": [0]}), train)
     refused(config(tmp_path), cache_dir, "no encoded images in 'img'", at_check=False)
+
+
+@pytest.mark.parametrize("nothing", [None, {"bytes": None, "path": None}])
+def test_a_row_without_an_image_is_named(nothing: object, write: Any, tmp_path: Path, cache_dir: Path) -> None:
+    write(tmp_path / "train-0.parquet", [0, 1, 2])
+    write(tmp_path / "test-0.parquet", [0])
+    images = [{"bytes": png(np.zeros((6, 6, 3), np.uint8)), "path": None}, nothing]
+    pq.write_table(pa.table({"img": images, "label": [0, 1]}), tmp_path / "train-1.parquet")
+    said = "dataset.path: train-1.parquet: row 1 is without an image in the column 'img'; every row needs one"
+    refused(config(tmp_path), cache_dir, said, at_check=False)
 
 
 @pytest.mark.slow

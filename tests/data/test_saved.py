@@ -123,6 +123,21 @@ def test_a_test_split_with_other_names_is_refused(
     assert load(numbers, seed=0, cache_dir=cache_dir).classes == ("ant", "bee", "cow")
 
 
+@pytest.mark.parametrize(("split", "told"), [("train", "the split to train on"), ("test", "the split to test on")])
+@pytest.mark.parametrize(("column", "what"), [("image", "an image"), ("label", "a label")])
+def test_a_row_without_an_image_or_a_label_is_named(
+    column: str, what: str, split: str, told: str, pixels: Pixels, tmp_path: Path, cache_dir: Path
+) -> None:
+    dataset = given(pixels)
+    values = dataset[split][:][column]
+    dataset[split] = datasets.Dataset.from_dict(
+        {**dataset[split][:], column: [*values[:5], None, *values[6:]]}, features=dataset[split].features
+    )
+    config = saved(tmp_path / "saved", dataset)
+    with pytest.raises(DataError, match=f"dataset=folder: {told}: row 5 is without {what} in the column '{column}'"):
+        load(config, seed=0, cache_dir=cache_dir)
+
+
 def test_labels_that_are_none(pixels: Pixels, tmp_path: Path, cache_dir: Path) -> None:
     config = saved(tmp_path / "saved", given(pixels))
     text = DatasetConfig(name="folder", path=config.path, label_column="site")

@@ -18,10 +18,13 @@ from flsplit.data.sources.reader import (
     checked_column,
     checked_labels,
     class_names,
+    is_empty,
     no_column,
+    without,
 )
 
 _SPLITS = "dataset_dict.json"  # of a saved DatasetDict
+_TRAIN, _TEST = "the split to train on", "the split to test on"  # in messages
 
 
 def is_saved(path: Path) -> bool:
@@ -107,7 +110,8 @@ def of_datasets(train: Any, test: Any, config: DatasetConfig, columns: Sequence[
         where: how messages call the data set.
 
     Raises:
-        DataError: A column is missing, holds no labels, or its labels have other names in one split than in the other.
+        DataError: A column is missing, holds no labels, or lacks one in some row; or labels have other names in one
+            split than in the other.
     """
     import datasets
 
@@ -115,15 +119,18 @@ def of_datasets(train: Any, test: Any, config: DatasetConfig, columns: Sequence[
     label = _column(train, config, "label_column", datasets.ClassLabel, where)
     for key, column in (("image_column", image), ("label_column", label)):
         if column not in test.column_names:
-            raise DataError(f"dataset.{key}: {where}: the split to test on has no column {column!r}")
+            raise DataError(f"dataset.{key}: {where}: {_TEST} has no column {column!r}")
     others = [name for name in train.column_names if name != image]
     for column in columns:
         if column not in others:
             raise no_column(column, others, where)
     names, test_names = (getattr(part.features[label], "names", None) for part in (train, test))
-    check_names({"the split to train on": names, "the split to test on": test_names}, where)
+    check_names({_TRAIN: names, _TEST: test_names}, where)
     name = f"dataset={config.name}"
-    parts = _split(train, image, label, columns, name), _split(test, image, label, (), name)
+    parts = (
+        _split(train, image, label, columns, f"{name}: {_TRAIN}"),
+        _split(test, image, label, (), f"{name}: {_TEST}"),
+    )
     return Source(*parts, class_names(names, parts[0].labels, parts[1].labels, name))
 
 
@@ -142,12 +149,16 @@ def _split(part: Any, image: str, label: str, columns: Sequence[str], name: str)
     if not isinstance(part.features[image], datasets.Image):
         raise DataError(f"dataset.image_column: {name}: the column {image!r} holds no images")
     part = part.cast_column(image, datasets.Image(decode=False))
-    labels = np.asarray(part.with_format("numpy", columns=[label])[:][label])
+    labels = part.select_columns([label]).with_format("arrow")[:][label]
+    if labels.null_count:
+        raise without("a label", labels.is_null().index(True).as_py(), label, name)
 
     def read(rows: np.ndarray) -> Iterator[bytes | np.ndarray]:
-        for row in part.select_columns([image]).select(rows):
-            found = row[image]
+        for row, cells in zip(rows, part.select_columns([image]).select(rows)):
+            found = cells[image]
+            if is_empty(found):
+                raise without("an image", row, image, name)
             yield found["bytes"] if found["bytes"] is not None else Path(found["path"]).read_bytes()
 
     further = {column: checked_column(column, part.select_columns([column])[:][column], name) for column in columns}
-    return Split(checked_labels(labels, name), read, lambda row: f"{name}: image {row}", further)
+    return Split(checked_labels(labels.to_numpy(), name), read, lambda row: f"{name}: image {row}", further)

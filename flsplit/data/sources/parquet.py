@@ -20,7 +20,9 @@ from flsplit.data.sources.reader import (
     checked_column,
     checked_labels,
     class_names,
+    is_empty,
     no_column,
+    without,
 )
 
 _ROWS_AT_ONCE = 256
@@ -73,7 +75,7 @@ def source(files: dict[str, list[Path]], config: DatasetConfig, columns: Sequenc
     """Opens the files that `find` found; `columns` are further ones of the training samples.
 
     Raises:
-        DataError: A file is not Parquet, lacks a column, or holds labels that are none.
+        DataError: A file is not Parquet, lacks a column or a label, or holds labels that are none.
     """
     check(files, config, columns)
     train, test = _split(files["train"], config, columns), _split(files["test"], config, ())
@@ -118,9 +120,10 @@ def _split(files: list[Path], config: DatasetConfig, columns: Sequence[str]) -> 
     import pyarrow
 
     parts = [_column(file, config.label_column) for file in files]
-    if any(part.null_count for part in parts):
-        raise DataError(f"dataset.path: {files[0].name} has rows without a label in {config.label_column!r}")
     for file, part in zip(files, parts):
+        if part.null_count:
+            row = part.is_null().index(True).as_py()
+            raise without("a label", row, config.label_column, f"dataset.path: {file.name}")
         if len(part) and not pyarrow.types.is_integer(part.type):
             raise DataError(
                 f"dataset.path: {file.name} has labels of type {part.type} in {config.label_column!r}; they must be "
@@ -132,10 +135,14 @@ def _split(files: list[Path], config: DatasetConfig, columns: Sequence[str]) -> 
     def read(rows: np.ndarray) -> Iterator[bytes | np.ndarray]:
         start = 0
         for file in files:
+            first = start
             for batch in _batches(file, config.image_column):
                 low, high = np.searchsorted(rows, (start, start + batch.num_rows))
                 for row in rows[low:high]:
-                    yield _bytes(batch.column(0)[row - start].as_py(), file, config)
+                    image = batch.column(0)[row - start].as_py()
+                    if is_empty(image):
+                        raise without("an image", row - first, config.image_column, f"dataset.path: {file.name}")
+                    yield _bytes(image, file, config)
                 start += batch.num_rows
 
     name = f"dataset.path: {files[0].name}"

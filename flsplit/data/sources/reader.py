@@ -57,6 +57,16 @@ def checked_labels(labels: np.ndarray, where: str) -> np.ndarray:
     return labels.astype(np.int64)
 
 
+def without(what: str, row: int, column: str, where: str) -> DataError:
+    """The refusal of a row that lacks its image or its label."""
+    return DataError(f"{where}: row {row} is without {what} in the column {column!r}; every row needs one")
+
+
+def is_empty(image: Any) -> bool:
+    """Whether a cell holds no image: nothing at all, or a struct of nothing."""
+    return image is None or (isinstance(image, dict) and not any(image.values()))
+
+
 def checked_column(name: str, values: Sequence[Any], where: str) -> np.ndarray:
     """Returns a further column as (n,) int64 or text.
 
