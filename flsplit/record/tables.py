@@ -84,6 +84,8 @@ class Recorder:
         )  # fmt: skip
         self._new_rounds: list[Row] = []
         self._new_clients: list[Row] = []
+        self._changed = 0  # rounds at the end that loggers have seen otherwise
+        self._ahead: set[str] = set()  # files that have more than the checkpoint: what it needs is in those before
 
     @property
     def rounds(self) -> list[Row]:
@@ -105,13 +107,21 @@ class Recorder:
         Raises:
             ValueError: if no file holds that: neither the last one nor the one that was there before it.
         """
-        self._rounds, self._clients = (
-            _restored(self.folder / name, last_round, None if contents is None else contents[name]) for name in NAMES
-        )  # fmt: skip
+        found = {
+            name: _restored(self.folder / name, last_round, None if contents is None else contents[name])
+            for name in NAMES
+        }
+        self._rounds, self._clients = (table for table, _ in found.values())
+        self._ahead = {name for name, (_, file) in found.items() if file != self.folder / name}
 
     def reopen(self) -> None:
         """There are rounds to come: what a summary says of an earlier end does not hold any more."""
         (self.folder / "summary.json").unlink(missing_ok=True)
+
+    def unscore(self) -> None:
+        """Take back the evaluation of the last round: it was due to an end that is none any more."""
+        self._rounds, self._clients = _unscored(self._rounds), _unscored(self._clients)
+        self._changed = 1
 
     def add(self, round_row: Row, client_rows: Sequence[Row]) -> None:
         """One more round, which the files lack until they are saved."""
@@ -120,12 +130,14 @@ class Recorder:
 
     def save(self) -> None:
         """Bring the files up to date, and the loggers."""
-        new, self._rounds = len(self._new_rounds), _longer(self._rounds, self._new_rounds)
+        new, self._rounds = len(self._new_rounds) + self._changed, _longer(self._rounds, self._new_rounds)
         self._clients = _longer(self._clients, self._new_clients)
         self._new_rounds, self._new_clients = [], []
         for name, table in zip(NAMES, (self._rounds, self._clients)):
-            _keep(self.folder / name)
+            if name not in self._ahead:
+                _keep(self.folder / name)
             write(self.folder / name, table)
+        self._changed, self._ahead = 0, set()
         if new:
             self.loggers.log(self._rounds, new)
 
@@ -141,15 +153,26 @@ def _keep(path: Path) -> None:
         os.link(path, before(path))
 
 
-def _restored(path: Path, last_round: int, wanted: str | None) -> pa.Table:
+def _restored(path: Path, last_round: int, wanted: str | None) -> tuple[pa.Table, Path]:
+    """The table, and the file that had it."""
     for file in (path, before(path)):
         try:
             table = pq.read_table(file).filter(pc.field("round") <= last_round)
         except (OSError, ValueError, KeyError):
             continue
         if wanted is None or content(table) == wanted:
-            return table
+            return table, file
     raise ValueError(f"{path.name} is missing or damaged")
+
+
+def _unscored(table: pa.Table) -> pa.Table:
+    """`table` with nothing in the columns of an evaluation in its last round."""
+    last = pc.equal(table["round"], pc.max(table["round"]))
+    for number, name in enumerate(table.column_names):
+        if name.startswith(test_column("")):
+            empty = pc.if_else(last, pa.scalar(None, _FLOAT), table[name])
+            table = table.set_column(number, table.schema.field(number), empty)
+    return table
 
 
 def _longer(table: pa.Table, rows: Sequence[Row]) -> pa.Table:

@@ -131,7 +131,7 @@ class Server:
 
     def _rounds(self, number: int, evaluator: Evaluator, shown: Shown, saving: Saving) -> None:
         """All rounds after `number`."""
-        able = self._account.able()
+        able, first = self._account.able(), number + 1
         if not self._over(number, able):
             self._recorder.reopen()
         while not self._over(number, able):
@@ -150,6 +150,8 @@ class Server:
             self.totals.seconds += seconds
             reports = sorted(self._fed.reports, key=lambda report: report.client)
             row = self._row(number, reports, score, seconds)
+            if number == first and (number - 1) % self._assembly.config.eval_every:
+                self._recorder.unscore()  # the round before was evaluated as the last of a run that goes on now
             self._recorder.add(row, [self._client_row(number, report, own) for report in reports])
             self._fed.time = {}  # in the totals by now
             saving.finished(self._state(number))

@@ -37,7 +37,7 @@ def test_a_csv_file_has_the_rows_of_all_rounds_also_after_a_resume(tmp_path: Pat
 
 @pytest.mark.slow
 def test_tensorboard_has_a_curve_for_every_column(tmp_path: Path) -> None:
-    flsplit.run([*SMALL, "rounds=4", "logger=tensorboard", f"out={tmp_path}/run"])
+    flsplit.run([*SMALL, "rounds=3", "logger=tensorboard", f"out={tmp_path}/run"])
     run = flsplit.run([f"resume={tmp_path}/run", "rounds=5"])
     found = curves(tmp_path / "run")
     assert set(found) == set(run.rounds.columns) - {"round", "simulated_seconds", "joules"}  # of which there are none

@@ -37,6 +37,23 @@ def test_only_what_is_not_needed_gives_room(tmp_path: Path) -> None:
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"1.1.npy": "kept", "0.2.npy": "old"}
 
 
+def test_an_evaluation_that_is_taken_back_survives_kills_before_the_checkpoint(tmp_path: Path) -> None:
+    """Killed between tables and checkpoint, however often, the run has the tables that the checkpoint needs."""
+    (tmp_path / "checkpoint").mkdir()
+    recorder = Recorder(tmp_path)
+    recorder.add({"round": 1, "test_accuracy": 0.5}, [{"round": 1, "client": 0, "test_accuracy": 0.25}])
+    recorder.save()
+    needed = recorder.contents
+    for _ in range(3):
+        recorder = Recorder(tmp_path)
+        recorder.restore(1, needed)
+        assert recorder.rounds[0]["test_accuracy"] == 0.5
+        recorder.unscore()
+        recorder.add({"round": 2}, [{"round": 2, "client": 0}])
+        recorder.save()
+        assert [row["test_accuracy"] for row in recorder.rounds] == [None, None]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("save_every", "states"), [(0, 2), (float("inf"), 3)])
 def test_a_run_leaves_no_more_files_than_it_needs(

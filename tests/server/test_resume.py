@@ -72,6 +72,19 @@ def test_a_run_that_goes_on_has_not_ended(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_an_end_that_is_taken_back_takes_its_evaluation_along(tmp_path: Path) -> None:
+    """The last round is evaluated whatever `eval_every` says; it is not the last any more."""
+    keys = [*KEYS, "eval_every=3", "partition.holdout=0.2"]
+    whole = flsplit.run([*keys, "rounds=4", f"out={tmp_path / 'whole'}"])
+    flsplit.run([*keys, "rounds=1", f"out={tmp_path / 'part'}"])
+    for rounds in (2, 4):
+        resumed = flsplit.run([f"resume={tmp_path / 'part'}", f"rounds={rounds}"])
+    assert_same(whole, resumed)
+    assert resumed.rounds.test_accuracy.notna().tolist() == [False, False, True, True]
+    assert resumed.summary["best_test_accuracy"] == whole.summary["best_test_accuracy"]
+
+
+@pytest.mark.slow
 def test_a_moved_run_goes_on_from_its_new_place(tmp_path: Path) -> None:
     whole = flsplit.run([*KEYS, "rounds=3", f"out={tmp_path / 'whole'}"])
     flsplit.run([*KEYS, "rounds=2", f"out={tmp_path / 'part'}"])

@@ -50,7 +50,10 @@ class Logger:
         self.told = told
 
     def log(self, rounds: pa.Table, new: int) -> None:
-        """Take in the last `new` rows of `rounds`, which has the columns of `rounds.parquet`."""
+        """Take in the last `new` rows of `rounds`, which has the columns of `rounds.parquet`.
+
+        The first of them may be known already, with an evaluation that it has lost: as the last of a run that goes on.
+        """
 
     def finish(self, summary: Mapping[str, Any], files: Sequence[Path]) -> None:
         """Take in what `summary.json` says, and files that belong to the run."""

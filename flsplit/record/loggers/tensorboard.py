@@ -10,7 +10,7 @@ from flsplit.record.loggers.interface import Logger, Told, numbers
 
 
 class TensorBoardLogger(Logger):
-    """See this module. Rounds that a resumed run goes through again are dropped from the curves."""
+    """See this module. What a resumed run goes through again, or takes back, is dropped from the curves."""
 
     package: ClassVar = ("tensorboard", "tensorboard")
 
