@@ -160,7 +160,7 @@ class Progress:
                 step=self._state.steps or 1,
                 steps=self._state.steps or 1,
                 loss=row.get("train_loss"),
-                accuracy=self._state.accuracy if missing(accuracy) else accuracy,
+                accuracy=self._state.accuracy if accuracy is None else accuracy,  # NaN is shown as none
                 uplink_bits=int(row["uplink_bits"]),
                 downlink_bits=int(row["downlink_bits"]),
                 ends_at=self._estimate(done),
@@ -231,7 +231,7 @@ def _closing_rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
 
     add("status", "status", str)
     final, best = summary.get("final_test_accuracy"), summary.get("best_test_accuracy")
-    told = "not evaluated" if missing(final) else f"{percent(final)} final, {percent(best)} best"
+    told = "not evaluated" if missing(best) else f"{percent(final)} final, {percent(best)} best"
     rows.append(("test accuracy", told))
     own = summary.get("own_test_accuracy")
     if own is not None:

@@ -283,6 +283,16 @@ def test_closing_table(kind: type[io.StringIO]) -> None:
     assert told["folder"] == "outputs/[bold]first"
 
 
+def test_a_model_that_has_diverged_is_shown_with_no_accuracy_of_before(capsys: pytest.CaptureFixture[str]) -> None:
+    closing_table(SUMMARY | {"final_test_accuracy": None}, title="adc")
+    assert "- final, 60.0% best" in capsys.readouterr().out
+    stream = Terminal()
+    with Progress(rounds=3, stream=stream, clock=Clock()) as progress:
+        progress.round_done(row(1))
+        progress.round_done(row(2, test_accuracy=float("nan")))
+    assert "accuracy -" in shown(stream).splitlines()[-1]
+
+
 def test_closing_table_without_activations_or_evaluation(capsys: pytest.CaptureFixture[str]) -> None:
     summary = SUMMARY | {"xi": None, "final_test_accuracy": None, "best_test_accuracy": None}
     del summary["out"]
