@@ -38,18 +38,19 @@ class Curve:
         return Curve(self.x[rows] / scale, self.y[rows], self.style, low, high)
 
 
-def mean_curve(found: Sequence[tuple[pd.Series, pd.Series]], style: Style) -> Curve | None:
+def mean_curve(found: Sequence[tuple[pd.Series, pd.Series]], style: Style, *, farthest: bool = False) -> Curve | None:
     """The mean of runs that differ in their seed, round by round; where one of them has no number, there is none.
 
     Args:
-        found: x and y of each, in the order of rounds; those that have not come as far as the farthest are left out.
+        found: x and y of each, in the order of rounds.
         style: of the line.
+        farthest: whether those that have not come as far as the farthest are left out.
     """
     known = [_known(x, y) for x, y in found]
     if all(points.empty for points in known):
         return None
     most = max(points.index[-1] for points in known if not points.empty)
-    last = [points for points, (_, y) in zip(known, found) if most in y.index]
+    last = [points for points, (_, y) in zip(known, found) if most in y.index or not farthest]
     if len(last) == 1:
         return _of(last[0], style)
     rounds = pd.concat(last).groupby(level=0)

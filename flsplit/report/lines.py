@@ -28,18 +28,19 @@ def legend(entries: Sequence[tuple[str, Style]], *, single: bool = False) -> str
 
 def _line_legend(groups: Sequence[Group]) -> str:
     several = any(len(group.runs) > 1 for group in groups)
-    mean = "A line is the mean over seeds that have come as far as the farthest, where none of these lacks a number"
-    band = "its band reaches from the least to the greatest of them."
-    told = f'<p class="note">{mean}; {band}</p>' if several else ""
+    mean = "A line is the mean over seeds that have ended (or, if none has, come as far as the farthest), in the "
+    band = "rounds in which all of these have a number; its band reaches from the least to the greatest of them."
+    told = f'<p class="note">{mean}{band}</p>' if several else ""
     return legend([(group.name, group.style) for group in groups], single=several) + told
 
 
 def _lines(groups: Sequence[Group], x: Column, y: Column) -> dict[str, curves.Curve]:
     """A line for each group that has any, by its name."""
-    made = {
-        group.name: curves.mean_curve([(x(run.rounds), y(run.rounds)) for run in group.runs], group.style)
-        for group in groups
-    }
+    made = {}
+    for group in groups:
+        ended = [run for run in group.runs if run.ended]
+        found = [(x(run.rounds), y(run.rounds)) for run in ended or group.runs]
+        made[group.name] = curves.mean_curve(found, group.style, farthest=not ended)
     return {name: line for name, line in made.items() if line is not None}
 
 

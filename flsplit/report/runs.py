@@ -26,6 +26,7 @@ COLUMNS = {
     "partition": ("client", "label", "count"),
 }
 _LEFT_BY_A_RUN = ("rounds.parquet", "clients.parquet", "partition.parquet", "summary.json")
+ENDED = ("completed", "budget")  # status of a run that has come to the end that was asked for
 _DEPTH = 4  # a Hydra sweep lies at multirun/DATE/TIME/JOB
 
 
@@ -56,6 +57,11 @@ class Run:
     def status(self) -> str:
         """The summary's status; `unfinished` for a run that was cut off or still goes on."""
         return str(self.summary.get("status", "unfinished")) if self.summary else "unfinished"
+
+    @property
+    def ended(self) -> bool:
+        """Whether it has come to the end that was asked for."""
+        return self.status in ENDED
 
     def figure(self, key: str) -> Any:
         """A number of the summary or, where there is none, what the rounds so far say; else None."""

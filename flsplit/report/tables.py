@@ -13,13 +13,12 @@ from flsplit.data.skew import Skew, Spread
 from flsplit.display.units import duration, missing
 from flsplit.report.groups import Group
 from flsplit.report.labels import ASPECTS, describe, other_differences
-from flsplit.report.runs import Run
+from flsplit.report.runs import ENDED, Run
 from flsplit.report.seeds import mean_of
 from flsplit.report.style import Style
 
 _DASH = "\N{EN DASH}"
-_ENDED = {"completed", "budget"}
-_STATUSES = {*_ENDED, "failed", "unfinished"}
+_STATUSES = {*ENDED, "failed", "unfinished"}
 
 
 def number(value: Any, scale: float = 1.0) -> str:
@@ -103,7 +102,7 @@ def seeds(groups: Sequence[Group]) -> str:
         return ""
     rows = []
     for group in groups:
-        ended = [run for run in group.runs if run.status in _ENDED]
+        ended = [run for run in group.runs if run.ended]
         found = [[run.figure(key) for run in ended] for key, *_ in _MEANS]
         of_all = f" of {len(group.runs)}" if len(ended) < len(group.runs) else ""
         rows.append(

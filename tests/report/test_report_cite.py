@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from make_runs import config, make_run, rounds_table
+from make_runs import config, make_run, rounds_table, summary_of
 from scipy import stats
 
 from flsplit.compose import compose
@@ -62,6 +62,18 @@ def test_seeds_are_one_line_between_their_least_and_greatest(tmp_path: Path) -> 
     assert "3 of 4" in page
     half = stats.t.ppf(0.975, len(values) - 1) * values[:, -1].std(ddof=1) / len(values) ** 0.5
     assert f"{values[:, -1].mean():.1f} ± {half:.1f}" in page
+
+
+@pytest.mark.slow
+def test_a_seed_whose_budget_was_spent_sooner_is_in_the_mean(tmp_path: Path) -> None:
+    tables = [rounds_table(5 + seed, seed=seed) for seed in range(3)]
+    runs = [
+        make_run(tmp_path / str(seed), config(seed=seed), rounds=table, summary=summary_of(table, status="budget"))
+        for seed, table in enumerate(tables)
+    ]
+    data = pd.read_csv(io.StringIO(files(tmp_path, *runs)["test-accuracy-over-rounds.csv"]))
+    values = 100 * np.stack([table["test_accuracy"][:5] for table in tables])
+    assert data["round"].tolist() == [1, 2, 3, 4, 5] and np.allclose(data["test accuracy (%)"], values.mean(0))
 
 
 @pytest.mark.some
