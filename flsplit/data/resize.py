@@ -4,30 +4,37 @@ from __future__ import annotations
 
 from functools import cache
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 
 _ONE = 1 << 22  # Pillow's weights are integers, this many to the one
 
 
 def resize(images: Tensor, size: int) -> Tensor:
-    """Resizes to 8-bit values: across, then down, rounding each time.
+    """Resizes to 8-bit values: across and down, in Pillow's order, rounding each time.
 
-    On the CPU torch does this itself. Elsewhere two matrix products do, in float64, where all sums are exact.
+    On the CPU Pillow does this, and torch where images are square: with the same result at most sizes (32 to 96 or
+    224), at some with values that differ by one (64 to 224). Elsewhere two matrix products do, in float64, where all
+    sums are exact.
 
     Args:
-        images: (B, C, h, w) uint8.
+        images: (B, C, h, w) uint8, C 1 (grey) or 3.
         size: Side of the result in pixels.
 
     Returns:
         (B, C, size, size), uint8 or float64 with whole numbers in 0..255.
     """
-    if images.shape[-2:] == (size, size):
+    height, width = images.shape[-2:]
+    if height == width == size:
         return images
-    if images.device.type == "cpu":
-        return F.interpolate(images, (size, size), mode="bilinear", antialias=True)
-    return resize_exactly(images, size)
+    if images.device.type != "cpu":
+        return resize_exactly(images, size)
+    if height != width:
+        return _by_pillow(images, size)
+    return F.interpolate(images, (size, size), mode="bilinear", antialias=True)
 
 
 def resize_exactly(images: Tensor, size: int) -> Tensor:
@@ -35,8 +42,33 @@ def resize_exactly(images: Tensor, size: int) -> Tensor:
     height, width = images.shape[-2:]
     across = weights(width, size, images.device)
     down = weights(height, size, images.device)
-    x = (images.double() @ across.T + 0.5).floor_()
+    x = images.double()
+    if down_first(height, width, size):
+        x = (down @ x + 0.5).floor_()
+        return (x @ across.T + 0.5).floor_()
+    x = (x @ across.T + 0.5).floor_()
     return (down @ x + 0.5).floor_()
+
+
+def _by_pillow(images: Tensor, size: int) -> Tensor:
+    pixels = images.permute(0, 2, 3, 1).numpy()
+    pixels = pixels if pixels.shape[-1] == 3 else pixels[..., 0]
+    small = np.stack([np.asarray(_resized(Image.fromarray(image), size, size)) for image in pixels])
+    return torch.from_numpy(small).view(len(small), size, size, -1).permute(0, 3, 1, 2)
+
+
+def _resized(image: Image.Image, width: int, height: int) -> Image.Image:
+    return image.resize((width, height), Image.Resampling.BILINEAR)
+
+
+@cache
+def down_first(height: int, width: int, size: int) -> bool:
+    """Whether the Pillow at hand resizes images of this shape down before across, which differs between versions.
+
+    Tried on one image: whether it comes out as in two calls, down and then across.
+    """
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8))
+    return _resized(_resized(image, width, size), size, size) == _resized(image, size, size)
 
 
 @cache

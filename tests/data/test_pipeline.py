@@ -91,6 +91,21 @@ def test_without_resizing_it_is_exact() -> None:
     assert torch.equal(x, torch.stack([reference(table.image(i)) for i in range(50)]))
 
 
+@pytest.mark.parametrize("augment", ["none", "paper"])
+@pytest.mark.parametrize("shape", [(20, 24), (24, 20)])
+def test_images_of_one_size_come_out_as_among_those_of_many(shape: tuple[int, int], augment: str) -> None:
+    import io
+
+    table = Table(np.arange(9), pixels=np.random.default_rng(2).integers(0, 256, (9, *shape, 3), dtype=np.uint8))
+    parts = []
+    for row in range(9):
+        buffer = io.BytesIO()
+        table.image(row).save(buffer, "PNG")
+        parts.append(np.frombuffer(buffer.getvalue(), np.uint8))
+    among = Table(table.labels, blob=np.concatenate(parts), offsets=np.cumsum([0, *map(len, parts)]))
+    assert same(train(make(16, augment), table), train(make(16, augment), among))
+
+
 def test_grey_tables_are_served_with_three_channels() -> None:
     table = uniform(side=8, channels=1)
     (x, _), *_ = make(16).eval_batches(table, None, 10)

@@ -16,10 +16,20 @@ def by_pillow(pixels: torch.Tensor, size: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("size", [7, 16, 24, 32, 48, 64, 96, 100, 224, 300])
-@pytest.mark.parametrize("shape", [(32, 32), (28, 40), (8, 8)])
+@pytest.mark.parametrize("shape", [(32, 32), (28, 40), (8, 8), (40, 28), (64, 17), (300, 200), (200, 300)])
 def test_matrix_products_are_pillow_to_the_bit(shape: tuple[int, int], size: int) -> None:
     pixels = pictures(*shape)
     assert torch.equal(resize_exactly(pixels.permute(0, 3, 1, 2), size), by_pillow(pixels, size).double())
+
+
+@pytest.mark.parametrize("size", [16, 24, 224])
+@pytest.mark.parametrize("shape", [(20, 24), (24, 20), (24, 16), (17, 33), (64, 48), (300, 200)])
+def test_on_the_cpu_images_that_are_not_square_are_pillows_to_the_bit(shape: tuple[int, int], size: int) -> None:
+    pixels = pictures(*shape)
+    resized = resize(pixels.permute(0, 3, 1, 2), size)
+    assert torch.equal(resized, by_pillow(pixels, size))
+    grey = resize(pixels[..., :1].permute(0, 3, 1, 2), size)
+    assert torch.equal(grey, resized[:, :1])
 
 
 @pytest.mark.parametrize("size", [16, 32, 48, 64, 96, 224])
