@@ -57,7 +57,7 @@ def compare(rows: pd.DataFrame, scale: str, points: Sequence[Point] | None = Non
         "model, precision and seeds."
     )
     if scale == "full":
-        lines += _nearest_rule(found)
+        lines += _nearest_rule(found, rows)
     else:
         size, images = SCALES[scale].size, SCALES[scale].images
         lines.append(f"{scale}: {size} px and {images:,} training images, so not to be compared in height.")
@@ -102,21 +102,19 @@ def _orders(found: pd.DataFrame, rows: pd.DataFrame) -> Iterator[str]:
 
     At each ratio over the seeds that all methods have; one of which a seed diverged comes last.
     """
-    known = found[found.published.notna() & (found.method != "base")]
-    by_seed = {key: of.set_index("seed").final_test_accuracy for key, of in rows.groupby(_KEY)}
+    known, by_seed = found[found.published.notna() & (found.method != "base")], _by_seed(rows)
     for key, panel in known.groupby(_PANEL, sort=False):
         for rule in [rule for rule in dict.fromkeys(panel.rule) if rule] or [""]:
             agreeing, pairs, said = 0.0, 0, []
             near = panel[panel.rule.isin(["", rule])]
             for ratio, group in near.groupby([_ratio(m, p) for m, p in zip(near.method, near.parameter)]):
-                own = [by_seed[key] for key in _keys(group, _KEY)]
-                shared = pd.concat(own, axis=1, join="inner", keys=group.method)
+                shared = _shared(group, by_seed, "method")
                 count = len(group) * (len(group) - 1) // 2 if len(shared) else 0
                 if count:
                     ours = shared.agg(mean)
                     agreeing += count * tau(list(ours.fillna(-inf)), list(group.published))
                     pairs += count
-                    said.append(_order_at(ratio, ours, list(shared.index)))
+                    said.append(f"{ratio:g}, {_seeds(shared)}: {_ranked(ours)}")
             if pairs:
                 yield (
                     f"Order on {', '.join(key)}{f', ADC by {rule}' if rule else ''}: Kendall's tau with the published "
@@ -125,31 +123,44 @@ def _orders(found: pd.DataFrame, rows: pd.DataFrame) -> Iterator[str]:
                 )
 
 
-def _order_at(ratio: float, ours: pd.Series, seeds: Sequence[int]) -> str:
-    ranked = ours.sort_values(ascending=False)
-    names = [f"{method} (diverged)" if pd.isna(accuracy) else str(method) for method, accuracy in ranked.items()]
-    return f"{ratio:g}, seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}: {' > '.join(names)}"
+def _ranked(ours: pd.Series) -> str:
+    ranked = ours.sort_values(ascending=False).items()
+    return " > ".join(f"{method} (diverged)" if pd.isna(accuracy) else str(method) for method, accuracy in ranked)
 
 
-def _nearest_rule(found: pd.DataFrame) -> list[str]:
-    """Which rule comes nearest to the published curve, over the ratios that all rules at hand share."""
+def _nearest_rule(found: pd.DataFrame, rows: pd.DataFrame) -> list[str]:
+    """Which rule comes nearest to the published curve, over the ratios and seeds that all rules at hand share."""
     lines = []
-    adc = found[(found.method == "adc") & found.difference.notna()]
+    adc, by_seed = found[(found.method == "adc") & found.difference.notna()], _by_seed(rows)
     for key, panel in adc.groupby(_PANEL, sort=False):
-        gaps = {
-            rule: dict(zip(of.parameter.astype(float), of.difference)) for rule, of in panel.groupby("rule", sort=False)
-        }
-        shared = set.intersection(*(set(of_rule) for of_rule in gaps.values())) if len(gaps) > 1 else set()
-        if shared:
-            error = {rule: sum(abs(of_rule[ratio]) for ratio in shared) / len(shared) for rule, of_rule in gaps.items()}
-            ranked = sorted(error, key=lambda rule: error[rule])
-            ratios = ", ".join(f"{ratio:g}" for ratio in sorted(shared))
-            said = "; ".join(f"{rule} {100 * error[rule]:.2f}" for rule in ranked)
+        gaps = {}
+        for ratio, group in panel.groupby(panel.parameter.astype(float)):
+            shared = _shared(group, by_seed, "rule")
+            if len(group) == panel.rule.nunique() > 1 and len(shared):
+                at = f"{ratio:g} ({_seeds(shared)})"
+                gaps[at] = (shared.agg(mean) - group.published.iloc[0]).abs()
+        if gaps:
+            error = pd.DataFrame(gaps).mean(axis=1).sort_values()
+            said = "; ".join(f"{rule} {100 * gap:.2f}" for rule, gap in error.items())
             lines.append(
-                f"Mean distance of ADC from the published curve on {', '.join(key)}, points, at {ratios}, by rule: "
-                f"{said}. Nearest: {ranked[0]}."
+                f"Mean distance of ADC from the published curve on {', '.join(key)}, points, at {', '.join(gaps)}, by "
+                f"rule: {said}. Nearest: {error.index[0]}."
             )
-    return lines or ["Which of ADC's rules fits best cannot be said: no ratio has rows of two rules."]
+    return lines or ["Which of ADC's rules fits best cannot be said: no ratio and seed has rows of all rules."]
+
+
+def _by_seed(rows: pd.DataFrame) -> dict[tuple[object, ...], pd.Series]:
+    """The accuracies of each row of `besidepublished`, by seed."""
+    return {key: of.set_index("seed").final_test_accuracy for key, of in rows.groupby(_KEY)}
+
+
+def _shared(group: pd.DataFrame, by_seed: dict[tuple[object, ...], pd.Series], name: str) -> pd.DataFrame:
+    """Accuracies of rows of `besidepublished`, a column each, called as in `name`, over the seeds that all have."""
+    return pd.concat([by_seed[key] for key in _keys(group, _KEY)], axis=1, join="inner", keys=group[name])
+
+
+def _seeds(shared: pd.DataFrame) -> str:
+    return f"seed{'s' * (len(shared) > 1)} {', '.join(map(str, shared.index))}"
 
 
 def _ratio(method: str, parameter: str) -> float:

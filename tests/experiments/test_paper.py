@@ -205,7 +205,7 @@ def test_comparison_with_what_is_published() -> None:
     [half] = [line for line in lines if "bf16" in line]
     assert half.split()[6:12] == ["70.00", "-", "-7.16", "no", "-5.37", "-"]  # and no `base` in bf16 to set it against
     [fits] = [line for line in lines if line.startswith("Mean distance")]
-    assert fits.endswith("deit_tiny, fp32, points, at 0.1, by rule: sqrt 0.66; release2026 0.84. Nearest: sqrt.")
+    assert fits.endswith("fp32, points, at 0.1 (seed 1), by rule: release2026 0.84; sqrt 1.16. Nearest: release2026.")
     assert "no rows of reduced scale yet" in compare(ours, "reduced")
     assert "cannot be said" in compare(ours[:3], "full")
 
