@@ -45,8 +45,7 @@ class Pipeline:
 
     The permutation of an epoch comes from the stream ("order", client, round, epoch), the augmentation of a
     step from ("augment", client, round, step), with steps counted through the round; `augment.draw` says in
-    which order. Workers and prefetching cannot change a batch, nor can the device change its 8-bit values
-    (but by one where `resize` says so).
+    which order. Workers and prefetching cannot change a batch, nor can the device change its 8-bit values.
     """
 
     def __init__(
