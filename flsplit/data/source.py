@@ -24,7 +24,7 @@ from flsplit.streams import numpy_stream
 if TYPE_CHECKING:
     from datasets import DatasetDict
 
-_FORMAT = 1  # of the files in the cache; raise it when they change
+_FORMAT = 2  # of the files in the cache; raise it when they change, or are checked for more
 
 
 @dataclass(frozen=True)
