@@ -64,7 +64,7 @@ def gather(wanted: Sequence[Point], results: Results) -> pd.DataFrame:
             })  # fmt: skip
     if not found:
         return pd.DataFrame()
-    rows = pd.DataFrame(found)
+    rows = pd.DataFrame(found).sort_values(["channel", "level"], key=_in_order, kind="stable", ignore_index=True)
     clean = rows[rows.channel == "clean"].set_index(["method", "seed"]).accuracy
     keys = pd.Series(list(zip(rows.method, rows.seed)))
     paired, rows["lost"] = keys.isin(clean.index), keys.map(clean) - rows.accuracy
@@ -72,6 +72,11 @@ def gather(wanted: Sequence[Point], results: Results) -> pd.DataFrame:
         accuracy=("accuracy", mean), low=("accuracy", "min"), high=("accuracy", "max"),
         lost=("lost", lambda lost: mean(lost[paired[lost.index]])), seeds=("seed", "nunique"),
     )  # fmt: skip
+
+
+def _in_order(column: pd.Series) -> pd.Series:
+    """Channels as they are listed, `clean` first; levels as they are."""
+    return column.map(["clean", *LEVELS].index) if column.name == "channel" else column
 
 
 def table(rows: pd.DataFrame) -> str:
