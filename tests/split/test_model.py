@@ -110,6 +110,15 @@ def test_what_cannot_be_cut_is_refused_with_the_reason(model: object, reason: st
         cut(model(), 1)  # type: ignore[operator]
 
 
+@pytest.mark.parametrize("size", [4, 9, 17, 28, 32, 50, 101])
+def test_vit_micro_takes_images_of_any_size(size: int) -> None:
+    model = build("vit_micro", classes=4, image_size=size, pretrained=False, seed=0).eval()
+    images = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(1))
+    client, server = cut(model, 3)
+    z, scores = client(images)
+    assert z.shape[1] == scores.shape[1] == model.pos_embed.shape[1] and torch.equal(server(z), model(images))
+
+
 def test_initialisation_depends_on_the_seed_alone_and_leaves_the_global_generator_as_it_was() -> None:
     torch.manual_seed(5)
     before = torch.get_rng_state()

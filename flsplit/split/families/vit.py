@@ -153,9 +153,15 @@ def _check_image_size(model: VisionTransformer, name: str, image_size: int) -> N
 
 
 def _vit_micro(classes: int, image_size: int) -> VisionTransformer:
-    """Six narrow blocks over an 8 x 8 grid of patches (4 x 4 for images below 16 pixels)."""
+    """Six narrow blocks over an 8 x 8 grid of patches (4 x 4 for images below 16 pixels).
+
+    What does not divide is padded at the right and below, and the grid is a little larger (10 x 10 of 28 pixels).
+    """
     patch = max(1, image_size // (8 if image_size >= 16 else 4))
-    return VisionTransformer(
-        img_size=image_size, patch_size=patch, embed_dim=64, depth=6, num_heads=4, mlp_ratio=2.0,
-        num_classes=classes, dynamic_img_pad=image_size % patch != 0,
+    whole = -(-image_size // patch) * patch
+    vit = VisionTransformer(
+        img_size=whole, patch_size=patch, embed_dim=64, depth=6, num_heads=4, mlp_ratio=2.0, num_classes=classes,
+        dynamic_img_pad=whole != image_size,
     )  # fmt: skip
+    vit.patch_embed.strict_img_size = whole == image_size
+    return vit
