@@ -8,7 +8,10 @@ from typing import Any
 
 # The one parameter that a reader wants to see beside a group's name.
 _MAIN = {
-    "compressor": {"adc": "ratio", "bottlenet": "ratio", "topk": "rate", "randtopk": "rate", "c3sl": "group"},
+    "compressor": {
+        **{"adc": "ratio", "bottlenet": "ratio", "c3sl": "group"},
+        **{"topk": "rate", "randtopk": "rate", "splitfc": "rate"},
+    },
     "partition": {
         "dirichlet": "alpha",
         "shards": "shards_per_client",
@@ -20,6 +23,7 @@ _MAIN = {
 ASPECTS = ("dataset", "model", "compressor", "strategy", "partition", "clients", "seed")
 _LABEL_ORDER = ("compressor", "strategy", "dataset", "model", "partition", "clients", "seed")
 _NOT_SETTINGS = {"out", "resume", "logger", "hydra", "objective"}
+_METHODS = ("compressor", "strategy", "partition")  # groups of methods, each with options of its own
 # Keys that follow from a dataset's or model's name, or come again as a setting of their own.
 _CONSEQUENCES = {
     *("dataset.augment", "dataset.hub", "dataset.image_column", "dataset.label_column"),
@@ -45,13 +49,22 @@ def _name(group: Any) -> str:
     return text(group)
 
 
-def describe(config: Mapping[str, Any], aspect: str) -> str:
-    """One aspect of a run in a few words: ``adc ratio=0.1``, ``dirichlet alpha=0.3``; empty if unused."""
+def _main(config: Mapping[str, Any], aspect: str) -> str | None:
+    return _MAIN.get(aspect, {}).get(_name(config.get(aspect)))
+
+
+def describe(config: Mapping[str, Any], aspect: str, main: str | None = None) -> str:
+    """One aspect of a run in a few words: ``adc ratio=0.1``, ``dirichlet alpha=0.3``; empty if unused.
+
+    Args:
+        config: of the run.
+        aspect: a key of the configuration.
+        main: the option to tell where the choice has none that is always told.
+    """
     if aspect not in config or aspect in _UNUSED.get(_name(config.get("strategy")), ()):
         return ""
     group = config[aspect]
-    name = _name(group)
-    main = _MAIN.get(aspect, {}).get(name)
+    name, main = _name(group), _main(config, aspect) or main
     if main is None or not isinstance(group, Mapping) or group.get(main) is None:
         return name
     return f"{name} {main}={text(group[main])}"
@@ -70,21 +83,36 @@ def settings(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return values
 
 
-def _told_by_aspects(key: str) -> bool:
+def _told_by_aspects(key: str, config: Mapping[str, Any]) -> bool:
     group, _, rest = key.partition(".")
-    main = _MAIN.get(group, {}).values()
-    return key in _CONSEQUENCES or (group in ASPECTS and rest in ("", "name", "_target_", *main))
+    return key in _CONSEQUENCES or (group in ASPECTS and rest in ("", "name", "_target_", _main(config, group)))
 
 
 def other_differences(configs: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
-    """Settings beyond `ASPECTS` that differ between runs: key -> value in each run ('' where absent).
+    """Settings beyond `ASPECTS` that differ between runs: key -> value in each run ('' where absent, or told there).
 
     A setting that only some kinds of a group have (ADC's `rule`) counts only if those that have it differ.
     """
-    flats = [{key: text(value) for key, value in settings(config).items()} for config in configs]
-    keys = dict.fromkeys(key for flat in flats for key in flat if not _told_by_aspects(key))
+    flats = [
+        {key: text(value) for key, value in settings(config).items() if not _told_by_aspects(key, config)}
+        for config in configs
+    ]
+    keys = dict.fromkeys(key for flat in flats for key in flat)
     table = {key: [flat.get(key, "") for flat in flats] for key in keys}
     return {key: values for key, values in table.items() if len(set(values) - {""}) > 1}
+
+
+def _described(configs: Sequence[Mapping[str, Any]], aspect: str) -> list[str]:
+    """`describe` of each; a method without a main option has the first that differs between its runs."""
+    if aspect not in _METHODS:
+        return [describe(config, aspect) for config in configs]
+    names = [_name(config.get(aspect)) for config in configs]
+    alike = {name: [config for config, each in zip(configs, names) if each == name] for name in names}
+    first = {
+        name: next((key for key in other_differences(runs) if key.startswith(f"{aspect}.")), "")
+        for name, runs in alike.items()
+    }
+    return [describe(config, aspect, first[name].partition(".")[2]) for config, name in zip(configs, names)]
 
 
 def varied(configs: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
@@ -112,7 +140,7 @@ def short_labels(configs: Sequence[Mapping[str, Any]], names: Sequence[str]) -> 
         return [" · ".join(word for word in words if word) or names[0]]
     pieces: list[list[str]] = [[] for _ in configs]
     for aspect in _LABEL_ORDER:
-        told = [describe(config, aspect) for config in configs]
+        told = _described(configs, aspect)
         if len(set(told)) > 1:
             for piece, word in zip(pieces, told, strict=True):
                 number = {"clients": f"{word} client{'s' * (word != '1')}", "seed": f"seed {word}"}

@@ -46,6 +46,24 @@ def test_other_settings_only_where_they_separate() -> None:
     assert labels(*nested) == ["rule=sqrt", "rule=pow_1_5_4_5"]
 
 
+def test_the_option_of_a_method_that_has_no_main_one() -> None:
+    for kind, key, values in (
+        ("compressor", "ratio", (0.1, 0.25)),
+        ("compressor", "window", (2, 4)),
+        ("partition", "alpha", (0.5, 2)),
+        ("strategy", "buffer", (2, 4)),
+    ):
+        own = [config(**{kind: {"name": "mine.own", "flag": True, key: value}}) for value in values]
+        assert labels(*own) == [f"mine.own {key}={value}" for value in values]
+        assert other_differences(own) == {f"{kind}.{key}": [str(value) for value in values]}
+        with_other = [*own, config(**{kind: {"name": "other", key: 0.7}})]
+        assert labels(*with_other) == [*labels(*own), "other"]
+    rates = [config(compressor={"name": "splitfc", "rate": rate}) for rate in (0.1, 0.3)]
+    assert labels(*rates) == ["splitfc rate=0.1", "splitfc rate=0.3"]
+    words = [config(compressor={"name": "fedlite", "pieces": 16, "codewords": number}) for number in (4, 8)]
+    assert labels(*words, config()) == ["fedlite codewords=4", "fedlite codewords=8", "adc ratio=0.1"]
+
+
 def test_places_are_no_difference_and_names_are_the_last_resort() -> None:
     assert labels(config(out="a", resume=None), config(out="b", resume="a")) == ["run0", "run1"]
     made = labels(config(seed=1), config(seed=1), config(seed=2))
