@@ -150,7 +150,7 @@ def short_labels(configs: Sequence[Mapping[str, Any]], names: Sequence[str]) -> 
         after = {(*piece, value) for piece, value in zip(pieces, values, strict=True)}
         if len(after) > len(before):
             for piece, value in zip(pieces, values, strict=True):
-                piece += [f"{key.rpartition('.')[2]}={value}"] if value else []
+                piece += [f"{key.removesuffix('.name').rpartition('.')[2]}={value}"] if value else []
     labels = [" · ".join(piece) for piece in pieces]
     return [
         label if label and labels.count(label) == 1 else " · ".join(filter(None, (label, name)))

@@ -44,6 +44,8 @@ def test_other_settings_only_where_they_separate() -> None:
     assert made == ["seed 0", "seed 1"]
     nested = [config(compressor={**ADC, "rule": rule}) for rule in ("sqrt", "pow_1_5_4_5")]
     assert labels(*nested) == ["rule=sqrt", "rule=pow_1_5_4_5"]
+    groups = [config(quantizer={"name": name}) for name in ("none", "uniform")]
+    assert labels(*groups) == ["quantizer=none", "quantizer=uniform"]
 
 
 def test_the_option_of_a_method_that_has_no_main_one() -> None:
