@@ -29,6 +29,8 @@ from flsplit.errors import UserError, nearest, shown
 
 # Whatever keys the chosen method takes: Hydra wants ++ for those it has not seen.
 _OPEN = ("strategy.aggregator_args", "model.tune_args", "model.tune_server_args")
+# Groups whose options are those of the method chosen: without one, the method's own default counts.
+METHODS = ("compressor", "quantizer", "channel", "strategy", "partition")
 _FORCE = re.compile(r"^resume\.force=")  # a key of its own, since `resume` is a folder
 _SIGNS = {OverrideType.ADD: "+", OverrideType.FORCE_ADD: "++"}
 _REFUSED = {
@@ -138,7 +140,10 @@ def _checked(override: Override, overrides: Sequence[str], groups: Sequence[str]
     if override.is_hydra_override():
         return text
     if override.type is OverrideType.DEL:
-        raise UserError(f"~{key}: no key can be taken away; give {key} another value")
+        group, _, option = key.partition(".")
+        if group not in METHODS or option in ("", "name"):
+            raise UserError(f"~{key}: only an option of a method can be taken away; give {key} another value")
+        return text
     sign, value = _SIGNS.get(override.type, ""), text.partition("=")[2]
     if override.package is not None:
         raise UserError(f"{key}@{override.package}: a key cannot be put elsewhere; write {key}={value}")

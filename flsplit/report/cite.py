@@ -12,8 +12,8 @@ from typing import Any
 from hydra import compose
 from omegaconf import OmegaConf
 
+from flsplit.config.overrides import METHODS, hydra, quoted
 from flsplit.config.overrides import groups as groups_folder
-from flsplit.config.overrides import hydra, quoted
 from flsplit.errors import UserError
 from flsplit.report import labels
 from flsplit.report.charts import link
@@ -51,12 +51,14 @@ def section(groups: Sequence[Group]) -> str:
     }  # fmt: skip
     told = "".join(f"<dt>{key}</dt><dd>{value}</dd>" for key, value in rows.items())
     commands = "".join(f"<pre>{escape(command(group))}</pre>" for group in groups)
+    own = {values["name"] for run in runs for group, values in _own(run.config).items() if group in METHODS}
+    mine = "".join(f", and the module <code>{escape(module)}</code>," for module in sorted(own))
     return (
         f'<section class="cite"><h2>How to cite {"this run" if one else "these runs"}</h2>'
         f"<p>{AUTHORS}: {TITLE}, {YEAR}; and the paper whose method it reproduces: for ADC, {PAPER}.</p>"
         f"<pre>{escape(bibtex)}</pre><dl>{told}</dl>"
-        f"<p>To repeat {'it' if one else 'them'}, from the folder that <code>dataset.path</code> and the like are in:"
-        f"</p>{commands}</section>"
+        f"<p>To repeat {'it' if one else 'them'}, from the folder that <code>dataset.path</code> and the like{mine} "
+        f"are in:</p>{commands}</section>"
     )
 
 
@@ -70,26 +72,58 @@ def command(group: Group) -> str:
 
 
 def overrides(config: Mapping[str, Any]) -> list[str]:
-    """`key=value` for each setting that is not the default of the groups chosen."""
-    chosen = []
+    """`key=value` for each setting that is not the default of the groups chosen, and for all of the user's own ones."""
+    chosen, own = [], _own(config)
     for group in _GROUPS:
         values = config.get(group)
         name = values.get("name") if isinstance(values, Mapping) else None
-        if isinstance(name, str) and (Path(groups_folder()) / group / f"{name}.yaml").is_file():
+        if group in own:
+            chosen.append(f"{group}={_nearest(group, own[group])[0]}")
+        elif isinstance(name, str) and _is_built_in(group, name):
             chosen.append(f"{group}={name}")
-        elif isinstance(name, str) and group == "model":
+        elif isinstance(name, str):
             chosen += ["model=timm", f"model.name={_shown(name)}"]
     defaults = _defaults(tuple(chosen))
     words = [word for word in chosen if word not in _defaults(())["chosen"]]
+    for group, values in own.items():
+        words += _in_place(group, values)
     for key, value in labels.settings(config).items():
+        if key.partition(".")[0] in own:
+            continue
         if key in defaults["settings"]:
             if value != defaults["settings"][key] and not (value in (None, []) and not defaults["settings"][key]):
                 words.append(f"{key}={_shown(value)}")
         elif "_args." in key:  # those of a method's own; other keys that a group lacks have the default of the schema
             words.append(f"{key}={_shown(value)}")
-        elif key.endswith("._target_") or key.endswith(".name"):
-            words.append(f"{key.rpartition('.')[0]}={_shown(value)}")
     return words
+
+
+def _own(config: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """The groups whose choice is none of flsplit's, but a file of the user's; any model can be asked of timm."""
+    named = {group: config[group] for group in _GROUPS if isinstance(config.get(group), Mapping) and group != "model"}
+    return {
+        group: values
+        for group, values in named.items()
+        if isinstance(values.get("name"), str) and not _is_built_in(group, values["name"])
+    }
+
+
+def _is_built_in(group: str, name: str) -> bool:
+    return (Path(groups_folder()) / group / f"{name}.yaml").is_file()
+
+
+def _nearest(group: str, values: Mapping[str, Any]) -> tuple[str, set[str]]:
+    """The choice of flsplit's, with its keys, to make the user's own out of: as few as can be have to go, or stay."""
+    files = sorted((Path(groups_folder()) / group).glob("*.yaml"))
+    choices = [(file.stem, {str(key) for key in OmegaConf.load(file)}) for file in files]
+    return min(choices, key=lambda choice: (len(choice[1] - values.keys()), len(choice[1])))
+
+
+def _in_place(group: str, values: Mapping[str, Any]) -> list[str]:
+    """What makes the user's own choice out of `_nearest`: keys that it has, that it lacks, that have to go."""
+    _, keys = _nearest(group, values)
+    told = [f"{'' if key in keys else '+'}{group}.{key}={_shown(value)}" for key, value in values.items()]
+    return [*told, *(f"~{group}.{key}" for key in sorted(keys - values.keys()))]
 
 
 @lru_cache(maxsize=64)
@@ -111,6 +145,8 @@ def _shown(value: Any) -> str:
         return {True: "true", False: "false", None: "null"}[value]
     if isinstance(value, Sequence) and not isinstance(value, str):
         return f"[{','.join(map(_shown, value))}]"
+    if isinstance(value, Mapping):
+        return f"{{{','.join(f'{key}:{_shown(each)}' for key, each in value.items())}}}"
     text = _place(value) if isinstance(value, str) else str(value)
     return text if text and set(text) <= _PLAIN else quoted(text)
 

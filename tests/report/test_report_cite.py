@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import shlex
+import sys
 from base64 import b64decode
 from pathlib import Path
 from xml.etree import ElementTree
@@ -16,11 +17,13 @@ import yaml
 from make_runs import config, make_run, rounds_table, summary_of
 from scipy import stats
 
-from flsplit.compose import compose
+from flsplit.compose import compose, request
 from flsplit.report import cite
 from flsplit.report.groups import groups
 from flsplit.report.page import write_report
 from flsplit.report.runs import load_run
+
+EXTENSIONS = Path(__file__).parents[1] / "extensions"
 
 
 def files(tmp_path: Path, *runs: Path) -> dict[str, str]:
@@ -95,6 +98,45 @@ def test_the_command_asks_for_the_same_run(tmp_path: Path, asked: list[str]) -> 
     program, *words = shlex.split(cite.command(group))
     assert program == "flsplit"
     assert compose(words).to_yaml(tmp_path / "run") == wanted.to_yaml(tmp_path / "run")
+
+
+def own(folder: str, *keys: str) -> list[str]:
+    """An extension in a folder of its own, chosen as `--config-dir` does it."""
+    return [f'hydra.searchpath=["file://{EXTENSIONS / folder / "conf"}"]', *keys]
+
+
+@pytest.mark.some
+@pytest.mark.parametrize(
+    "asked",
+    [
+        own("topnorm", "compressor=topnorm", "compressor.ratio=0.25", "clients=4"),
+        own("topnorm", "compressor=topnorm", "engine=inline"),
+        own("uniform8", "quantizer=uniform8", "quantizer.bits=4"),
+        own("growing", "partition=growing", "partition.first=2"),
+        own("hiss", "channel=hiss"),
+        own("buffered", "strategy=buffered", "strategy.buffer=3", "+strategy.aggregator_args.proximal_mu=0.1",
+            "+strategy.aggregator=fedprox"),
+    ],
+    ids=lambda asked: asked[1],
+)  # fmt: skip
+def test_the_command_asks_for_the_same_method_of_ones_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: list[str]
+) -> None:
+    monkeypatch.chdir(EXTENSIONS)
+    monkeypatch.setattr(sys, "path", [*sys.path, str(EXTENSIONS)])
+    wanted = compose(asked)
+    values = yaml.safe_load(wanted.to_yaml(tmp_path / "run"))
+    found = groups([load_run(make_run(tmp_path / "run", values))], ["run"])
+    _, *words = shlex.split(cite.command(found[0]))
+    assert compose(words).as_dict() == wanted.as_dict()
+    two = [load_run(make_run(tmp_path / str(seed), {**values, "seed": seed})) for seed in (0, 1)]
+    _, many, *words = shlex.split(cite.command(groups(two, ["0", "1"])[0]))
+    jobs = [job.as_dict() for job in request(words, sweep=True).jobs]
+    assert many == "-m" and [{**job, "out": None} for job in jobs] == [
+        {**wanted.as_dict(), "seed": seed} for seed in (0, 1)
+    ]
+    module = values[asked[1].partition("=")[0]]["name"]
+    assert f"and the like, and the module <code>{module}</code>, are in" in cite.section(found)
 
 
 def test_a_sweep_over_seeds_is_one_command(tmp_path: Path) -> None:
