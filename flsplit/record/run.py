@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -106,7 +107,26 @@ def values(rounds: pd.DataFrame, name: str) -> pd.Series:
     """
     if name in SUMS:
         return rounds[list(SUMS[name])].sum(axis=1)
-    known = [*SUMS, *(column for column in rounds if rounds[column].dtype.kind in "iuf")]
-    if name not in known:
+    if name not in (known := _known(rounds)):
         raise UserError(f"a plot needs one of {', '.join(known)}, got {name!r}{nearest(name, known)}")
     return rounds[name].cumsum() if name == "seconds" else rounds[name]
+
+
+def check_all_have(name: str, tables: Mapping[str, pd.DataFrame]) -> None:
+    """Refuse to draw what only some of several runs have; of what none has `values` tells.
+
+    Args:
+        name: as of `values`.
+        tables: `rounds` of each run, by its folder's name.
+
+    Raises:
+        UserError: naming the runs without it.
+    """
+    without = [run for run, rounds in tables.items() if name not in _known(rounds)]
+    if 0 < len(without) < len(tables):
+        more = f" and {len(without) - 5} more" if len(without) > 5 else ""
+        raise UserError(f"{', '.join(without[:5])}{more}: without {name}, which other runs have; leave such runs out")
+
+
+def _known(rounds: pd.DataFrame) -> list[str]:
+    return [*SUMS, *(column for column in rounds if rounds[column].dtype.kind in "iuf")]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from flsplit.errors import UserError
-from flsplit.record.run import Run, draw, read_run
+from flsplit.record.run import Run, check_all_have, draw, read_run
 from flsplit.report import labels, runs
 
 if TYPE_CHECKING:
@@ -68,8 +68,11 @@ class Runs:
             the axes, with a legend.
 
         Raises:
-            UserError: if there is no such column.
+            UserError: if there is no such column, or not in all runs.
         """
+        folders = labels.folder_names([run.folder for run in self._found])
+        for column in (x, y):
+            check_all_have(column, {name: run.rounds for name, run in zip(folders, self._found)})
         names = labels.short_labels([run.config for run in self._found], [run.folder.name for run in self._found])
         for run, name in zip(self._found, names):
             ax = draw(run.rounds, ax, x, y, {"label": name, **line})

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from flsplit.record.run import UNITS, values
+from flsplit.record.run import UNITS, check_all_have, values
 from flsplit.report import labels
 from flsplit.report.runs import ReportError, Run
 from flsplit.report.seeds import by_setting, half_width
@@ -55,7 +55,11 @@ def lines(runs: Sequence[Run], x: str, y: str, by: Sequence[str] = ()) -> list[L
 
     Raises:
         ReportError: if a setting is unknown, or runs of a group differ in another one, which no mean may hide.
+        UserError: if there is no such column, or not in all runs.
     """
+    folders = labels.folder_names([run.folder for run in runs])
+    for column in (x, y):
+        check_all_have(column, {name: run.rounds for name, run in zip(folders, runs)})
     varied = labels.varied([run.config for run in runs])
     varied.pop("seed", None)
     known = {key.removesuffix(".name") for run in runs for key in labels.settings(run.config)}

@@ -11,6 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 from scipy import stats
 
+import flsplit
+from flsplit.errors import UserError
 from flsplit.report.plot import draw, lines, save
 from flsplit.report.plot_cli import main
 from flsplit.report.runs import ReportError, find_runs, load_run
@@ -98,6 +100,20 @@ def test_a_legend_of_many_long_names_stands_below_and_in_full(tmp_path: Path) ->
     box, page, plot = legend.get_window_extent(), drawing.bbox, axes.get_tightbbox()
     assert page.x0 <= box.x0 and box.x1 <= page.x1 and page.y0 <= box.y0 and box.y1 <= plot.y0
     assert plot.height > 0.5 * 0.62 * 3.4 * drawing.dpi  # which has left the lines their room
+
+
+def test_runs_without_a_column_that_others_have_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("first", "second", "third"):
+        table = rounds_table(3)
+        made = table if name == "first" else table.assign(test_link_accuracy=0.1)
+        make_run(tmp_path / name, config(seed=len(name)), rounds=made)
+    assert main([str(tmp_path), "--y", "test_link_accuracy", "--out", str(tmp_path / "f.png")]) == 2
+    said = "first: without test_link_accuracy, which other runs have; leave such runs out"
+    assert capsys.readouterr().err == f"flsplit-plot: {said}\n"
+    found = flsplit.load(tmp_path)
+    assert isinstance(found, flsplit.Runs)
+    with pytest.raises(UserError, match=said):
+        found.plot(Figure().subplots(), y="test_link_accuracy")
 
 
 def test_an_interval_of_shares_ends_where_shares_do(tmp_path: Path) -> None:
