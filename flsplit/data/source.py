@@ -114,11 +114,34 @@ def load(
 
 
 def kept(dataset: DatasetDict, *, cache_dir: Path | None = None) -> Path:
-    """A folder in the cache with this data set, written by its own `save_to_disk` unless it is there."""
+    """A folder in the cache with this data set, written by its own `save_to_disk` unless it is there.
+
+    Raises:
+        DataError: It is something else.
+    """
+    from datasets import DatasetDict
+
+    if not isinstance(dataset, DatasetDict):
+        raise DataError(f"dataset must be a DatasetDict with train and test, got {type(dataset).__name__}")
     splits = {name: split._fingerprint for name, split in dataset.items()}
     place = (cache_dir or cache.root()) / f"given-{cache.fingerprint(**splits)}"
     cache.build_once(place, lambda temporary: arrow.save(dataset, temporary))
     return place
+
+
+def split_for_tests(config: DatasetConfig) -> str:
+    """Name of the split that is tested on: of a local copy without `test_split`, another of `test_names`.
+
+    Raises:
+        DataError: There is none.
+    """
+    path = _local(config)
+    if path is None:
+        return config.test_split
+    if arrow.is_saved(path):
+        return arrow.splits(path, config)[1]
+    files = parquet.find(path, config)
+    return folder.find(path, config)["test"].name if files is None else parquet.split_for_tests(files, config)
 
 
 def _local(config: DatasetConfig) -> Path | None:

@@ -98,6 +98,8 @@ def prepare(config: Config, *, quiet: bool = True, stream: TextIO | None = None)
     refusals.check(strategy, assembly, [len(train) for train, _ in halves])
     origin = origin_of(plan, dataset.fingerprint)
     notes = assembly.about_weights()
+    if (tested := data.split_for_tests(config.dataset)) != config.dataset.test_split:
+        notes.append(f"dataset={config.dataset.name}: tested on {tested}, there is no {config.dataset.test_split}")
     if config.sampling == "balanced" and config.taking_part == config.clients:
         notes.append("sampling=balanced has nothing to choose: all clients take part in every round")
     if config.resume is not None:

@@ -48,8 +48,14 @@ def run(overrides: Sequence[str] = (), *, dataset: DatasetDict | None = None, qu
     """
     if isinstance(overrides, str) or not all(isinstance(each, str) for each in overrides):
         raise UserError(f'run: overrides are a list of texts, such as ["clients=4"], got {overrides!r}')
-    given = [] if dataset is None else ["dataset=folder", f"dataset.path={quoted(str(data.kept(dataset)))}"]
-    return execute(compose([*given, *overrides]), quiet=quiet)
+    if dataset is None:
+        return execute(compose(overrides), quiet=quiet)
+    place = data.kept(dataset)
+    try:
+        config = compose(["dataset=folder", f"dataset.path={quoted(str(place))}", *overrides])
+        return execute(config, quiet=quiet)
+    except data.DataError as error:  # of a key and a folder that nobody has typed
+        raise UserError(str(error).replace(f"dataset.path: {place}", "the DatasetDict given as dataset")) from error
 
 
 def execute(

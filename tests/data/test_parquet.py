@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from flsplit.data import DataError, DatasetConfig, check, load
+from flsplit.data import DataError, DatasetConfig, check, load, split_for_tests
 
 Write = Callable[..., Path]
 NAMES = ["ant", "bee", "cow"]
@@ -104,6 +104,9 @@ def test_the_named_test_split_is_preferred(write: Any, tmp_path: Path, cache_dir
     validation = config(tmp_path, test_split="validation")
     assert len(load(validation, seed=0, cache_dir=cache_dir).test) == 2
     assert len(load(config(tmp_path), seed=0, cache_dir=cache_dir).test) == 1
+    assert (split_for_tests(validation), split_for_tests(config(tmp_path))) == ("validation", "test")
+    (tmp_path / "test-0.parquet").unlink()
+    assert split_for_tests(config(tmp_path)) == "validation"
 
 
 def refused(bad: DatasetConfig, cache_dir: Path, message: str, at_check: bool = True) -> None:

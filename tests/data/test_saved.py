@@ -11,7 +11,10 @@ import pytest
 from PIL import Image
 
 import flsplit
+from flsplit.compose import compose
 from flsplit.data import DataError, DatasetConfig, check, load
+from flsplit.errors import UserError
+from flsplit.experiment.preparation import prepare
 
 CONFIG = DatasetConfig(name="folder")
 Pixels = dict[str, np.ndarray]
@@ -85,6 +88,21 @@ def test_a_data_set_in_memory(pixels: Pixels, tmp_path: Path) -> None:
     again = flsplit.run([*keys, "dataset=folder", f"dataset.path={config.path}", f"out={tmp_path}/again"])
     assert run.rounds.train_loss.tolist() == again.rounds.train_loss.tolist()
     assert len(flsplit.run([f"resume={tmp_path}/given", "rounds=2"]).rounds) == 2
+
+
+def test_what_is_wrong_with_a_data_set_in_memory_names_the_argument(pixels: Pixels) -> None:
+    train = given(pixels)["train"]
+    with pytest.raises(UserError, match=r"^dataset must be a DatasetDict with train and test, got Dataset$"):
+        flsplit.run(dataset=train)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=r"^the DatasetDict given as dataset has no split 'test', only train$"):
+        flsplit.run(["engine=inline"], dataset=datasets.DatasetDict(train=train))
+
+
+def test_another_split_that_is_tested_on_is_noted(pixels: Pixels, tmp_path: Path) -> None:
+    config = saved(tmp_path / "saved", given(pixels, test="validation"))
+    keys = [f"dataset.path={config.path}", "dataset=folder", "augment=none", "clients=2", f"out={tmp_path}/run"]
+    assert prepare(compose(keys)).notes == ["dataset=folder: tested on validation, there is no test"]
+    assert prepare(compose([*keys, "dataset.test_split=validation"])).notes == []
 
 
 def test_what_is_wrong_is_one_line(pixels: Pixels, tmp_path: Path, cache_dir: Path) -> None:

@@ -48,6 +48,11 @@ def find(path: Path, config: DatasetConfig) -> dict[str, list[Path]] | None:
     return None
 
 
+def split_for_tests(files: dict[str, list[Path]], config: DatasetConfig) -> str:
+    """Name of the split that the test files of `find` are of."""
+    return next(name for name in config.test_names if _is_of(files["test"][0], name))
+
+
 def check(files: dict[str, list[Path]], config: DatasetConfig, columns: Sequence[str]) -> None:
     """Looks at the columns of every file, not at the rows; `columns` are further ones of the training samples.
 
@@ -84,8 +89,11 @@ def source(files: dict[str, list[Path]], config: DatasetConfig, columns: Sequenc
 
 
 def _named(folder: Path, split: str) -> list[Path]:
-    pattern = re.compile(rf"{re.escape(split)}(-.*)?\.parquet")
-    return sorted(file for file in folder.glob("*.parquet") if pattern.fullmatch(file.name))
+    return sorted(file for file in folder.glob("*.parquet") if _is_of(file, split))
+
+
+def _is_of(file: Path, split: str) -> bool:
+    return re.fullmatch(rf"{re.escape(split)}(-.*)?\.parquet", file.name) is not None
 
 
 def _open(file: Path) -> Any:
