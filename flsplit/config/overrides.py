@@ -237,5 +237,7 @@ def _unknown_key(key: str, overrides: Sequence[str]) -> str:
         return f"unknown key {key}{nearest(key, known) or '; flsplit --help shows all'}"
     names = [name for name in within if name != "name"]
     hint = nearest(last, names).replace("mean ", f"mean {group}.")
+    if not hint and "." in str(within.get("name", "")):
+        hint = f"; what its YAML file does not name takes a plus: +{key}=VALUE"
     of = f"{group}={within['name']}" if "name" in within else group
     return f"unknown key {key}{hint} ({of} has {', '.join(names) or 'no options; another choice may'})"

@@ -269,6 +269,15 @@ def test_a_mistake_is_one_line(refused: Refused, typed: str, key: str, right: st
     assert right in line
 
 
+def test_an_option_that_the_file_of_an_own_strategy_does_not_name(refused: Refused, here: Path) -> None:
+    (here / "conf" / "strategy").mkdir(parents=True)
+    (here / "conf" / "strategy" / "own.yaml").write_text("name: strategies.splitfed_v1\nplacement: replica\n")
+    line = refused("--config-dir", "conf", "strategy=own", "strategy.aggregator=krum")
+    assert "unknown key strategy.aggregator; " in line and "takes a plus: +strategy.aggregator=VALUE" in line
+    line = refused("--config-dir", "conf", "strategy=own", "+strategy.aggregator=krun")
+    assert "did you mean krum?" in line
+
+
 def test_a_value_that_spans_lines_is_still_one_line(refused: Refused) -> None:
     assert "resume" in refused('resume="a\nb"')
     assert len(refused(f"optimizer_state={'x' * 5000}")) < 300
