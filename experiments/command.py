@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,6 +15,12 @@ from flsplit.errors import UNREAD, RunFailed, UserError, explained, is_unread
 
 _MACHINE = ("device", "engine", "compile", "client_timeout", "logger")
 Value = TypeVar("Value", str, int, float)
+
+
+def listed(title: str, rows: Mapping[str, str]) -> str:
+    """Names and what they are, for the end of what `--help` shows."""
+    width = max(map(len, rows))
+    return "\n".join([title, *(f"  {name:<{width}}  {what}" for name, what in rows.items())])
 
 
 def add_place(parser: argparse.ArgumentParser, *, runs: str, home: Path) -> None:
@@ -49,9 +55,11 @@ def place(arguments: argparse.Namespace) -> Place:
 
 
 def show(points: Sequence[Point], results: Results) -> None:
-    """List runs, and which are done."""
-    for point in points:
-        print(point.slug, "" if results.row(point) is None else "(done)")
+    """List runs, which are done, and how many."""
+    done = [results.row(point) is not None for point in points]
+    for point, there in zip(points, done):
+        print(point.slug, "(done)" if there else "")
+    print(f"{sum(done)} of {len(points)} done")
 
 
 def ended(name: str, work: Callable[[], None]) -> int:

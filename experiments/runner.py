@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import torch
 
 from experiments.point import Point
 from experiments.results import Results
@@ -13,6 +16,8 @@ from flsplit.compose import compose
 from flsplit.engine import kept
 from flsplit.experiment import execute
 from flsplit.record.run import read_run
+
+_FOR_A_GPU = {"full": "medium and reduced fit", "study": "study-cpu fits"}  # scales, and what there is beside
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,4 +64,8 @@ def _run(point: Point, folder: Path, place: Place) -> None:
     keys = [f'resume="{folder}"'] if begun else point.overrides(data=place.data, weights=place.weights)
     if not begun:
         keys += [*place.overrides, f'out="{folder}"']
-    execute(compose(keys))
+    config = compose(keys)
+    if point.scale in _FOR_A_GPU and not torch.cuda.is_available():
+        light = _FOR_A_GPU[point.scale]
+        print(f"--scale {point.scale} is meant for a GPU, and PyTorch sees none; {light} two cores", file=sys.stderr)
+    execute(config)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from experiments import command
 from experiments.bench import (
     adc,
     checks,
@@ -25,6 +26,7 @@ from experiments.bench import (
     stacked,
     startup,
 )
+from experiments.bench.case import Result
 
 CASES = {
     "single": single.run,
@@ -47,8 +49,11 @@ CASES = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the chosen cases, print a line for each ratio, and write them as JSON."""
-    parser = argparse.ArgumentParser(prog="python -m experiments.bench", description=__doc__)
-    parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of {', '.join(CASES)}; all if none is given")
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=command.listed("CASE:", {name: _about(case) for name, case in CASES.items()}),
+    )  # fmt: skip
+    parser.add_argument("cases", nargs="*", metavar="CASE", help="what to time, see below; all cases if none is named")
     parser.add_argument("--json", type=Path, metavar="FILE", help="where the results go")
     parser.add_argument("--pairs", type=int, default=5, help="measurements of each ratio (default 5)")
     chosen = parser.parse_args(argv)
@@ -67,6 +72,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             if chosen.json is not None:
                 chosen.json.write_text(json.dumps(rows, indent=2) + "\n")
     return 0
+
+
+def _about(case: Callable[..., Iterator[Result]]) -> str:
+    """What a case compares: the first line of its module, without its name."""
+    first = (sys.modules[case.__module__].__doc__ or "").splitlines()[0]
+    return first.partition(": ")[2].rstrip(".")
 
 
 if __name__ == "__main__":

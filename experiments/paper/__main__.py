@@ -15,7 +15,24 @@ from experiments.results import Results
 from experiments.runner import run_missing
 from flsplit.errors import UserError
 
-NAMES = ("rows", "fig1", "fig3", "fig4", "fig5", "fig6", "fig7", "fig8", "table1", "table2", "rules", "compare")
+NAMES = {
+    "rows": "the most telling rows first; at the full scale all of fig4 follow",
+    "fig1": "accuracy over the compression ratio, DeiT-S on CIFAR-100",
+    "fig3": "ADC: accuracy over the shares of samples and of tokens that are kept",
+    "fig4": "accuracy over the compression ratio, two data sets and two models",
+    "fig5": "accuracy over what was sent, DeiT-T on Food101",
+    "fig6": "ADC: accuracy over the batch size",
+    "fig7": "accuracy over the split point",
+    "fig8": "what ADC merges, looked at in a trained model",
+    "table1": "what a step costs in the ledger's three prices; trains nothing",
+    "table2": "ADC: accuracy by the vector whose clusters are merged",
+    "rules": "ADC: its three rules for the number of clusters, reduced scale",
+    "compare": "what is there beside the published numbers; trains nothing",
+}
+_TOOK = """
+The scales medium and reduced have DeiT-T on CIFAR-100 alone, and one seed.
+Rows that are there took, on two shared CPU cores at the reduced scale, 8 to 110 minutes each (14 in 10 hours); on an
+NVIDIA H200 at the full scale, that of base 7 minutes. Give --list to see which runs a NAME has and which are done."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -79,13 +96,18 @@ def _rules(arguments: argparse.Namespace, results: Results) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m experiments.paper", description=__doc__)
+    about = {name: f"{what}{_counted(name)}" for name, what in NAMES.items()}
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.paper", description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=command.listed("NAME, and its runs at --scale full / medium / reduced:", about) + "\n" + _TOOK,
+    )  # fmt: skip
     add = parser.add_argument
-    add("name", choices=NAMES, metavar="NAME", help=", ".join(NAMES))
+    add("name", choices=NAMES, metavar="NAME", help="what to make, see below")
     add(
         "--scale",
         choices=SCALES,
-        help="the paper's protocol, or 96 px for two CPU cores [full; compare: all there are]",
+        help="the paper's protocol, for a GPU, or 96 px, for two CPU cores [full; compare: all there are]",
     )
     add(
         "--methods",
@@ -102,6 +124,16 @@ def _parser() -> argparse.ArgumentParser:
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="differ from the protocol; part of the row")
     command.add_place(parser, runs="outputs/paper", home=HOME)
     return parser
+
+
+def _counted(name: str) -> str:
+    """How many runs a figure or table takes at each scale."""
+    if name in ("table1", "compare"):
+        return ""
+    if name == "rules":
+        return f" ({len(rules.points('reduced', (0.2, 0.1), RULES, SEEDS[0]))})"
+    seeds = {scale: SEEDS if scale == "full" else SEEDS[:1] for scale in SCALES}
+    return f" ({' / '.join(str(len(points(name, Choice(scale=s, seeds=seeds[s])))) for s in SCALES)})"
 
 
 def _ratios(text: str) -> tuple[float, ...]:

@@ -23,7 +23,17 @@ OTHERS = {
     "many_clients": many_clients, "quantised_adc": quantised_adc, "noisy_link": noisy_link,
     "time_to_accuracy": time_to_accuracy,
 }  # fmt: skip
-NAMES = ("adc_multi_client", *OTHERS)
+NAMES = {
+    "adc_multi_client": "accuracy at the same number of bits for 1 to 20 clients, skewed data, three strategies",
+    "many_clients": "the same for pretrained models with LoRA or whole clients, 10 or 50, and cohorts",
+    "quantised_adc": "accuracy over bits for base, ADC and Top-K at 32 to 2 bits a number, one client",
+    "noisy_link": "what noise, fading and lost packets take from each, one client",
+    "time_to_accuracy": "seconds and joules to an accuracy over networks",
+}
+_TOOK = """
+Rows that are there took, on shared CPU cores: adc_multi_client at study-cpu 5 to 58 minutes each (34 in 8 hours),
+many_clients 22 to 134 (4 in 5 hours), noisy_link 3 to 42 (18 in 3 hours). time_to_accuracy reads the paper's rows at
+the reduced scale beside its own runs. Give --list to see which runs a NAME has and which are done."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -79,9 +89,14 @@ def _there(arguments: argparse.Namespace, rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m experiments.study", description=__doc__)
+    about = {name: f"{what} ({_counted(name)})" for name, what in NAMES.items()}
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.study", description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=command.listed("NAME:", about) + "\n" + _TOOK,
+    )  # fmt: skip
     add = parser.add_argument
-    add("name", choices=NAMES, metavar="NAME", help=", ".join(NAMES))
+    add("name", choices=NAMES, metavar="NAME", help="the study, see below")
     add("--scale", choices=("study", "study-cpu"), default="study", help="224 px and all images, or two CPU cores")
     add("--core", action="store_true", help="the core of the grid, not all of it")
     add(
@@ -100,6 +115,14 @@ def _parser() -> argparse.ArgumentParser:
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="differ from the study; part of the row")
     command.add_place(parser, runs="outputs/study", home=HOME)
     return parser
+
+
+def _counted(name: str) -> str:
+    """How many runs a study takes."""
+    if name in OTHERS:
+        return f"{len(OTHERS[name].points(SEEDS, study.NAMES, ()))} runs"
+    grids = [study.Grid(scale="study-cpu", core=core).points() for core in (False, True)]
+    return f"{len(grids[0])} runs, {len(grids[1])} with --core"
 
 
 if __name__ == "__main__":

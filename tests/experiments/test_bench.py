@@ -303,6 +303,14 @@ def test_a_case_runs_and_leaves_its_rows(
     assert row["ratio"] > 0 and "single" in capsys.readouterr().out
 
 
+def test_help_says_what_each_case_is(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        bench.main(["--help"])
+    shown = capsys.readouterr().out
+    assert "all cases if none is named" in shown and "  latency    what a round of ten clients takes on Ray" in shown
+    assert [line.split()[0] for line in shown[shown.index("CASE:") :].splitlines()[1:]] == list(bench.CASES)
+
+
 @pytest.mark.parametrize("arguments", [["nothing"], ["--pairs", "0"], ["--json", "/does/not/exist/x.json"]])
 def test_mistakes_are_refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:

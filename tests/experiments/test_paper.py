@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -358,6 +359,19 @@ def test_rollout_sums_to_one_and_is_the_product_of_the_maps() -> None:
         x = block(x)
     mixed = [(attention + torch.eye(5)) / 2 for attention in maps]
     torch.testing.assert_close(found, (mixed[1] @ mixed[0])[:, 0])
+
+
+def test_help_says_what_each_name_is_and_how_many_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        paper.main(["--help"])
+    shown = capsys.readouterr().out
+    assert all(re.search(rf"^  {name} +{re.escape(what)}", shown, re.MULTILINE) for name, what in paper.NAMES.items())
+    assert "(2 / 2 / 2)" in shown  # fig8, by hand
+
+
+def test_listed_runs_are_counted(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert paper.main(["fig8", "--list", "--results", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "0 of 2 done"
 
 
 @pytest.mark.parametrize(

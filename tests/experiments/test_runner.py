@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import torch
 
 from experiments import command, runner
 from experiments.point import Point
@@ -44,6 +45,19 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(runner, "_run", run)
     monkeypatch.setattr(runner, "read_run", read)
     return ran
+
+
+def test_a_scale_for_a_gpu_says_so_where_there_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(runner, "compose", lambda keys: keys)
+    monkeypatch.setattr(runner, "execute", lambda config: None)
+    for here in (False, True):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda here=here: here)
+        for scale in ("full", "study", "reduced", "study-cpu"):
+            runner._run(replace(POINT, scale=scale), tmp_path / "run", Place(runs=tmp_path))
+            said = f"--scale {scale} is meant for a GPU" in capsys.readouterr().err
+            assert said == (scale in ("full", "study") and not here)
 
 
 def test_a_run_that_failed_is_gone_on_with_and_one_that_ended_is_not(runs: list[str], tmp_path: Path) -> None:

@@ -78,6 +78,16 @@ def test_rows_are_found_drawn_and_listed(tmp_path: Path, capsys: pytest.CaptureF
     assert not (tmp_path / "runs").exists()
 
 
+def test_help_says_what_each_name_is_and_how_many_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        command.main(["--help"])
+    shown = capsys.readouterr().out
+    assert all(f"{what} (" in shown for what in command.NAMES.values())
+    assert (
+        "(112 runs, 32 with --core)" in shown
+    )  # 4 methods; 3 x 3 x 3 + 1 grids, of which 2 + 2 + 2 + 1 + 1 are its core
+
+
 def test_a_grid_is_narrowed_and_set_apart(capsys: pytest.CaptureFixture[str]) -> None:
     words = "--scale study-cpu --clients 1,5 --alphas inf --strategies splitfed_v2 --methods adc --set lr=5e-5 --list"
     assert command.main(["adc_multi_client", *words.split()]) == 0
@@ -85,7 +95,7 @@ def test_a_grid_is_narrowed_and_set_apart(capsys: pytest.CaptureFixture[str]) ->
         f"study-cpu-cifar100-deit_tiny-adc-sqrt-{ratio}_lr_5e-5-{size}s43422"
         for size in ("", "n5-splitfed_v2-dirichlet-inf-")
         for ratio in (0.1, 0.2)
-    ]
+    ] + ["0 of 4 done"]
     config = study.Grid(scale="study-cpu", clients=(5,), options=("lr=5e-5",)).points()[0]
     assert "lr=5e-5" in config.overrides(data=None, weights=None)
 
