@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -12,17 +12,12 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from flsplit.errors import UserError, nearest
+from flsplit.record.units import axis
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 SUMS = {"bits": ("uplink_bits", "downlink_bits", "sync_bits")}  # what can be drawn beside the columns
-UNITS = {  # how axes are called, and what their numbers are multiplied by
-    "seconds": ("hours", 1 / 3600),
-    "bits": ("sent, activations and models, gigabits", 1e-9), "simulated_seconds": ("simulated hours", 1 / 3600),
-    "joules": ("energy of clients, kJ", 1e-3), "test_accuracy": ("test accuracy, %", 100),
-    "test_link_accuracy": ("test accuracy over the link, %", 100),
-}  # fmt: skip
 _SHOWN = ("status", "final_test_accuracy", "best_test_accuracy", "rounds", "samples", "uplink_bits", "downlink_bits",
           "sync_bits", "xi", "seconds")  # fmt: skip
 
@@ -58,7 +53,7 @@ class Run:
         Raises:
             UserError: if there is no such column.
         """
-        return draw(self.rounds, ax, x, y, {"label": self.path.name, **line})
+        return draw([self.rounds], ax, x, y, [{"label": self.path.name, **line}])
 
     def __repr__(self) -> str:
         """The summary's main figures, a line each."""
@@ -83,15 +78,21 @@ def read_run(folder: Path) -> Run:
     )
 
 
-def draw(rounds: pd.DataFrame, ax: Axes | None, x: str, y: str, line: dict[str, Any]) -> Axes:
-    """One line of `Run.plot`, through the rounds in which both are known; with units on the axes."""
+def draw(tables: Sequence[pd.DataFrame], ax: Axes | None, x: str, y: str, lines: Sequence[Mapping[str, Any]]) -> Axes:
+    """`Run.plot` of several `rounds`: each through those in which both are known, with units on the axes.
+
+    Axes with a line in a unit keep that unit.
+    """
     if ax is None:
         import matplotlib.pyplot as plt
 
         ax = plt.gca()
-    points = pd.DataFrame({"x": values(rounds, x), "y": values(rounds, y)}).dropna()
-    ax.plot(points.x * UNITS.get(x, ("", 1))[1], points.y * UNITS.get(y, ("", 1))[1], **{"marker": "o", **line})
-    ax.set(xlabel=UNITS.get(x, (x.replace("_", " "),))[0], ylabel=UNITS.get(y, (y.replace("_", " "),))[0])
+    found = [pd.DataFrame({"x": values(rounds, x), "y": values(rounds, y)}).dropna() for rounds in tables]
+    largest = pd.concat(found).max()
+    (x_label, x_unit), (y_label, y_unit) = axis(x, largest.x, ax.get_xlabel()), axis(y, largest.y, ax.get_ylabel())
+    for points, line in zip(found, lines):
+        ax.plot(points.x / x_unit, points.y / y_unit, **{"marker": "o", **line})
+    ax.set(xlabel=x_label, ylabel=y_label)
     return ax
 
 

@@ -9,17 +9,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
+from flsplit.record.units import unit
 from flsplit.report.style import Style, figure, plain_log, to_svg
 
 HALF, WHOLE, NARROW = (5.7, 3.5), (11.6, 3.7), (4.6, 3.3)  # inches: half or the whole page, a telephone
 _MARKED = 40  # a line of more points carries fewer markers
 _POINTS = 500  # and is thinned beyond this
-_UNITS = {
-    "bits": ((1e12, "terabits"), (1e9, "gigabits"), (1e6, "megabits"), (1e3, "kilobits"), (1, "bits")),
-    "seconds": ((3 * 86400, "days"), (3 * 3600, "hours"), (1, "seconds")),
-    "joules": ((1e6, "megajoules"), (1e3, "kilojoules"), (1, "joules")),
-}
-_SIZES = {"days": 86400.0, "hours": 3600.0}  # of units that begin elsewhere
 
 
 @dataclass(frozen=True)
@@ -123,9 +118,8 @@ def over(
     curves = [line.keep(line.x > 0) for line in curves]
     curves = [line for line in curves if len(line.x)]
     totals = [line.x[-1] for line in curves]
-    least, unit = next(pair for pair in _UNITS[kind] if max(totals) >= pair[0] or pair[0] == 1)
-    scale = _SIZES.get(unit, least)
+    size_of_unit, name = unit(kind, max(totals))
     log_x = max(totals) > 8 * min(totals)
-    scaled = [line.keep(np.full(len(line.x), True), scale) for line in curves]
-    label = f"{what} ({unit}{', log scale' if log_x else ''})"
+    scaled = [line.keep(np.full(len(line.x), True), size_of_unit) for line in curves]
+    label = f"{what} ({name}{', log scale' if log_x else ''})"
     return _draw(scaled, title=title, x_label=label, y_label=y_label, size=size, log_x=log_x)

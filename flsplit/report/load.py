@@ -74,9 +74,7 @@ class Runs:
         for column in (x, y):
             check_all_have(column, {name: run.rounds for name, run in zip(folders, self._found)})
         names = labels.short_labels([run.config for run in self._found], [run.folder.name for run in self._found])
-        for run, name in zip(self._found, names):
-            ax = draw(run.rounds, ax, x, y, {"label": name, **line})
-        assert ax is not None
+        ax = draw([run.rounds for run in self._found], ax, x, y, [{"label": name, **line} for name in names])
         ax.legend()
         return ax
 
@@ -117,7 +115,7 @@ def _folders(where: str) -> list[Path]:
     """Folders of runs at a path or below it; of a pattern, what it meets that holds none is passed over."""
     if not glob.has_magic(where):
         return runs.find_runs([Path(where)])
-    found = sorted(path for path in map(Path, glob.glob(where)) if path.is_dir())  # noqa: PTH207 (it may be absolute)
+    found = runs.ordered(path for path in map(Path, glob.glob(where)) if path.is_dir())  # noqa: PTH207 (it may be absolute)
     folders = [run for path in found for run in runs.runs_below(path)]
     if not folders:
         raise UserError(f"{where}: no run is called so, nor lies below what is")

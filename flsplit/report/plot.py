@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from flsplit.record.run import UNITS, check_all_have, values
+from flsplit.record.run import check_all_have, values
+from flsplit.record.units import axis, is_share
 from flsplit.report import labels
 from flsplit.report.runs import ReportError, Run
 from flsplit.report.seeds import by_setting, half_width
@@ -80,19 +81,20 @@ def lines(runs: Sequence[Run], x: str, y: str, by: Sequence[str] = ()) -> list[L
 
 def draw(found: Sequence[Line], axes: Axes, x: str, y: str) -> None:
     """Lines with their intervals, and units on the axes."""
-    (_, scale_x), (_, scale_y) = UNITS.get(x, (x, 1)), UNITS.get(y, (y, 1))
+    largest = pd.concat([line.points for line in found]).max()
+    (x_label, x_unit), (y_label, y_unit) = axis(x, largest.x), axis(y, largest.y)
     for number, line in enumerate(found):
         style, points = Style.of(number), line.points
         axes.plot(
-            points.x * scale_x, points.y * scale_y, color=style.colour, marker=style.marker, markersize=3,
+            points.x / x_unit, points.y / y_unit, color=style.colour, marker=style.marker, markersize=3,
             markevery=max(1, len(points) // 10), label=line.name,
         )  # fmt: skip
         if line.seeds > 1:
-            ends = points[["low", "high"]].clip(0, 1) if scale_y == 100 else points[["low", "high"]]  # shares
+            ends = points[["low", "high"]].clip(0, 1) if is_share(y) else points[["low", "high"]]
             axes.fill_between(
-                points.x * scale_x, ends.low * scale_y, ends.high * scale_y, color=style.colour, alpha=0.2, lw=0
+                points.x / x_unit, ends.low / y_unit, ends.high / y_unit, color=style.colour, alpha=0.2, lw=0
             )
-    axes.set(xlabel=_title(x), ylabel=_title(y))
+    axes.set(xlabel=x_label, ylabel=y_label)
 
 
 def save(runs: Sequence[Run], out: Path, *, x: str, y: str, by: Sequence[str] = (), columns: int = 1) -> list[Line]:
@@ -140,7 +142,3 @@ def _line(name: str, runs: Sequence[Run], x: str, y: str) -> Line:
     if len(runs) > 1:
         half = half_width(by_round["y"].std(), len(runs))[points.index]
     return Line(name, points.assign(low=points.y - half, high=points.y + half), len(runs))
-
-
-def _title(name: str) -> str:
-    return UNITS.get(name, (name.replace("_", " "), 1))[0]

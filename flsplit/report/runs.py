@@ -88,9 +88,13 @@ def _below(folder: Path, depth: int) -> Iterator[Path]:
         yield folder
     elif depth:
         children = [child for child in folder.iterdir() if child.is_dir() and not child.name.startswith(".")]
-        # 2 before 10, as Hydra numbers the jobs of a sweep.
-        for child in sorted(children, key=lambda path: (len(path.name) if path.name.isdigit() else 0, path)):
+        for child in ordered(children):
             yield from _below(child, depth - 1)
+
+
+def ordered(folders: Iterable[Path]) -> list[Path]:
+    """By name, 2 before 10, as Hydra numbers the jobs of a sweep."""
+    return sorted(folders, key=lambda path: [(len(part) if part.isdigit() else 0, part) for part in path.parts])
 
 
 def once(folders: Iterable[Path]) -> list[Path]:

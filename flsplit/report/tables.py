@@ -11,6 +11,7 @@ import pandas as pd
 
 from flsplit.data.skew import Skew, Spread
 from flsplit.display.units import duration, missing
+from flsplit.record.units import is_share
 from flsplit.report.groups import Group
 from flsplit.report.labels import ASPECTS, describe, other_differences
 from flsplit.report.runs import ENDED, Run
@@ -137,10 +138,12 @@ def metrics(runs: Sequence[Run], cells: Sequence[str]) -> str:
     evaluated = [run.rounds[run.evaluated] for run in runs]
     last = [rounds.filter(regex=r"^test_(?!loss$|accuracy$)").tail(1) for rounds in evaluated]
     names = list(dict.fromkeys(name for rows in last for name in rows))
-    rows = [[cell, *(number(found.get(name)) for name in names)] for cell, found in zip(cells, map(_only, last))]
-    return (
-        table(["run", *(escape(name.removeprefix("test_")) for name in names)], rows, "results cards") if names else ""
-    )
+    heads = [escape(name.removeprefix("test_")) + " (%)" * is_share(name) for name in names]
+    rows = [
+        [cell, *(_accuracy(found.get(name)) if is_share(name) else number(found.get(name)) for name in names)]
+        for cell, found in zip(cells, map(_only, last))
+    ]
+    return table(["run", *heads], rows, "results cards") if names else ""
 
 
 def _only(rows: pd.DataFrame) -> dict[str, Any]:

@@ -66,9 +66,9 @@ def test_plots_take_axes_and_give_them(folders: Path) -> None:
     [line] = axes.get_lines()
     sent = run.rounds[["uplink_bits", "downlink_bits", "sync_bits"]].sum(axis=1)
     scored = run.rounds.test_accuracy.notna()
-    assert line.get_xdata().tolist() == pytest.approx((sent[scored] / 1e9).tolist())
+    assert line.get_xdata().tolist() == pytest.approx((sent[scored] / 1e6).tolist())
     assert line.get_ydata().tolist() == pytest.approx((100 * run.rounds.test_accuracy[scored]).tolist())
-    assert "gigabits" in axes.get_xlabel() and "%" in axes.get_ylabel()
+    assert axes.get_xlabel() == "sent, models included (megabits)" and axes.get_ylabel() == "test accuracy (%)"
     axes = Figure().subplots()
     assert isinstance(runs, flsplit.Runs) and runs.plot(axes, y="train_loss") is axes
     labels = [line.get_label() for line in axes.get_lines()]
@@ -127,6 +127,29 @@ def test_a_run_that_is_named_twice_is_counted_once(tmp_path: Path) -> None:
     for where in (tmp_path, pattern, [pattern, tmp_path / "b"], [tmp_path, tmp_path / "b"], [tmp_path / "a", pattern]):
         found = flsplit.load(where)
         assert isinstance(found, flsplit.Runs) and [Path(run).name for run in found.table.run] == ["a", "b"]
+
+
+def test_lines_on_the_same_axes_share_a_unit(tmp_path: Path) -> None:
+    small, large = rounds_table(3), rounds_table(3)
+    large[["uplink_bits", "downlink_bits", "sync_bits"]] *= 100
+    folders = [make_run(tmp_path / name, rounds=rounds) for name, rounds in (("a", small), ("b", large))]
+    both, one, runs = Figure().subplots(), Figure().subplots(), flsplit.load(tmp_path)
+    assert isinstance(runs, flsplit.Runs) and "gigabits" in runs.plot(both, x="bits").get_xlabel()
+    for folder in folders:
+        run = flsplit.load(folder)
+        assert isinstance(run, flsplit.Run) and "megabits" in run.plot(one, x="bits").get_xlabel()
+    for axes, size in ((both, 1e9), (one, 1e6)):
+        found = [line.get_xdata()[-1] for line in axes.get_lines()]
+        ends = [rounds.iloc[-1][["uplink_bits", "downlink_bits", "sync_bits"]].sum() for rounds in (small, large)]
+        assert found == pytest.approx([end / size for end in ends])
+
+
+def test_folders_of_a_sweep_are_in_the_order_of_its_jobs(tmp_path: Path) -> None:
+    for number in (10, 2, 0):
+        make_run(tmp_path / f"{number}", config(seed=number))
+    for where in (tmp_path, tmp_path / "*"):
+        found = flsplit.load(where)
+        assert isinstance(found, flsplit.Runs) and found.table.seed.tolist() == [0, 2, 10]
 
 
 def test_a_key_that_is_called_like_a_result_has_a_column_of_its_own(tmp_path: Path) -> None:

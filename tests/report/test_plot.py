@@ -102,6 +102,27 @@ def test_a_legend_of_many_long_names_stands_below_and_in_full(tmp_path: Path) ->
     assert plot.height > 0.5 * 0.62 * 3.4 * drawing.dpi  # which has left the lines their room
 
 
+@pytest.mark.parametrize(
+    ("column", "factor", "label", "last"),
+    [
+        ("bits", 1, "sent, models included (megabits)", 62.0),
+        ("bits", 1000, "sent, models included (gigabits)", 62.0),
+        ("seconds", 1, "time (seconds)", 7.5),
+        ("seconds", 3600, "time (hours)", 7.5),
+        ("samples", 1, "samples", 4200),
+    ],
+)
+def test_units_are_as_large_as_suits(tmp_path: Path, column: str, factor: int, label: str, last: float) -> None:
+    sent = ["uplink_bits", "downlink_bits", "sync_bits"]
+    table = rounds_table(3).assign(uplink_bits=30_000_000, downlink_bits=30_000_000, sync_bits=2_000_000)
+    table[[*sent, "seconds"]] *= factor
+    make_run(tmp_path / "run", rounds=table)
+    axes = Figure().subplots()
+    draw(lines(loaded(tmp_path), column, "test_accuracy"), axes, column, "test_accuracy")
+    assert (axes.get_xlabel(), axes.get_ylabel()) == (label, "test accuracy (%)")
+    assert axes.get_lines()[0].get_xdata()[-1] == pytest.approx(last)
+
+
 def test_runs_without_a_column_that_others_have_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("first", "second", "third"):
         table = rounds_table(3)

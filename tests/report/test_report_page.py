@@ -172,13 +172,14 @@ def test_further_metrics_of_the_last_evaluation(tmp_path: Path) -> None:
     plain = make_run(tmp_path / "plain")
     assert "Further metrics" not in page_of(tmp_path, plain).text
     ece = np.where(np.arange(1, 13) % 5 == 0, np.arange(1, 13) / 100, np.nan)
-    rounds = rounds_table(12, eval_every=5).assign(test_ece=ece, **{"test_recall_<cat>": np.nan})
+    further = {"test_ece": ece, "test_link_accuracy": ece, "test_recall_<cat>": np.nan}
+    rounds = rounds_table(12, eval_every=5).assign(**further)
     page = page_of(tmp_path, plain, make_run(tmp_path / "more", config(seed=1), rounds=rounds))
     _, more = page.text.split("Further metrics", 1)
     cells = [line for line in more.split("Settings")[0].splitlines() if line.strip()]
-    assert cells[cells.index("run") :][:3] == ["run", "ece", "recall_<cat>"]
-    assert cells[-2:] == ["0.1", "\N{EN DASH}"]  # round 10's
-    assert cells.count("\N{EN DASH}") == 3
+    assert cells[cells.index("run") :][:4] == ["run", "ece", "link_accuracy (%)", "recall_<cat>"]
+    assert cells[-3:] == ["0.1", "10.00", "\N{EN DASH}"]  # round 10's
+    assert cells.count("\N{EN DASH}") == 4
 
 
 def test_a_seed_that_has_diverged_is_left_out_of_no_mean(tmp_path: Path) -> None:
