@@ -19,18 +19,19 @@ _POINTS = 500  # and is thinned beyond this
 
 @dataclass(frozen=True)
 class Curve:
-    """A line of one run, or of the mean of several, which lie between `low` and `high`."""
+    """A line of one run, or of the mean of `seeds` of them, which lie between `low` and `high`."""
 
     x: np.ndarray
     y: np.ndarray
     style: Style
     low: np.ndarray | None = None
     high: np.ndarray | None = None
+    seeds: int = 1
 
     def keep(self, rows: np.ndarray, scale: float = 1.0) -> Curve:
         """Some of its points, with `x` in another unit."""
         low, high = (None if bound is None else bound[rows] for bound in (self.low, self.high))
-        return Curve(self.x[rows] / scale, self.y[rows], self.style, low, high)
+        return Curve(self.x[rows] / scale, self.y[rows], self.style, low, high, self.seeds)
 
 
 def mean_curve(found: Sequence[tuple[pd.Series, pd.Series]], style: Style, *, farthest: bool = False) -> Curve | None:
@@ -51,7 +52,7 @@ def mean_curve(found: Sequence[tuple[pd.Series, pd.Series]], style: Style, *, fa
     rounds = pd.concat(last).groupby(level=0)
     mean, low, high = rounds.mean(), rounds["y"].min(), rounds["y"].max()
     points = mean.assign(low=low, high=high)[rounds.size() == len(last)]
-    return None if points.empty else _of(points, style)
+    return None if points.empty else _of(points, style, len(last))
 
 
 def curve(x: pd.Series, y: pd.Series, style: Style) -> Curve | None:
@@ -64,11 +65,11 @@ def _known(x: pd.Series, y: pd.Series) -> pd.DataFrame:
     return pd.DataFrame({"x": x, "y": y}).astype(float).replace([np.inf, -np.inf], np.nan).dropna()
 
 
-def _of(points: pd.DataFrame, style: Style) -> Curve:
+def _of(points: pd.DataFrame, style: Style, seeds: int = 1) -> Curve:
     if len(points) > _POINTS:
         points = points.iloc[np.unique(np.linspace(0, len(points) - 1, _POINTS).round().astype(int))]
     low, high = (points[name].to_numpy() if name in points else None for name in ("low", "high"))
-    return Curve(points["x"].to_numpy(), points["y"].to_numpy(), style, low, high)
+    return Curve(points["x"].to_numpy(), points["y"].to_numpy(), style, low, high, seeds)
 
 
 def _draw(

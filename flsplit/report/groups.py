@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from flsplit.report.runs import Run
@@ -24,10 +24,12 @@ class Group:
     style: Style
     runs: list[Run]
 
-    @property
-    def name(self) -> str:
-        """The label, and how many seeds there are if it is not one."""
-        return f"{self.label} · {len(self.runs)} seeds" if len(self.runs) > 1 else self.label
+    def name(self, drawn: Collection[int]) -> str:
+        """The label, and of how many seeds its lines are made if there is more than one; `drawn`: of each line."""
+        if len(self.runs) == 1:
+            return self.label
+        some = " or ".join(map(str, sorted(set(drawn)) or [0]))
+        return f"{self.label} · {'' if set(drawn) == {len(self.runs)} else f'{some} of '}{len(self.runs)} seeds"
 
 
 def groups(runs: Sequence[Run], names: Sequence[str]) -> list[Group]:

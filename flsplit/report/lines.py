@@ -26,31 +26,32 @@ def legend(entries: Sequence[tuple[str, Style]], *, single: bool = False) -> str
     return f'<ul class="legend">{items}</ul>'
 
 
-def _line_legend(groups: Sequence[Group]) -> str:
+def _line_legend(groups: Sequence[Group], charts: Sequence[Mapping[str, curves.Curve]]) -> str:
     several = any(len(group.runs) > 1 for group in groups)
     mean = "A line is the mean over seeds that have ended (or, if none has, come as far as the farthest), in the "
     band = "rounds in which all of these have a number; its band reaches from the least to the greatest of them."
     told = f'<p class="note">{mean}{band}</p>' if several else ""
-    return legend([(group.name, group.style) for group in groups], single=several) + told
+    drawn = [[lines[group.label].seeds for lines in charts if group.label in lines] for group in groups]
+    return legend([(group.name(of), group.style) for group, of in zip(groups, drawn)], single=several) + told
 
 
 def _lines(groups: Sequence[Group], x: Column, y: Column) -> dict[str, curves.Curve]:
-    """A line for each group that has any, by its name."""
+    """A line for each group that has any, by its label."""
     made = {}
     for group in groups:
         ended = [run for run in group.runs if run.ended]
         found = [(x(run.rounds), y(run.rounds)) for run in ended or group.runs]
-        made[group.name] = curves.mean_curve(found, group.style, farthest=not ended)
-    return {name: line for name, line in made.items() if line is not None}
+        made[group.label] = curves.mean_curve(found, group.style, farthest=not ended)
+    return {label: line for label, line in made.items() if line is not None}
 
 
 def _table(lines: Mapping[str, curves.Curve], x: str, y: str) -> pd.DataFrame:
-    """What a chart draws, a row for each point; `least` and `greatest` where a line is a mean."""
+    """What a chart draws, a row for each point; `least`, `greatest` and of how many where a line is a mean."""
     parts = []
-    for name, line in lines.items():
-        columns: dict[str, Any] = {"line": name, x: line.x, y: line.y}
+    for label, line in lines.items():
+        columns: dict[str, Any] = {"line": label, x: line.x, y: line.y}
         if line.low is not None and line.high is not None:
-            columns |= {"least": line.low, "greatest": line.high}
+            columns |= {"least": line.low, "greatest": line.high, "seeds": line.seeds}
         parts.append(pd.DataFrame(columns))
     return pd.concat(parts, ignore_index=True)
 
@@ -108,7 +109,7 @@ def accuracy(groups: Sequence[Group]) -> str:
     room = "whole" if len(plots) % 2 == 0 else "half"
     parts = [_over_rounds(by_round, "Test accuracy over rounds", "Over rounds", "test accuracy (%)", room)]
     parts += [_over(*plot) for plot in plots]
-    return f'<h2>Test accuracy</h2>{_line_legend(groups)}<div class="plots">{"".join(parts)}</div>'
+    return f'<h2>Test accuracy</h2>{_line_legend(groups, [by_round])}<div class="plots">{"".join(parts)}</div>'
 
 
 def _or_nothing(column: str, rounds: pd.DataFrame) -> pd.Series:
@@ -117,11 +118,14 @@ def _or_nothing(column: str, rounds: pd.DataFrame) -> pd.Series:
 
 def loss(groups: Sequence[Group]) -> str:
     """Losses over rounds; empty without any."""
-    parts = []
-    for column, name in (("train_loss", "Training loss"), ("test_loss", "Test loss")):
-        if lines := _lines(groups, itemgetter("round"), itemgetter(column)):
-            title = f"{name} over rounds"
-            parts.append(_over_rounds(lines, title, title, f"{name.lower()} (nats)"))
-    if not parts:
+    names = {"train_loss": "Training loss", "test_loss": "Test loss"}
+    charts = {name: _lines(groups, itemgetter("round"), itemgetter(column)) for column, name in names.items()}
+    charts = {name: lines for name, lines in charts.items() if lines}
+    if not charts:
         return ""
-    return f'<h2>Loss</h2>{_line_legend(groups)}<div class="plots">{"".join(parts)}</div>'
+    parts = [
+        _over_rounds(lines, f"{name} over rounds", f"{name} over rounds", f"{name.lower()} (nats)")
+        for name, lines in charts.items()
+    ]
+    told = _line_legend(groups, list(charts.values()))
+    return f'<h2>Loss</h2>{told}<div class="plots">{"".join(parts)}</div>'

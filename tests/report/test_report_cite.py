@@ -62,9 +62,25 @@ def test_seeds_are_one_line_between_their_least_and_greatest(tmp_path: Path) -> 
     assert np.allclose(data["least"], values.min(0))
     assert np.allclose(data["greatest"], values.max(0))
     page = (tmp_path / "page.html").read_text()
-    assert "3 of 4" in page
+    assert "3 of 4" in page and page.count("adc ratio=0.1 · splitfed_v1 · 3 of 4 seeds</li>") == 2
+    assert set(data["seeds"]) == {3} and "4 seeds</li>" not in page.replace("3 of 4 seeds", "")
     half = stats.t.ppf(0.975, len(values) - 1) * values[:, -1].std(ddof=1) / len(values) ** 0.5
     assert f"{values[:, -1].mean():.1f} ± {half:.1f}" in page
+
+
+@pytest.mark.slow
+def test_the_legend_counts_the_seeds_in_a_line_while_none_has_ended(tmp_path: Path) -> None:
+    for seed, done in enumerate((4, 5, 5)):
+        make_run(tmp_path / str(seed), config(seed=seed), rounds=rounds_table(done, seed=seed), summary=False)
+    for seed in (0, 1):
+        blind = rounds_table(3).assign(test_accuracy=np.nan)
+        make_run(tmp_path / f"blind{seed}", config(seed=seed, clients=4), rounds=blind, summary=False)
+    data = pd.read_csv(io.StringIO(files(tmp_path, tmp_path)["test-accuracy-over-rounds.csv"]))
+    assert set(data["line"]) == {"10 clients"} and set(data["seeds"]) == {2}
+    found = re.findall(r"</svg>([^<]+)</li>", (tmp_path / "page.html").read_text())
+    assert [name for name in found if "seeds" in name] == [
+        "4 clients · 0 of 2 seeds", "10 clients · 2 of 3 seeds", "4 clients · 2 seeds", "10 clients · 2 of 3 seeds",
+    ]  # fmt: skip
 
 
 @pytest.mark.slow
