@@ -23,7 +23,7 @@ class FedAvg(Strategy):
     moves = Moves(down=1, up=1, whole=True)
     split = False
     side_by_side = True
-    note = "fedavg: clients hold the whole model; what lies at the split point plays no part"
+    note = "fedavg: clients hold the whole model; compressor, quantizer and channel play no part"
 
     def adapt(self, config: Config) -> Config:
         """See `Strategy`."""

@@ -52,7 +52,8 @@ class Bitflip(Channel):
     ) -> None:  # fmt: skip
         super().__init__(up=up, down=down, code_rate=code_rate, at_eval=at_eval)
         if (rate is None) == (ebn0_db is None):
-            raise ValueError("channel.rate or channel.ebn0_db must be given, not both")
+            both = ", not both" if rate is not None else ""
+            raise ValueError(f"one of channel.rate and channel.ebn0_db must be given{both}")
         if rate is not None and fading != "none":
             raise ValueError("channel.fading is of channel.ebn0_db; with channel.rate it must be none")
         if coherence < 1:

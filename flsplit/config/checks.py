@@ -164,7 +164,10 @@ def _check_budget(config: Config) -> None:
     if epochs is not None and not (0 < epochs <= _MOST):
         raise UserError(f"budget.base_epochs must be above 0 and at most {_MOST}, got {epochs:g}")
     if epochs is None and config.rounds is None and budget.seconds is None and budget.joules is None:
-        raise UserError("rounds=null needs a budget that ends the run: budget.base_epochs=EPOCHS")
+        raise UserError(
+            "rounds=null needs a budget that ends the run: budget.base_epochs=EPOCHS, or with a network "
+            "budget.seconds=SECONDS or budget.joules=JOULES"
+        )
 
 
 def _check_model(model: ModelConfig) -> None:

@@ -82,6 +82,7 @@ def _overview(folders: Sequence[Path], keys: Sequence[Entry]) -> Iterator[str]:
 
 
 def _about(name: str, folders: Sequence[Path], keys: Sequence[Entry]) -> Iterator[str]:
+    name = {"resume.force": "resume_force"}.get(name, name)  # as it is typed
     group, equals, choice = name.partition("=")
     known = _groups(folders)
     if name == "keys":

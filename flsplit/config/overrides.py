@@ -188,7 +188,10 @@ def _check_choice(override: Override, choices: Sequence[str]) -> None:
         raise UserError(f"{group}={choice}: there is none to choose; leave it out")
     hint = nearest(choice, choices)
     if "." in choice and group in ("compressor", "strategy", "partition"):
-        hint = f"; for a module of your own add a group file that has it as its `name`, see {group}/base.yaml"
+        hint = (
+            f"; for a module of your own write FOLDER/{group}/NAME.yaml with the line name: {choice}, and type "
+            f"--config-dir FOLDER {group}=NAME"
+        )
     raise UserError(f"{group} must be one of {', '.join(choices)}, got {choice!r}{hint}")
 
 
@@ -237,7 +240,19 @@ def _unknown_key(key: str, overrides: Sequence[str]) -> str:
         return f"unknown key {key}{nearest(key, known) or '; flsplit --help shows all'}"
     names = [name for name in within if name != "name"]
     hint = nearest(last, names).replace("mean ", f"mean {group}.")
-    if not hint and "." in str(within.get("name", "")):
-        hint = f"; what its YAML file does not name takes a plus: +{key}=VALUE"
+    if "." in str(within.get("name", "")):
+        hint = hint or f"; what its YAML file does not name takes a plus: +{key}=VALUE"
+    elif group in groups and (others := _having(last, group, overrides)):
+        hint = f"; {group}={others}"
     of = f"{group}={within['name']}" if "name" in within else group
-    return f"unknown key {key}{hint} ({of} has {', '.join(names) or 'no options; another choice may'})"
+    return f"unknown key {key}{hint} ({of} has {', '.join(names) or 'no options'})"
+
+
+def _having(option: str, group: str, overrides: Sequence[str]) -> str:
+    """The choices of ours that have an option, in a few words; nothing if none has it."""
+    files = {choice: Path(groups()) / group / f"{choice}.yaml" for choice in _choices(group, overrides)}
+    found = [choice for choice, file in files.items() if file.is_file() and option in OmegaConf.load(file)]
+    if len(found) < 2:
+        return f"{found[0]} has it" if found else ""
+    last = "others" if len(found) > 3 else found.pop()
+    return f"{', '.join(found[:2])} and {last} have it"

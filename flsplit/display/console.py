@@ -233,6 +233,7 @@ def _closing_rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     final, best = summary.get("final_test_accuracy"), summary.get("best_test_accuracy")
     told = "not evaluated" if missing(best) else f"{percent(final)} final, {percent(best)} best"
     rows.append(("test accuracy", told))
+    add("over the link", "final_test_link_accuracy", lambda accuracy: f"{percent(accuracy)} final")
     own = summary.get("own_test_accuracy")
     if own is not None:
         shares = [percent(own[name]) for name in ("mean", "worst_decile", "spread")]

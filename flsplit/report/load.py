@@ -118,7 +118,8 @@ def _folders(where: str) -> list[Path]:
     found = runs.ordered(path for path in map(Path, glob.glob(where)) if path.is_dir())  # noqa: PTH207 (it may be absolute)
     folders = [run for path in found for run in runs.runs_below(path)]
     if not folders:
-        raise UserError(f"{where}: no run is called so, nor lies below what is")
+        what = "no run lies in the folders, or below them, that match it" if found else "no folder matches it"
+        raise UserError(f"{where}: {what}")
     return folders
 
 

@@ -43,6 +43,9 @@ def test_meanings_come_from_where_they_are_written_once() -> None:
     assert "engine.stack=1 " in shown.text(["engine=inline"])  # from beside it
     assert "fewer at the end of a round" in shown.text(["min_clients"])
     assert "faults.crash=0" in shown.text(["faults"])
+    assert "typed as resume.force" in shown.text(["resume.force"])
+    told = shown.text(["model=vit_micro"]), shown.text(["model=timm"])
+    assert "there are no weights" in told[0] and "or true (timm's weights), or the path" in told[1]
 
 
 def test_choices_of_the_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

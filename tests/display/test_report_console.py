@@ -254,6 +254,7 @@ SUMMARY: dict[str, Any] = {
     "status": "completed",
     "final_test_accuracy": 0.5671,
     "best_test_accuracy": 0.6,
+    "final_test_link_accuracy": 0.551,
     "uplink_bits": 12_345_678,
     "downlink_bits": 2_000_000_000,
     "wire_bytes": 250_000_000,
@@ -274,6 +275,7 @@ def test_closing_table(kind: type[io.StringIO]) -> None:
     told = dict(re.split(r" {2,}", line.replace("exchanged ", "exchanged  "), maxsplit=1) for line in lines[1:])
     assert lines[0] == "adc [red] digits"
     assert told["test accuracy"] == "56.7% final, 60.0% best"
+    assert told["over the link"] == "55.1% final"
     assert told["bits up"].startswith("12.3 Mb ")
     assert told["bits down"].startswith("2.0 Gb ")
     assert told["models exchanged"].strip() == "64.0 kb"

@@ -79,8 +79,11 @@ def test_plots_take_axes_and_give_them(folders: Path) -> None:
 
 @pytest.mark.slow
 def test_what_cannot_be_read_is_one_line(folders: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no run is called so"):
+    with pytest.raises(UserError, match=r"x\*: no folder matches it$"):
         flsplit.load(str(tmp_path / "x*"))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match=r"e\*: no run lies in the folders, or below them, that match it$"):
+        flsplit.load(str(tmp_path / "e*"))
     for nothing in ("", []):
         with pytest.raises(UserError, match=r"^load: name the folder of a run"):
             flsplit.load(nothing)

@@ -55,6 +55,11 @@ def test_a_round_that_is_none(wrong: Round, message: str, tmp_path: Path, monkey
         flsplit.run([*KEYS, f"out={tmp_path / 'run'}"])
 
 
+def test_without_a_split_the_groups_that_play_no_part_are_named() -> None:
+    note = strategies_of.build("fedavg").note or ""
+    assert all(group in note for group in ("compressor", "quantizer", "channel"))
+
+
 def test_a_state_that_nobody_loads_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(SplitFedV1, "state_dict", lambda self: {"a": 1}, raising=False)
     with pytest.raises(UserError, match="has a state_dict, so it needs a load_state_dict"):
