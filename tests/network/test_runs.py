@@ -102,6 +102,12 @@ def test_who_is_late_is_left_out(tmp_path: Path) -> None:
     assert (partial.rounds.simulated_seconds <= deadline * partial.rounds["round"] + 1e-9).all()
     # What was sent by then is counted, either way.
     assert late.uplink_bits.tolist() == managed.uplink_bits.tolist()
+    # Who is left out takes the same steps, sends no model, and waits instead.
+    for column in ("samples", "compute_seconds"):
+        assert late[column].tolist() == managed[column].tolist()
+    assert (2 * late.sync_bits).tolist() == managed.sync_bits.tolist()
+    assert (late.joules.to_numpy() < managed.joules.to_numpy()).all()
+    assert (late.waiting_seconds.to_numpy() > managed.waiting_seconds.to_numpy()).all()
 
 
 @pytest.mark.slow
