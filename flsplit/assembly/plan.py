@@ -27,6 +27,8 @@ class Plan:
         proximal_mu: weight of FedProx's proximal term.
         logit_adjustment: strength of the adjustment to each client's labels, see `LogitAdjustment`; 0 for none.
         profiles: clients that differ from the others, by number (as text, for JSON): the values of a `Profile`.
+        made: when, in ns, so that nothing that a process keeps for a plan serves another one: the same keys may mean
+            another file of weights by then, or other code.
     """
 
     config: Config
@@ -41,6 +43,7 @@ class Plan:
     logit_adjustment: float
     personal_buffers: bool
     profiles: dict[str, Any]
+    made: int
 
     def to_json(self) -> str:
         """Text from which `from_json` makes the same plan."""

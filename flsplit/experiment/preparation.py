@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -92,7 +93,7 @@ def prepare(config: Config, *, quiet: bool = True, stream: TextIO | None = None)
         moves=strategy.moves, split=strategy.split, placement=strategy.placement,
         proximal_mu=strategy.aggregator.proximal_mu, logit_adjustment=strategy.logit_adjustment,
         personal_buffers=strategy.personal_buffers,
-        profiles={str(client): asdict(profile) for client, profile in profiles.items()},
+        profiles={str(client): asdict(profile) for client, profile in profiles.items()}, made=time.time_ns(),
     )  # fmt: skip
     assembly = assembly_for(plan.to_json())
     refusals.check(strategy, assembly, [len(train) for train, _ in halves])

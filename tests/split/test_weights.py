@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from flsplit.assembly import assembly_for
 from flsplit.compose import compose
 from flsplit.errors import UserError
 from flsplit.experiment import prepare
@@ -109,3 +110,15 @@ def test_a_pickle_is_refused_and_never_run(protocol: int, tmp_path: Path, monkey
         with pytest.raises(UserError, match=rf"model\.pretrained: {name} is not a weights file"):
             build("deit_tiny", classes=10, image_size=32, pretrained=name, seed=0)
     assert not Path("exploded").exists()
+
+
+def test_weights_that_were_replaced_in_between_are_the_new_ones(state: State, tmp_path: Path) -> None:
+    """Also where a process has prepared the same keys before."""
+    path = tmp_path / "weights.safetensors"
+    keys = [*KEYS, f"model.pretrained={path}", f"out={tmp_path / 'run'}"]
+    found = []
+    for number in range(2):
+        save_file({**state, "cls_token": torch.full_like(state["cls_token"], float(number))}, path)
+        assembly = assembly_for(prepare(compose(keys)).plan.to_json())
+        found.append(float(assembly.parts[0].state_dict()["vit.cls_token"].mean()))
+    assert found == [0.0, 1.0]
