@@ -13,7 +13,8 @@ from flsplit.ledger.prices import PriceList, Tally, base_layout
 from flsplit.network import Clock, Flops, Work
 from flsplit.network.flops import count
 from flsplit.split.messages import Proposal, Uplink
-from flsplit.split.stages import Route, Stages
+from flsplit.split.passage import Route
+from flsplit.split.stages import Stages
 
 
 class Costs:
@@ -51,7 +52,10 @@ class Costs:
         if not self._plan.split:
             return 0, 0
         stages, key = self._stages(client), (client, message.round, message.step)
-        return (stages.resent if isinstance(message, Uplink) else stages.resent_before)(shape, key=key)
+        if isinstance(message, Uplink):
+            return stages.resent(shape, key=key)
+        assert stages.exchange is not None
+        return stages.exchange.resent(shape, key=key)
 
     @cached_property
     def clock(self) -> Clock | None:

@@ -117,10 +117,10 @@ def _price(stages: Stages, shape: BatchShape) -> Tally:
 
 def _price_before(stages: Stages, shape: BatchShape) -> Tally:
     """Of the exchange before a step, which is in no nominal price."""
-    exchange = stages.exchange(shape)
-    if not exchange.down:
+    if stages.exchange is None:
         return Tally()
-    up, down = exchange.up[-1], exchange.down[-1]
+    route = stages.exchange.route(shape)
+    up, down = route.up[-1], route.down[-1]
     return Tally(
         uplink_bits=up.uplink_bits, downlink_bits=down.uplink_bits, wire_bytes=wire_bytes(up) + wire_bytes(down)
     )

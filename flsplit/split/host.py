@@ -98,12 +98,12 @@ class ServerHost:
             for each proposal its answer. Random choices are the first client's, as if it were alone.
         """
         side, first = self._shared or self._open[proposals[0].client], proposals[0]
-        stages = side.stages
-        assert stages.cohort is not None and self._stream is not None
-        sent = [stages.proposed(proposal, side.device) for proposal in proposals]
-        shares = stages.cohort.plan(sent, generator=self._stream(first.client, first.round)(first.step))
+        exchange = side.stages.exchange
+        assert exchange is not None and self._stream is not None
+        sent = [exchange.proposed(proposal, side.device) for proposal in proposals]
+        shares = exchange.cohort.plan(sent, generator=self._stream(first.client, first.round)(first.step))
         self._shares = {proposal.client: share for proposal, share in zip(proposals, shares, strict=True)}
-        return [stages.grouping(proposal, share) for proposal, share in zip(proposals, shares)]
+        return [exchange.answer(proposal, share) for proposal, share in zip(proposals, shares)]
 
     def step(self, uplink: Uplink) -> Downlink:
         """Forward, backward and optimizer step of the server-side model on one uplink.
@@ -127,7 +127,7 @@ class ServerHost:
         stages = [self._stages_of(uplink.client, side.stages) for uplink in uplinks]
         payloads = [own.received(uplink, side.device) for own, uplink in zip(stages, uplinks)]
         with self._autocast():
-            if side.stages.cohort is None:
+            if side.stages.exchange is None:
                 batch = side_by_side(stages, payloads, uplinks)
             else:
                 shares = [self._shares[uplink.client] for uplink in uplinks]

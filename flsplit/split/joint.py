@@ -101,8 +101,9 @@ def as_one(
     sent = [stages.compressed(payload, uplink) for payload, uplink in zip(payloads, uplinks)]
     sound = [all(is_finite(t.detach()) for t in payload.floats if t.device.type == "cpu") for payload in sent]
     there = [at for at, fine in enumerate(sound) if fine] or list(range(len(sent)))
-    assert stages.cohort is not None
-    joined = stages.cohort.join([sent[at] for at in there], [shares[at] for at in there], uplinks[0].shape.classes)
+    assert stages.exchange is not None
+    cohort, classes = stages.exchange.cohort, uplinks[0].shape.classes
+    joined = cohort.join([sent[at] for at in there], [shares[at] for at in there], classes)
     rows = dict(zip(there, joined.rows, strict=True))
     members = None if joined.members is None else dict(zip(there, joined.members, strict=True))
     everyone = range(len(sent))

@@ -2,41 +2,25 @@
 
 On its way up: `compress` and `uplink` at the client, `received` and `decompress` at the host. On its way down:
 `downlink` at the host, `go_back` at the client. Each side has a `Stages` of its own, with its own halves. Where clients
-are compressed as one, `propose` at the client and `grouping` at the host come before.
+are compressed as one, an `Exchange` comes before.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import inf
 
 import torch
 from torch import Tensor, nn
 
-from compressors import BatchShape, Cohort, Compressor, Layout, Payload, Share, Stage, Way, build
-from flsplit.split.messages import Downlink, Grouping, Proposal, Up, Uplink
+from compressors import BatchShape, Compressor, Layout, Payload, Stage, build
+from flsplit.split.exchange import Exchange
+from flsplit.split.messages import Downlink, Uplink
+from flsplit.split.passage import Draw, Key, Passage, Route, on_device
 
-Key = tuple[int, int, int]  # client, round, step
-Draw = Callable[..., torch.Generator]  # of a key: the stage's name, client, round, step, way and half
 Draws = Callable[[Key], AbstractContextManager[object]]  # context in which a model draws the random numbers of a key
-
-
-@dataclass(frozen=True)
-class Route:
-    """Layouts of a batch's messages, stage by stage; the last of each is what crosses.
-
-    Attributes:
-        up: what reaches each stage on the way up, and what crosses.
-        down: the same of the stages that gradients pass by, on the way down.
-        answered: for each field of floats that gradients pass by, whether one comes back.
-    """
-
-    up: tuple[Layout, ...]
-    down: tuple[Layout, ...]
-    answered: tuple[bool, ...]
 
 
 class Stages:
@@ -47,6 +31,12 @@ class Stages:
         behind: stages in the order in which a message leaves; those that act on nothing are left out.
         draw: the random stream of a key.
         answers: whether gradients come back at all; not where the client side trains nothing.
+
+    Attributes:
+        trained: the stages with parameters, which train with the side.
+        passed: the stages behind them, which gradients pass by.
+        exchange: what is told before a step, where clients are compressed as one; None elsewhere.
+        route: layouts of a batch's messages, by its shape.
 
     Raises:
         ValueError: if a trained stage comes behind one that gradients pass by, or a stage is not as it must be.
@@ -70,10 +60,11 @@ class Stages:
                 f"{self.trained[-1].name} has parameters to train, so it must come before {self.passed[0].name}, "
                 "which gradients pass by"
             )
-        self._draw = draw
+        self._draw, cohort = draw, compressor.cohort
+        self._within, self._beyond = Passage(self.trained, draw), Passage(self.passed, draw)
+        self.exchange = None if cohort is None else Exchange(cohort, self.passed, draw)
         self._others: dict[int, Stages] = {}  # by compressor
         self.route = lru_cache(maxsize=None)(self._route)
-        self.exchange = lru_cache(maxsize=None)(self._exchange)
 
     def halves(self, side: str) -> list[nn.Module]:
         """What is trained on a side (`client` or `server`): the compressor's half and those of trained stages."""
@@ -114,35 +105,9 @@ class Stages:
             down *= stage.nominal("down") if "down" in stage.ways else 1.0
         return up, down if self.answers else 0.0
 
-    @property
-    def cohort(self) -> Cohort | None:
-        """How clients are compressed as one, if they are."""
-        return self.compressor.cohort
-
     def bounds(self, shape: BatchShape) -> tuple[BatchShape, BatchShape]:
         """The batch at its least and its highest price, where that depends on its values."""
-        return (shape, shape) if self.cohort is None else self.cohort.bounds(shape)
-
-    def propose(self, z: Tensor, y: Tensor, s: Tensor | None, shape: BatchShape, *, key: Key) -> Proposal:
-        """Client: what it tells before it compresses; see `compress`."""
-        assert self.cohort is not None
-        client, round, step = key
-        payload = self._guarded(self.cohort.propose(z.detach(), y, s), self.exchange(shape).up, "up", key)
-        return Proposal(client=client, shape=shape, payload=payload, round=round, step=step)
-
-    def proposed(self, proposal: Proposal, device: torch.device) -> Payload:
-        """Host: what a client has proposed, on the device."""
-        return _first(on_device(proposal.payload, device), self.exchange(proposal.shape).up[0])
-
-    def grouping(self, proposal: Proposal, share: Share) -> Grouping:
-        """Host: the answer to a proposal."""
-        shape = replace(proposal.shape, groups=share.groups)
-        payload = self._guarded(share.told, self.exchange(shape).down, "down", _key(proposal))
-        return Grouping(client=proposal.client, shape=shape, payload=payload)
-
-    def told(self, grouping: Grouping, device: torch.device) -> Payload:
-        """Client: what it has been told, on the device."""
-        return _first(on_device(grouping.payload, device), self.exchange(grouping.shape).down[0])
+        return (shape, shape) if self.exchange is None else self.exchange.cohort.bounds(shape)
 
     def compress(
         self, z: Tensor, y: Tensor, s: Tensor | None, shape: BatchShape, *, generator: torch.Generator, key: Key,
@@ -162,9 +127,9 @@ class Stages:
         if told is None:
             payload = self.compressor.compress(z, y, s, generator=generator)
         else:
-            assert self.cohort is not None
-            payload = self.cohort.compress(z, told)
-        return self._sent(self.trained, payload, self.route(shape).up, "up", key)
+            assert self.exchange is not None
+            payload = self.exchange.cohort.compress(z, told)
+        return self._within.send(payload, self.route(shape).up, way="up", key=key)
 
     def uplink(self, payload: Payload, shape: BatchShape, *, key: Key) -> Uplink:
         """Client: the message, detached; `payload` is from `compress`.
@@ -176,7 +141,7 @@ class Stages:
         up = route.up[len(self.trained) :]
         sent = Payload(tuple(t.detach() for t in payload.floats), payload.integers, payload.labels)
         with torch.no_grad():
-            sent = _crossed(self._sent(self.passed, sent, up, "up", key), up[-1])
+            sent = _crossed(self._beyond.send(sent, up, way="up", key=key), up[-1])
         client, round, step = key
         return Uplink(client=client, shape=shape, payload=sent, round=round, step=step)
 
@@ -187,7 +152,8 @@ class Stages:
         """
         route, payload = self.route(uplink.shape), on_device(uplink.payload, device)
         with torch.no_grad():
-            payload = self._arrived(self.passed, payload, route.up[len(self.trained) :], "up", _key(uplink))
+            up = route.up[len(self.trained) :]
+            payload = self._beyond.receive(payload, up, way="up", key=_key(uplink))
         for t, answered in zip(payload.floats, route.answered, strict=True):
             t.requires_grad_(answered)
         return payload
@@ -198,7 +164,8 @@ class Stages:
 
     def compressed(self, payload: Payload, uplink: Uplink) -> Payload:
         """Host: what the compressor's client half has sent; `payload` is from `received`."""
-        return self._arrived(self.trained, payload, self.route(uplink.shape).up, "up", _key(uplink))
+        up = self.route(uplink.shape).up
+        return self._within.receive(payload, up, way="up", key=_key(uplink))
 
     def hold_to_graph(self, payload: Payload) -> None:
         """Host: refuse what no gradient has come for, after the backward pass; `payload` is from `received`.
@@ -219,59 +186,23 @@ class Stages:
         answered = [t for t, answered in zip(payload.floats, route.answered, strict=True) if answered]
         gradients = Payload(tuple(torch.zeros_like(t) if t.grad is None else t.grad for t in answered))
         with torch.no_grad():
-            sent = _crossed(self._sent(self.passed, gradients, route.down, "down", _key(uplink)), route.down[-1])
+            sent = self._beyond.send(gradients, route.down, way="down", key=_key(uplink))
+            sent = _crossed(sent, route.down[-1])
         return Downlink(client=uplink.client, shape=uplink.shape, payload=sent)
 
     def answered(self, payload: Payload, uplink: Uplink, downlink: Downlink) -> Iterator[tuple[Tensor, Tensor]]:
         """Client: each float of `payload`, from `compress`, that has a gradient, and that gradient."""
         route = self.route(uplink.shape)
         with torch.no_grad():
-            arrived = self._arrived(self.passed, downlink.payload, route.down, "down", _key(uplink))
+            arrived = self._beyond.receive(downlink.payload, route.down, way="down", key=_key(uplink))
         floats = [t for t, answered in zip(payload.floats, route.answered, strict=True) if answered]
         return ((t, g.to(t.device, t.dtype)) for t, g in zip(floats, arrived.floats, strict=True))
 
     def resent(self, shape: BatchShape, *, key: Key) -> tuple[int, int]:
         """Bits of a step that stages send again beyond its price, up and down; 0 but for a link that loses packets."""
         route = self.route(shape)
-        up = self._sent_again(self.passed, route.up[len(self.trained) :], "up", key, "again")
-        return up, self._sent_again(self.passed, route.down, "down", key, "again")
-
-    def resent_before(self, shape: BatchShape, *, key: Key) -> tuple[int, int]:
-        """The same of the exchange before a step."""
-        route = self.exchange(shape)
-        up = self._sent_again(self._beside, route.up, "up", key, "again before")
-        return up, self._sent_again(self._beside, route.down, "down", key, "again before")
-
-    def _sent_again(self, stages: Sequence[Stage], layouts: Sequence[Layout], way: Way, key: Key, half: str) -> int:
-        bits = [
-            stage.resent(layout, way=way, **self._streams(stage, key, way, half))
-            for stage, layout in zip(stages, layouts[1:])
-            if stage.resends and way in stage.ways
-        ]
-        if any(count < 0 for count in bits):
-            raise ValueError(f"{stages[0].name} sends fewer than no bits again: {min(bits)}")
-        return sum(bits)
-
-    @property
-    def _beside(self) -> list[Stage]:
-        """The stages that what clients and server tell one another beforehand is paid for at; it passes unchanged."""
-        return [stage for stage in self.passed if stage.guards]
-
-    def _exchange(self, shape: BatchShape) -> Route:
-        """Layouts of the exchange before a step, where there is one; its answer only where its groups are known."""
-        if self.cohort is None:
-            return Route((), (), ())
-        up, down = [self.cohort.proposal(shape)], [] if shape.groups is None else [self.cohort.answer(shape)]
-        for stage in self._beside:
-            up.append(stage.fields(up[-1], "up") if "up" in stage.ways else up[-1])
-            down += [stage.fields(layout, "down") if "down" in stage.ways else layout for layout in down[-1:]]
-        return Route(tuple(up), tuple(down), ())
-
-    def _guarded(self, payload: Payload, layouts: Sequence[Layout], way: Way, key: Key) -> Payload:
-        """What crosses of a message that nothing disturbs."""
-        payload = self._sent(self._beside, payload, layouts, way, key, half="send before")
-        layouts[-1].check(payload)
-        return payload
+        up = self._beyond.resent(route.up[len(self.trained) :], way="up", key=key)
+        return up, self._beyond.resent(route.down, way="down", key=key)
 
     def _layout(self, shape: BatchShape) -> Layout:
         """Of what the compressor's client half sends."""
@@ -280,49 +211,15 @@ class Stages:
             if not isinstance(found, Layout):
                 raise ValueError(f"{self.compressor.name}.layout must give a Layout, got {found!r}")
             return found
-        assert self.cohort is not None
-        return self.cohort.layout(shape)
+        assert self.exchange is not None
+        return self.exchange.cohort.layout(shape)
 
     def _route(self, shape: BatchShape) -> Route:
-        up = [self._layout(shape)]
-        for stage in self.behind:
-            up.append(stage.fields(up[-1], "up") if "up" in stage.ways else up[-1])
-        leaves = up[len(self.trained)]
+        up = self._within.layouts(self._layout(shape), "up")
+        leaves = up.pop()
         answered = tuple(self.answers and field.back > 0 for field in leaves.floats)
-        down = [leaves.gradients() if self.answers else Layout(())]
-        for stage in self.passed:
-            down.append(stage.fields(down[-1], "down") if "down" in stage.ways and _carries(down[-1]) else down[-1])
-        return Route(tuple(up), tuple(down), answered)
-
-    def _sent(
-        self, stages: Sequence[Stage], payload: Payload, layouts: Sequence[Layout], way: Way, key: Key,
-        half: str = "send",
-    ) -> Payload:  # fmt: skip
-        """Through the halves of the side that a message leaves."""
-        for stage, layout in zip(stages, layouts):
-            if way in stage.ways and _carries(layout):
-                payload = stage.send(payload, layout, way=way, **self._streams(stage, key, way, half))
-        return payload
-
-    def _arrived(
-        self, stages: Sequence[Stage], payload: Payload, layouts: Sequence[Layout], way: Way, key: Key
-    ) -> Payload:
-        """Through the halves of the side that a message reaches."""
-        for stage, layout in reversed(list(zip(stages, layouts))):
-            if way in stage.ways and _carries(layout):
-                payload = stage.receive(payload, layout, way=way, **self._streams(stage, key, way, "receive"))
-                wanted, found = [f.shape for f in layout.floats], [tuple(t.shape) for t in payload.floats]
-                if wanted != found:
-                    raise ValueError(f"{stage.name}'s receive gives floats of shapes {found}, but {wanted} were sent")
-        return payload
-
-    def _streams(self, stage: Stage, key: Key, way: Way, half: str) -> dict[str, torch.Generator]:
-        assert self._draw is not None, "stages need random streams"
-        streams = {"generator": self._draw(stage.name, *key, way, half)}
-        if stage.coherence is not None:
-            client, round, step = key
-            streams["block"] = self._draw(stage.name, client, round, step // stage.coherence, way, "block")
-        return streams
+        down = self._beyond.layouts(leaves.gradients() if self.answers else Layout(()), "down")
+        return Route((*up, *self._beyond.layouts(leaves, "up")), tuple(down), answered)
 
 
 def undrawn(key: Key) -> AbstractContextManager[object]:
@@ -349,28 +246,11 @@ def _crossed(payload: Payload, layout: Layout) -> Payload:
     return Payload(floats, payload.integers, payload.labels)
 
 
-def on_device(payload: Payload, device: torch.device) -> Payload:
-    """A payload's tensors on a device, without their graphs."""
-    labels = None if payload.labels is None else payload.labels.to(device, non_blocking=True)
-    floats = tuple(t.detach().to(device, non_blocking=True) for t in payload.floats)
-    return Payload(floats, tuple(t.to(device, non_blocking=True) for t in payload.integers), labels)
-
-
-def _first(payload: Payload, layout: Layout) -> Payload:
-    """The fields of a payload that `layout` has, without those that stages have added."""
-    return Payload(payload.floats[: len(layout.floats)], payload.integers[: len(layout.integers)], payload.labels)
-
-
-def _carries(layout: Layout) -> bool:
-    """Whether there is a message at all; there is none where no gradient comes back."""
-    return bool(layout.floats or layout.integers)
-
-
 def _as_sent(values: Tensor, bits: int) -> Tensor:
     if bits == 32:
         return values
     return values.half().float() if bits == 16 else values.new_zeros(()).expand(values.shape)
 
 
-def _key(message: Up) -> Key:
+def _key(message: Uplink) -> Key:
     return message.client, message.round, message.step

@@ -58,10 +58,10 @@ def local_pass(
         with autocast(), draws(key):
             z, scores = side.passes(images)
         shape, told = shape_of(z, classes), None
-        if stages.cohort is not None:
-            grouping = yield stages.propose(z, labels, scores, shape, key=key)
+        if stages.exchange is not None:
+            grouping = yield stages.exchange.propose(z, labels, scores, shape, key=key)
             assert isinstance(grouping, Grouping)
-            shape, told = grouping.shape, stages.told(grouping, z.device)
+            shape, told = grouping.shape, stages.exchange.told(grouping, z.device)
         with autocast():
             payload = stages.compress(z, labels, scores, shape, generator=stream(step), key=key, told=told)
         uplink = stages.uplink(payload, shape, key=key)

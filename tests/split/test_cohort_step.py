@@ -122,8 +122,8 @@ def test_losses_of_clusters_that_count_by_size_make_that_of_the_step() -> None:
     uplinks = clients.agree(clients.host.plan(clients.propose()))
     shares = [clients.host._shares[client] for client in range(len(SIZES))]
     clients.host.step_jointly(uplinks)
-    assert clients.stages.cohort is not None
-    joined = clients.stages.cohort.join([uplink.payload for uplink in uplinks], shares, CLASSES)
+    assert clients.stages.exchange is not None
+    joined = clients.stages.exchange.cohort.join([uplink.payload for uplink in uplinks], shares, CLASSES)
     logits = model(joined.activations.detach())
     whole = F.cross_entropy(logits, joined.targets).item()
     losses = [clients.host.mean_loss(client) for client in range(len(SIZES))]
@@ -140,7 +140,7 @@ def test_one_client_is_as_without() -> None:
     downlinks = together.host.step_jointly(uplinks)
     together.go_back(downlinks)
     alone = Clients(sizes=(8,))
-    alone.stages.compressor.cohort = None
+    alone.stages.exchange = None
     [uplink] = [next(loop) for loop in alone.loops]
     downlink = alone.host.step(uplink)
     alone.loops[0].send(downlink)
@@ -188,7 +188,8 @@ def test_bytes_are_those_of_packed_messages(behind: tuple[str, ...]) -> None:
     prices = PriceList(clients.stages)
     for messages in zip(proposals, groupings, uplinks, downlinks):
         shape = messages[1].shape
-        route, exchange = clients.stages.route(shape), clients.stages.exchange(shape)
+        assert clients.stages.exchange is not None
+        route, exchange = clients.stages.route(shape), clients.stages.exchange.route(shape)
         own = (exchange.up[-1], exchange.down[-1], route.up[-1], route.down[-1])
         packed = [pack(message, layout) for message, layout in zip(messages, own)]
         assert [len(data) for data in packed] == [wire_bytes(layout) for layout in own]
@@ -215,8 +216,9 @@ def test_the_code_of_a_channel_is_paid_for() -> None:
 def test_lost_packets_are_counted_beside() -> None:
     erasure = build_stage("channel", "erasure", loss=0.9, packet_bytes=50, retransmit=True)
     lossy, shape = stages(erasure), shape_of(8, 5)
-    up, down = lossy.resent_before(shape, key=(0, 1, 2))
-    assert up > 0 and down > 0 and (up, down) == lossy.resent_before(shape, key=(0, 1, 2))
+    assert lossy.exchange is not None
+    up, down = lossy.exchange.resent(shape, key=(0, 1, 2))
+    assert up > 0 and down > 0 and (up, down) == lossy.exchange.resent(shape, key=(0, 1, 2))
     assert lossy.resent(shape, key=(0, 1, 2)) != (up, down)
 
 
