@@ -21,6 +21,7 @@ from flsplit.record.tables import Recorder, Row, test_column
 from flsplit.server import sampling
 from flsplit.server.account import Account
 from flsplit.server.attempts import Attempts
+from flsplit.server.bill import Bill
 from flsplit.server.checkpoint import Checkpoints, State
 from flsplit.server.evaluation import Evaluator, Score, mean
 from flsplit.server.federation import Federation
@@ -106,10 +107,10 @@ class Server:
         self._fed = fed = Federation(
             messenger, hub, models=(start.client_model, start.server_model), placement=strategy.placement,
             aggregator=strategy.aggregator, persist=config.optimizer_state == "persist", seed=config.seed,
-            files=self._checkpoints.clients, moves=strategy.moves, model_size=costs.model_size,
-            stack=config.engine.stack, trained=(evaluator.client.trained, evaluator.server.trained),
-            personal_buffers=strategy.personal_buffers, bound=strategy.bound, fewest=config.min_clients,
-            cohort=assembly.cohort, account=account,
+            files=self._checkpoints.clients, stack=config.engine.stack,
+            trained=(evaluator.client.trained, evaluator.server.trained), personal_buffers=strategy.personal_buffers,
+            bound=strategy.bound, fewest=config.min_clients, cohort=assembly.cohort,
+            bill=Bill(account, strategy.moves, costs.model_size, acquainted=self.totals.acquainted),
             timekeeper=None if (clock := costs.clock) is None else Timekeeper(
                 costs, clock, strategy.moves, costs.model_size
             ),
@@ -119,7 +120,7 @@ class Server:
         if start.round:
             strategy.load_state_dict(start.strategy)
         self._attempts = Attempts(strategy, make, fed, account, fewest=config.min_clients, note=self._progress.note)
-        fed.kept, fed.now, fed.acquainted = dict(start.kept), start.now, set(self.totals.acquainted)
+        fed.kept, fed.now = dict(start.kept), start.now
         if strategy.note is not None:
             self._progress.note(strategy.note)
         saving = Saving(self._recorder, self._checkpoints, self._origin, self.notes)
@@ -152,8 +153,8 @@ class Server:
             row = self._row(number, reports, score, seconds)
             if number == first and (number - 1) % self._assembly.config.eval_every:
                 self._recorder.unscore()  # the round before was evaluated as the last of a run that goes on now
-            self._recorder.add(row, [self._client_row(number, report, own) for report in reports])
-            self._fed.time = {}  # in the totals by now
+            self._recorder.add(row, self._client_rows(number, own))
+            self._fed.bill.begin()  # it is in the totals by now
             saving.finished(self._state(number))
             self._progress.round_done(row)
 
@@ -197,7 +198,7 @@ class Server:
 
     def _joules(self) -> float:
         """What clients have used so far, the round at hand included."""
-        return self.totals.joules + sum(spent.joules for spent in self._fed.time.values())
+        return self.totals.joules + sum(spent.joules for spent in self._fed.bill.time.values())
 
     def _sample(self, number: int, able: Sequence[int]) -> list[int]:
         """The clients of `able` that take part in a round, ascending."""
@@ -235,16 +236,15 @@ class Server:
         """Count what the round has cost; its row in `rounds.parquet`."""
         fed, totals = self._fed, self.totals
         finished = Tally()
-        for tally in fed.spent.values():
+        for tally in fed.bill.tallies.values():
             totals.tally += tally
         for report in reports:
-            totals.tally += report.tally
             if report.error is None:
                 finished += report.tally
             else:
                 self._progress.note(f"client {report.client} failed in round {number}: {report.error}")
         totals.joules = self._joules()
-        totals.sync_bits += sum(fed.sync_bits.values()) + sum(fed.spent_sync_bits.values())
+        totals.sync_bits += sum(fed.bill.sync_bits.values())
         tally = totals.tally
         return {
             "round": number, "samples": tally.samples, "train_loss": finished.mean_loss,
@@ -264,24 +264,27 @@ class Server:
             now=fed.now, aggregator=aggregator, strategy=strategy, totals={
                 "tally": totals.tally.as_dict(), "sync_bits": totals.sync_bits, "seconds": totals.seconds,
                 "training_seconds": totals.training_seconds, "joules": totals.joules,
-                "charged": dict(self._account.charged), "acquainted": sorted(fed.acquainted),
+                "charged": dict(self._account.charged), "acquainted": sorted(fed.bill.acquainted),
             },
         )  # fmt: skip
 
-    def _client_row(self, number: int, report: Report, own: dict[int, Score]) -> Row:
-        failed, fed, config = report.error is not None, self._fed, self._assembly.config
-        tally = fed.spent.get(report.client, Tally()) + report.tally
-        befell = injected(
-            config.faults, config.seed, client=report.client, round=number, attempt=fed.attempt
-        )  # fmt: skip
-        return {
-            "round": number, "client": report.client, "samples": tally.samples,
-            "train_loss": None if failed else report.tally.mean_loss, **_columns(own.get(report.client)),
-            "uplink_bits": tally.uplink_bits, "downlink_bits": tally.downlink_bits,
-            "sync_bits": fed.sync_bits[report.client] + fed.spent_sync_bits.get(report.client, 0),
-            "retransmitted_bits": tally.retransmitted_bits, **_time(fed.time.get(report.client)), "failed": failed,
-            "reason": report.error, "injected": ",".join(befell) or None,
-        }  # fmt: skip
+    def _client_rows(self, number: int, own: dict[int, Score]) -> list[Row]:
+        """Rows in `clients.parquet`, of all that have cost something, in whichever attempt."""
+        bill, config, rows = self._fed.bill, self._assembly.config, []
+        for client, (attempt, report) in sorted(bill.last.items()):
+            tally, error = bill.tallies[client], report.error
+            if error is None and attempt < self._fed.attempt:
+                error = "the round was repeated when its share of the budget was spent"
+            befell = injected(config.faults, config.seed, client=client, round=number, attempt=attempt)
+            rows.append({
+                "round": number, "client": client, "samples": tally.samples,
+                "train_loss": report.tally.mean_loss if error is None else None, **_columns(own.get(client)),
+                "uplink_bits": tally.uplink_bits, "downlink_bits": tally.downlink_bits,
+                "sync_bits": bill.sync_bits[client], "retransmitted_bits": tally.retransmitted_bits,
+                **_time(bill.time.get(client)), "failed": error is not None, "reason": error,
+                "injected": ",".join(befell) or None,
+            })  # fmt: skip
+        return rows
 
 
 def _time(spent: Spent | None) -> Row:

@@ -12,12 +12,10 @@ from types import MappingProxyType
 import torch
 
 from flsplit.errors import RunFailed
-from flsplit.ledger.moves import ModelSize, Moves
 from flsplit.ledger.prices import Tally
-from flsplit.network import Spent
-from flsplit.server.account import Account
 from flsplit.server.aggregation import Aggregator, RunningMean
 from flsplit.server.arrivals import Arrivals, Models
+from flsplit.server.bill import Bill
 from flsplit.server.checkpoint import ClientFiles, with_own
 from flsplit.server.messenger import Messenger
 from flsplit.server.outliers import NormBound
@@ -43,11 +41,7 @@ class Federation:
         cohort: whether the clients of a step are compressed as one (`compressor.scope=cohort`), and so step jointly.
         now: simulated seconds since the run began; None without a network, unless the strategy keeps time itself.
         kept: files with what clients have kept for themselves, by client and field of its `SideState`.
-        acquainted: clients that have taken part before.
-        sync_bits: bits of models that moved between a client and the server in this round, by client.
-        spent: what clients sent in an earlier attempt at this round, by client; counted, but of no further use.
-        spent_sync_bits: bits of models that moved in it.
-        time: how clients have spent the round's simulated time, attempts included; empty without a network.
+        bill: what the round has cost so far.
     """
 
     def __init__(
@@ -61,14 +55,12 @@ class Federation:
         persist: bool,
         seed: int,
         files: ClientFiles,
-        moves: Moves,
-        model_size: ModelSize,
         stack: int,
         trained: tuple[int, int],
         personal_buffers: bool,
         bound: NormBound,
         fewest: int,
-        account: Account,
+        bill: Bill,
         cohort: bool = False,
         timekeeper: Timekeeper | None = None,
         keeps_time: bool = False,
@@ -76,9 +68,8 @@ class Federation:
         self._messenger, self._hub = messenger, hub
         self._placement, self._aggregator = placement, aggregator
         self._persist, self._seed, self._files = persist, seed, files
-        self._moves, self._model_size = moves, model_size
         self._stack, self.trained, self._personal_buffers = stack, trained, personal_buffers
-        self._roll, self._account = Roll(account.clients, fewest), account
+        self._roll, self.bill = Roll(bill.account.clients, fewest), bill
         self._arrived = Arrivals(hub, bound, trained)
         self._timekeeper, self._keeps_time = timekeeper, keeps_time
         self.cohort = cohort
@@ -86,11 +77,6 @@ class Federation:
         self.client_model, self.server_model = models
         self.now: float | None = None
         self.kept: dict[int, Kept] = {}
-        self.acquainted: set[int] = set()
-        self.sync_bits: dict[int, int] = {}
-        self.spent: dict[int, Tally] = {}
-        self.spent_sync_bits: dict[int, int] = {}
-        self.time: dict[int, Spent] = {}
         self._runs = 0  # in this round; names models, so that no name stands for two
         self._shared = False  # whether all clients step one server-side model
 
@@ -98,13 +84,8 @@ class Federation:
         """Start an attempt at a round; what earlier ones have cost stays counted."""
         self.round, self.attempt = round, attempt
         if not attempt:
-            self.spent, self.spent_sync_bits, self.time = {}, {}, {}
-        for report in self.reports if attempt else ():
-            client, moved = report.client, self.sync_bits.get(report.client, 0)
-            self.spent[client] = self.spent.get(client, Tally()) + report.tally
-            self.spent_sync_bits[client] = self.spent_sync_bits.get(client, 0) + moved
+            self.bill.begin()
         self._roll.begin(round)
-        self.sync_bits = {}
         self._arrived.clear()
         self._hub.new_round()
         self._runs = 0
@@ -151,11 +132,11 @@ class Federation:
         stacks = [tuple(clients[at : at + self._stack]) for at in range(0, len(clients), self._stack)]
         keep = ("moments", "own", *(("weights",) if personal else ()))
         turns = "whole" if self._stack == 1 else "stacked"
-        limits = self._account.limits(clients)
+        limits = self.bill.account.limits(clients)
         most, late = None, list[int]()
         if self._timekeeper is not None:
             most, late = self._timekeeper.by_the_deadline(
-                clients, self.round, self.attempt, known=self.acquainted, limits=limits
+                clients, self.round, self.attempt, known=self.bill.acquainted, limits=limits
             )
         run = self._run(stacks, limits, turns=turns, keep=keep, starts=starts or {}, most=most, late=late)
         schedule = "step" if self._shared else "side by side"  # one server-side model takes their batches in turn
@@ -174,7 +155,7 @@ class Federation:
             their reports, in ascending order of clients.
         """
         self._roll.call(clients)
-        limits = self._account.limits(clients)
+        limits = self.bill.account.limits(clients)
         run = self._run([tuple(clients)], limits, turns=turns, relay=relay, keep=("moments", "own"))
         reports = self._timed(turns, run, limits)
         return sorted(reports, key=lambda report: report.client)
@@ -186,7 +167,7 @@ class Federation:
             their reports, in ascending order of clients; the model is `handed_in`.
         """
         self._roll.call(clients)
-        limits = self._account.limits(clients)
+        limits = self.bill.account.limits(clients)
         reports = self._timed("joint", self._run([tuple(clients)], limits, turns="gradient"), limits)
         return sorted(reports, key=lambda report: report.client)
 
@@ -198,9 +179,9 @@ class Federation:
         """
         if self._timekeeper is None:
             raise RunFailed("this strategy needs simulated time: network must be another than none, such as lte")
-        limits = self._account.limits([client])
+        limits = self.bill.account.limits([client])
         limit = None if limits is None else limits[client]
-        return self._timekeeper.seconds(client, self.round, first=client not in self.acquainted, limit=limit)
+        return self._timekeeper.seconds(client, self.round, first=client not in self.bill.acquainted, limit=limit)
 
     def handed_in(self, reports: Iterable[Report], clients: Sequence[int]) -> SideState:
         """The client-side model of the last of `clients` that did not fail.
@@ -331,7 +312,7 @@ class Federation:
                     report = self._arrived.refuse(
                         report, f"it would have been later than network.round_deadline_s={seconds:g}"
                     )
-                self._count(report)
+                self.bill.add(report, self.attempt)
                 if report.kept:
                     self.kept[report.client] = self.kept.get(report.client, {}) | report.kept
                 self.reports.append(report)
@@ -345,7 +326,7 @@ class Federation:
         if self._timekeeper is None:
             yield from run
             return
-        known, reports = set(self.acquainted), []
+        known, reports = set(self.bill.acquainted), []
         for report in run:
             reports.append(report)
             yield report
@@ -355,7 +336,7 @@ class Federation:
             idle=None if landed is None else {client: (self.now or 0.0) - end for client, end in landed.items()},
         )  # fmt: skip
         for client, own in spent.items():
-            self.time[client] = self.time.get(client, Spent()) + own
+            self.bill.add_time(client, own)
         if not self._keeps_time:
             self.now = (self.now or 0.0) + whole
 
@@ -369,16 +350,6 @@ class Federation:
     def _start_of(self, client: int, keep: tuple[str, ...]) -> Kept:
         """What a client goes on with of what it has kept: its weights only where it keeps them again."""
         return {field: file for field, file in self.kept[client].items() if field in keep}
-
-    def _count(self, report: Report) -> None:
-        """Count the models that a client's round has moved, and charge it for all that it has sent and received."""
-        moved = self._moves.bits(
-            self._model_size, first=report.client not in self.acquainted, steps=report.tally.steps,
-            succeeded=report.error is None,
-        )  # fmt: skip
-        self.acquainted.add(report.client)
-        self.sync_bits[report.client] = moved
-        self._account.charge(report.client, report.tally, moved)
 
 
 def _failed(task: Task, reason: str) -> list[Report]:

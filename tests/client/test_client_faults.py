@@ -297,3 +297,19 @@ def test_who_has_spent_its_share_takes_no_part_in_another_attempt(seed: int, tmp
     run = flsplit.run([*keys, "partition.alpha=0.5", f"seed={seed}", f"out={tmp_path / 'run'}"])
     assert run.clients.failed.any() and run.summary["status"] == "budget"
     assert ((run.clients.samples > 0) | run.clients.failed).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [31, 36])
+def test_what_a_repeated_round_has_cost_whom_is_in_the_tables(seed: int, tmp_path: Path) -> None:
+    """Of clients too that are in its first attempt alone, since that took the rest of their share."""
+    keys = [*KEYS, "rounds=null", "clients=6", "min_clients=3", "budget.base_epochs=2", "faults.crash=0.4"]
+    keys += ["local_epochs=2", "partition.alpha=0.5", "dataset.train_limit=180", "network=lte", f"seed={seed}"]
+    keys = [key for key in keys if key not in ("rounds=4", "partition=iid", "clients=4", "dataset.train_limit=120")]
+    run = flsplit.run([*keys, f"out={tmp_path / 'run'}"])
+    sent = ["samples", "uplink_bits", "downlink_bits", "sync_bits"]
+    assert (run.rounds[sent].iloc[-1] == run.clients[sent].sum()).all()
+    assert run.rounds.joules.iloc[-1] == pytest.approx(run.clients.joules.sum(), rel=1e-12)
+    assert not run.clients.duplicated(["round", "client"]).any()
+    spent = run.clients[run.clients.reason == "the round was repeated when its share of the budget was spent"]
+    assert len(spent) > 0 and spent.failed.all() and (spent.samples > 0).all() and spent.train_loss.isna().all()

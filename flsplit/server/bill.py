@@ -1,0 +1,58 @@
+"""What a round costs each client, attempts at it included that came to nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from flsplit.ledger.moves import ModelSize, Moves
+from flsplit.ledger.prices import Tally
+from flsplit.network import Spent
+from flsplit.server.account import Account
+from flsplit.transport.task import Report
+
+
+class Bill:
+    """Of the round at hand, item by item.
+
+    Args:
+        account: is charged as items come.
+        moves: models that the strategy moves.
+        size: of one of them.
+        acquainted: clients that have taken part in earlier rounds.
+
+    Attributes:
+        account: of what clients may send.
+        acquainted: clients that have taken part so far.
+        tallies: steps, by client.
+        sync_bits: bits of models that moved between a client and the server, by client.
+        last: the attempt at which each client has taken part last, and its report.
+        time: how clients have spent simulated time; empty without a network.
+    """
+
+    def __init__(self, account: Account, moves: Moves, size: ModelSize, acquainted: Collection[int]) -> None:
+        self.account, self._moves, self._size = account, moves, size
+        self.acquainted = set(acquainted)
+        self.begin()
+
+    def begin(self) -> None:
+        """Start that of another round."""
+        self.tallies: dict[int, Tally] = {}
+        self.sync_bits: dict[int, int] = {}
+        self.last: dict[int, tuple[int, Report]] = {}
+        self.time: dict[int, Spent] = {}
+
+    def add(self, report: Report, attempt: int) -> None:
+        """What a client has sent and received, the models that moved with it, and what that leaves of its budget."""
+        client, tally = report.client, report.tally
+        moved = self._moves.bits(
+            self._size, first=client not in self.acquainted, steps=tally.steps, succeeded=report.error is None
+        )
+        self.acquainted.add(client)
+        self.last[client] = attempt, report
+        self.tallies[client] = self.tallies.get(client, Tally()) + tally
+        self.sync_bits[client] = self.sync_bits.get(client, 0) + moved
+        self.account.charge(client, tally, moved)
+
+    def add_time(self, client: int, spent: Spent) -> None:
+        """How a client has spent an attempt."""
+        self.time[client] = self.time.get(client, Spent()) + spent
