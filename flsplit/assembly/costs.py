@@ -80,6 +80,15 @@ class Costs:
             down=price.downlink_bits, proposal=before.uplink_bits, grouping=before.downlink_bits,
         )  # fmt: skip
 
+    @property
+    def cohort(self) -> bool:
+        """Whether the clients of a step are compressed as one."""
+        return self._assembly.cohort
+
+    def joint_server(self, size: int) -> int:
+        """Operations of the server in a step of a cohort with so many samples in all."""
+        return self._flops(None, size).server
+
     @cached_property
     def _flops(self) -> Callable[[float | None, int], Flops]:
         """Of a batch at a client's own ratio, or (None) at the ratio of all; each counted once."""
@@ -136,7 +145,7 @@ class Costs:
             config.sampling == "balanced" and config.taking_part < config.clients
         )
         told = self._assembly.classes if counted else 0  # what a client has of each label, which it says once
-        return sum((ModelSize(travels=side.size, stays=side.stays) for side in sides), ModelSize(travels=0, stays=told))
+        return sum((ModelSize(travels=side.size, stays=side.stays) for side in sides), ModelSize(travels=0, told=told))
 
     def expected_rounds(self) -> int | None:
         """How many rounds the run has: exactly without a budget, else about."""

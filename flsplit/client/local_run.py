@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from compressors import BatchShape, Layout, Payload
 from flsplit.assembly import Assembly, Costs
@@ -21,7 +22,7 @@ from flsplit.split.trainer import LocalPass, local_pass
 from flsplit.transport import vectors
 from flsplit.transport.hub import Hub
 from flsplit.transport.link import Link
-from flsplit.transport.task import Report, Task
+from flsplit.transport.task import Report, Sent, Task
 
 
 @dataclass(frozen=True)
@@ -86,11 +87,13 @@ class LocalRun:
     Attributes:
         message: what it sends next; None when it has taken all its steps, or has failed.
         tally: of the steps taken.
+        sent: bits of each of them, and of one begun.
         error: why it failed, in one line; None if it did not.
     """
 
     def __init__(self, of: Round, client: int, side: Side | Lane, model: str, loop: LocalPass | None) -> None:
         self.client, self.side, self.tally = client, side, Tally()
+        self.sent: list[Sent] = []
         self.message: Proposal | Uplink | None = None
         self.error: str | None = None
         self._fatal = False
@@ -101,8 +104,9 @@ class LocalRun:
     def agree(self, grouping: Grouping) -> None:
         """Compress as the answer to a proposal says, and on to the uplink."""
         assert isinstance(self.message, Proposal)
-        self.tally += self._of.costs.prices(self.client).exchange(grouping.shape)
-        self._count_resent(grouping.shape, self.message)
+        price = self._of.costs.prices(self.client).exchange(grouping.shape)
+        up, down = self._enter(price, grouping.shape, self.message)
+        self.sent.append(Sent(proposal=up, grouping=down))
         self._attempt(partial(self._send, grouping))
 
     def receive(self, downlink: Downlink) -> None:
@@ -114,14 +118,18 @@ class LocalRun:
 
     def count(self, uplink: Uplink) -> None:
         """Enter a step into the account, and tell how far the client is."""
-        self.tally += self._of.costs.prices(self.client).step(uplink.shape)
-        self._count_resent(uplink.shape, uplink)
+        begun = self.sent.pop() if len(self.sent) > self.tally.steps else Sent()
+        up, down = self._enter(self._of.costs.prices(self.client).step(uplink.shape), uplink.shape, uplink)
+        self.sent.append(begun._replace(up=up, down=down))
         self._of.hub.report(self.client, self.tally, self._of.link)
 
-    def _count_resent(self, shape: BatchShape, message: Proposal | Uplink) -> None:
+    def _enter(self, price: Tally, shape: BatchShape, message: Proposal | Uplink) -> tuple[int, int]:
+        """Enter a message and its answer into the account; the bits of both that crossed."""
         up, down = self._of.costs.resent(self.client, shape, message)
+        self.tally += price
         self.tally.retransmitted_uplink_bits += up
         self.tally.retransmitted_downlink_bits += down
+        return price.uplink_bits + up, price.downlink_bits + down
 
     def fail(self, error: BaseException) -> None:
         """Drop out of the round."""
@@ -130,7 +138,7 @@ class LocalRun:
     def finish(self) -> Report:
         """Hand in what the round left."""
         if self.error is not None:
-            return Report(client=self.client, tally=self.tally, error=self.error, fatal=self._fatal)
+            return self.report(error=self.error, fatal=self._fatal)
         closed = self._of.link.close(self.client, moments=self._task.keep_moments)
         if not math.isfinite(closed.loss):
             return self._spoilt("the loss")
@@ -140,9 +148,11 @@ class LocalRun:
         return self._hand_in(closed.replica)
 
     def _spoilt(self, what: str) -> Report:
-        return Report(
-            client=self.client, tally=self.tally, error=f"{what} is not finite after {self.tally.steps} steps"
-        )
+        return self.report(error=f"{what} is not finite after {self.tally.steps} steps")
+
+    def report(self, **more: Any) -> Report:
+        """How the round went, with what it has cost so far."""
+        return Report(client=self.client, tally=self.tally, sent=tuple(self.sent), **more)
 
     def _begin(self, model: str) -> None:
         self._faults.begin()
@@ -220,7 +230,7 @@ class LocalRun:
             left[server_key] = replica
         if left:
             self._of.hub.put(left)
-        return Report(client=client, tally=self.tally, client_model=client_key, server_model=server_key, kept=kept)
+        return self.report(client_model=client_key, server_model=server_key, kept=kept)
 
 
 def _sound(payload: Payload) -> bool:
@@ -251,4 +261,4 @@ class SharedRun(LocalRun):
         """The side is loaded."""
 
     def _hand_in(self, replica: SideState | None) -> Report:
-        return Report(client=self.client, tally=self.tally)
+        return self.report()

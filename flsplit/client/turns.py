@@ -41,9 +41,13 @@ class Turns(ABC):
         try:
             return self._together(of, worker, clients, model, runs)
         except (Exception, SystemExit) as error:
-            spent, why = {run.client: run.tally for run in runs}, of.reason(error)
+            begun, why = {run.client: run for run in runs}, of.reason(error)
             fatal = is_fatal(error)
-            return [Report(client=c, tally=spent.get(c, Tally()), error=why, fatal=fatal) for c in clients]
+            return [
+                begun[c].report(error=why, fatal=fatal) if c in begun
+                else Report(client=c, tally=Tally(), error=why, fatal=fatal)
+                for c in clients
+            ]  # fmt: skip
 
     @abstractmethod
     def _together(

@@ -14,13 +14,17 @@ class ModelSize:
     Attributes:
         travels: of what is trained and averaged, whenever it moves.
         stays: of what a client needs once and keeps: parameters that are not trained, buffers of its own.
+        told: of what a client says once of itself: how many samples of each label it has.
     """
 
     travels: int
     stays: int = 0
+    told: int = 0
 
     def __add__(self, other: ModelSize) -> ModelSize:
-        return ModelSize(travels=self.travels + other.travels, stays=self.stays + other.stays)
+        return ModelSize(
+            travels=self.travels + other.travels, stays=self.stays + other.stays, told=self.told + other.told
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +34,7 @@ class Moves:
     Attributes:
         first: to a client when it takes part for the first time.
         down: to a client at the start of each of its rounds.
-        up: back from it at the end, if it succeeded.
+        up: back from it at the end, if it comes to that.
         step: both ways in each of its steps.
         whole: whether these are whole models rather than client-side models.
     """
@@ -41,15 +45,24 @@ class Moves:
     step: int = 0
     whole: bool = False
 
-    def bits(self, size: ModelSize, *, first: bool, steps: int, succeeded: bool = True) -> int:
+    def bits(self, size: ModelSize, *, first: bool, steps: int, came_up: bool = True) -> int:
         """What one client's round moves.
 
         Args:
             size: of one such model.
             first: whether it is the client's first round.
             steps: that it has taken.
-            succeeded: whether it brings its model back.
+            came_up: whether it has sent its model back.
         """
-        count = self.first * first + self.down + self.up * succeeded + self.step * steps
+        steps_bits = FLOAT_BITS * size.travels * self.step * steps
+        return self.down_bits(size, first=first) + steps_bits + self.up_bits(size, first=first, came_up=came_up)
+
+    def down_bits(self, size: ModelSize, *, first: bool) -> int:
+        """What comes to a client at the start of its round."""
         once = size.stays if first and (self.first or self.down) else 0
-        return FLOAT_BITS * (size.travels * count + once)
+        return FLOAT_BITS * (size.travels * (self.first * first + self.down) + once)
+
+    def up_bits(self, size: ModelSize, *, first: bool, came_up: bool = True) -> int:
+        """What goes up from it beside its steps."""
+        told = size.told if first and (self.first or self.down) else 0
+        return FLOAT_BITS * (size.travels * self.up * came_up + told)

@@ -94,13 +94,20 @@ class Timed:
     before: np.ndarray
     server: np.ndarray
     after: np.ndarray
+    gradient_up: np.ndarray
+    gradient_down: np.ndarray
     up: float
     spent: Spent
 
     @property
     def alone(self) -> float:
         """Seconds from its beginning to its end, if it waits for nobody."""
-        return self.down + float((self.ask + self.before + self.server + self.after).sum()) + self.up
+        return self.down + float(self.steps.sum()) + self.up
+
+    @property
+    def steps(self) -> np.ndarray:
+        """Seconds of each step, if it waits for nobody."""
+        return self.ask + self.before + self.server + self.after + self.gradient_up + self.gradient_down
 
 
 Schedule = Callable[[Sequence[Timed]], tuple[float, list[float]]]  # seconds in all, and until each client's end
@@ -132,9 +139,10 @@ class Clock:
         up_late, down_late = (device.latency + late[1:, way] for way in (0, 1))
         asks, proposal, grouping = column("proposal") > 0, column("proposal"), column("grouping")
         proposal, grouping = proposal / device.uplink, grouping / device.downlink
-        ask = np.where(asks, forward + (proposal + up_late), 0.0)
-        told, then = np.where(asks, grouping + down_late, 0.0), np.where(asks, 0.0, forward)
-        twice = np.where(asks, up_late + down_late, 0.0)
+        asked_late, told_late = self._late(device, "jitter of proposals", part, number, attempt)
+        ask = np.where(asks, forward + (proposal + asked_late), 0.0)
+        told, then = np.where(asks, grouping + told_late, 0.0), np.where(asks, 0.0, forward)
+        asking = np.where(asks, proposal + asked_late + grouping + told_late, 0.0)
         down_late = np.where(down > 0, down_late, 0.0)
         up_late = np.where(up > 0, up_late, 0.0)
         if self.network.pipeline:
@@ -142,25 +150,34 @@ class Clock:
         else:
             before, after = then + (up + up_late), (down + down_late) + backward
         model_up, model_down = column("up_model") / device.uplink, column("down_model") / device.downlink
-        delays = numpy_stream(self._seed, "jitter of gradients", part.client, number, attempt).random((count, 2)).sum(1)
-        moved = 2 * device.latency + device.jitter * delays
-        exchange = model_up + model_down + np.where(model_up + model_down > 0, moved, 0.0)
+        moved_late = self._late(device, "jitter of gradients", part, number, attempt)
+        gradient_up, gradient_down = (
+            bits + np.where(bits > 0, late, 0.0) for bits, late in zip((model_up, model_down), moved_late)
+        )
         first = part.down / device.downlink + (device.latency + late[0, 1] if part.down else 0.0)
         last = part.up / device.uplink + (device.latency + late[0, 0] if part.up else 0.0)
         sending = float((up + model_up + proposal).sum()) + part.up / device.uplink
         receiving = float((down + model_down + grouping).sum()) + part.down / device.downlink
         compute = float((forward + backward).sum())
-        total = float((up + up_late + down + down_late + exchange + (proposal + grouping + twice)).sum()) + first + last
+        moving = gradient_up + gradient_down
+        total = float((up + up_late + down + down_late + moving + asking).sum()) + first + last
         joules = device.compute_power_w * compute + device.send_power_w * sending + device.receive_power_w * receiving
         server = column("server") / (self.network.server_flops or np.inf)
         spent = Spent(compute=compute, transfer=total, joules=joules)
-        return Timed(float(first), ask, told + before, server, after + exchange, float(last), spent)
+        return Timed(float(first), ask, told + before, server, after, gradient_up, gradient_down, float(last), spent)
+
+    def _late(
+        self, device: Device, stream: str, part: Round, number: int, attempt: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Latency and jitter of a message up and of one down in each step, drawn by themselves."""
+        drawn = numpy_stream(self._seed, stream, part.client, number, attempt).random((len(part.steps), 2))
+        return device.latency + device.jitter * drawn[:, 0], device.latency + device.jitter * drawn[:, 1]
 
     def affordable(self, part: Round, number: int, attempt: int = 0) -> int:
         """How many of a client's steps fit into a round of `round_deadline_s`, models' moves included."""
         assert self.network.round_deadline_s is not None
         timed = self.timed(part, number, attempt)
-        ends = timed.down + np.cumsum(timed.ask + timed.before + timed.server + timed.after) + timed.up
+        ends = timed.down + np.cumsum(timed.steps) + timed.up
         return int((ends <= self.network.round_deadline_s).sum())
 
 
@@ -183,7 +200,7 @@ def in_turns(parts: Sequence[Timed]) -> tuple[float, list[float]]:
         for at, part in enumerate(parts):
             if step < len(part.before):
                 free = max(free, now[at] + part.before[step]) + part.server[step]
-                now[at] = free + part.after[step]
+                now[at] = free + part.after[step] + part.gradient_up[step] + part.gradient_down[step]
     ends = [end + part.up for end, part in zip(now, parts)]
     return max(ends, default=0.0), ends
 
@@ -191,14 +208,16 @@ def in_turns(parts: Sequence[Timed]) -> tuple[float, list[float]]:
 def jointly(parts: Sequence[Timed]) -> tuple[float, list[float]]:
     """In lockstep: the server waits for the batches of all who have one, and answers them together; proposals likewise.
 
-    Its work is the sum of theirs. Nobody goes on before all have had their answer.
+    Its work is the sum of theirs. Nobody goes on before all have had their answer, or the sum of the gradients of the
+    client-side model that all of them have sent.
     """
     now = max((part.down for part in parts), default=0.0)
     for step in range(max((len(part.before) for part in parts), default=0)):
         there = [part for part in parts if step < len(part.before)]
         now += max(part.ask[step] for part in there)
         now += max(part.before[step] for part in there) + sum(part.server[step] for part in there)
-        now += max(part.after[step] for part in there)
+        now += max(part.after[step] + part.gradient_up[step] for part in there)
+        now += max(part.gradient_down[step] for part in there)
     ends = [now + part.up for part in parts]
     return max(ends, default=0.0), [float(end) for end in ends]
 

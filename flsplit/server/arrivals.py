@@ -48,15 +48,20 @@ class Arrivals:
             return self.refuse(report, str(error))
         return report if self._bound.max_update_norm is None else self._held(report, start)
 
-    def refuse(self, report: Report, why: str) -> Report:
+    def refuse(self, report: Report, why: str, *, brought: bool = False) -> Report:
         """Leave out what a client has learnt; what it has sent counts.
+
+        Args:
+            report: of the client.
+            why: in one line.
+            brought: whether its models have come up, and are what is refused.
 
         Returns:
             the report of its failure.
         """
         for key in _keys(report):
             self._models.pop(key or "", None)
-        return Report(client=report.client, tally=report.tally, error=why)
+        return Report(client=report.client, tally=report.tally, sent=report.sent, error=why, refused=brought)
 
     def client_model(self, report: Report) -> SideState | None:
         """The client-side model that a client has brought; None where it has not."""
@@ -84,9 +89,8 @@ class Arrivals:
         keys, old, trained = zip(*there)
         norm, held = bound.hold([self._models[key].weights for key in keys], old, trained)
         if norm > (bound.max_update_norm or norm) and bound.on_outlier == "fail":
-            return self.refuse(
-                report, f"its update has a norm of {norm:.3g}, above strategy.max_update_norm={bound.max_update_norm:g}"
-            )
+            most = f"strategy.max_update_norm={bound.max_update_norm:g}"
+            return self.refuse(report, f"its update has a norm of {norm:.3g}, above {most}", brought=True)
         for key, weights in zip(keys, held):
             self._models[key] = replace(self._models[key], weights=weights)
         return report

@@ -45,7 +45,7 @@ class Bill:
         """What a client has sent and received, the models that moved with it, and what that leaves of its budget."""
         client, tally = report.client, report.tally
         moved = self._moves.bits(
-            self._size, first=client not in self.acquainted, steps=tally.steps, succeeded=report.error is None
+            self._size, first=client not in self.acquainted, steps=tally.steps, came_up=report.came_up
         )
         self.acquainted.add(client)
         self.last[client] = attempt, report

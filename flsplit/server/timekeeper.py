@@ -7,10 +7,9 @@ from dataclasses import replace
 
 from flsplit.assembly import Costs
 from flsplit.ledger.moves import FLOAT_BITS, ModelSize, Moves
-from flsplit.ledger.prices import Tally
-from flsplit.network import Clock, Spent
-from flsplit.network.clock import SCHEDULES, Round, Timed
-from flsplit.transport.task import Report
+from flsplit.network import Clock, Spent, Work
+from flsplit.network.clock import SCHEDULES, Round
+from flsplit.transport.task import Report, Sent
 
 
 class Timekeeper:
@@ -94,14 +93,13 @@ class Timekeeper:
         Returns:
             simulated seconds of all together, and how each client spent them.
         """
-        parts: list[Timed] = []
+        rounds = []
         for report in reports:
-            client, tally = report.client, report.tally
-            part = self._part(
-                client, first=client in new, limit=None if limits is None else limits[client], tally=tally,
-                succeeded=report.error is None,
-            )  # fmt: skip
-            parts.append(self._clock.timed(part, (begun or {}).get(client, number), attempt))
+            limit = None if limits is None else limits[report.client]
+            rounds.append(self._part(report.client, first=report.client in new, limit=limit, report=report))
+        if schedule == "joint" and self._costs.cohort:
+            rounds = self._served_as_one(rounds, reports)
+        parts = [self._clock.timed(part, (begun or {}).get(part.client, number), attempt) for part in rounds]
         whole, _ = SCHEDULES[schedule](parts)
         if late and self.deadline is not None:
             whole = max(whole, self.deadline)
@@ -112,22 +110,39 @@ class Timekeeper:
             spent[report.client] = replace(timed.spent, waiting=max(0.0, lasted - busy))
         return whole, spent
 
-    def _part(
-        self, client: int, *, first: bool, limit: int | None, tally: Tally | None = None, succeeded: bool = True
-    ) -> Round:
-        sizes = [step.samples for step in self._costs.steps(client, limit)]
-        if tally is not None:
-            sizes = sizes[: tally.steps]
-        once = self._size.stays if first and (self._moves.first or self._moves.down) else 0
-        travels, moves = self._size.travels, self._moves
-        per_step = FLOAT_BITS * travels * moves.step / 2  # of both ways
-        works = [self._costs.work(client, size) for size in sizes]
-        if tally is not None and works:  # what was really sent, and sent again, in equal parts
-            up = tally.uplink_bits + tally.retransmitted_uplink_bits - sum(w.up + w.proposal for w in works)
-            down = tally.downlink_bits + tally.retransmitted_downlink_bits - sum(w.down + w.grouping for w in works)
-            works = [replace(w, up=w.up + up / tally.steps, down=w.down + down / tally.steps) for w in works]
-        steps = [replace(work, up_model=per_step, down_model=per_step) for work in works]
+    def _part(self, client: int, *, first: bool, limit: int | None, report: Report | None = None) -> Round:
+        """A client's part: what it has done, or without a report what it would do."""
+        works = [self._costs.work(client, step.samples) for step in self._costs.steps(client, limit)]
+        came_up = True
+        if report is not None:
+            works = [_as_sent(work, sent) for work, sent in zip(works, report.sent)]
+            came_up = report.came_up
+        per_step = FLOAT_BITS * self._size.travels * self._moves.step / 2  # of both ways
         return Round(
-            client=client, steps=steps, down=FLOAT_BITS * (travels * (moves.first * first + moves.down) + once),
-            up=FLOAT_BITS * travels * moves.up * succeeded,
+            client=client, steps=[replace(work, up_model=per_step, down_model=per_step) for work in works],
+            down=self._moves.down_bits(self._size, first=first),
+            up=self._moves.up_bits(self._size, first=first, came_up=came_up),
         )  # fmt: skip
+
+    def _served_as_one(self, rounds: Sequence[Round], reports: Sequence[Report]) -> list[Round]:
+        """A cohort's steps with the server's work on all their samples together; the first client has it."""
+        sizes = {
+            report.client: [step.samples for step in self._costs.steps(report.client)][: report.tally.steps]
+            for report in reports
+        }
+        served = {}
+        for number in range(max(map(len, sizes.values()), default=0)):
+            there = [client for client, own in sizes.items() if number < len(own)]
+            served[there[0], number] = self._costs.joint_server(sum(sizes[client][number] for client in there))
+        return [
+            replace(part, steps=[
+                replace(work, server=served.get((part.client, number), 0)) for number, work in enumerate(part.steps)
+            ])
+            for part in rounds
+        ]  # fmt: skip
+
+
+def _as_sent(work: Work, sent: Sent) -> Work:
+    """The work of a step whose messages have crossed; of one that was not finished, what came before it failed."""
+    done = bool(sent.up or sent.down) or not (sent.proposal or sent.grouping)
+    return replace(work, **sent._asdict(), backward=work.backward if done else 0, server=work.server if done else 0)

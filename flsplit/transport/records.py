@@ -10,7 +10,7 @@ from uuid import uuid4
 from flwr.app import DEFAULT_TTL, ConfigRecord, Message, Metadata, RecordDict
 
 from flsplit.ledger.prices import Tally
-from flsplit.transport.task import Report
+from flsplit.transport.task import Report, Sent
 
 RUN = 1  # Flower's number of the run; there is one
 
@@ -43,4 +43,7 @@ def reports_to_json(reports: list[Report]) -> str:
 
 def reports_from_json(text: str) -> list[Report]:
     """The inverse of `reports_to_json`."""
-    return [Report(**{**values, "tally": Tally(**values["tally"])}) for values in json.loads(text)]
+    return [
+        Report(**{**values, "tally": Tally(**values["tally"]), "sent": tuple(Sent(*bits) for bits in values["sent"])})
+        for values in json.loads(text)
+    ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from flsplit.ledger.prices import Tally
 
@@ -71,6 +72,15 @@ class Task:
         return Task(**values)
 
 
+class Sent(NamedTuple):
+    """Bits of a step that have crossed, sent again or not; 0 what a client that failed has not come to."""
+
+    up: int = 0
+    down: int = 0
+    proposal: int = 0
+    grouping: int = 0
+
+
 @dataclass(frozen=True, kw_only=True)
 class Report:
     """How one client's round went.
@@ -78,17 +88,26 @@ class Report:
     Attributes:
         client: who.
         tally: steps taken and bits sent.
+        sent: the bits step by step, one begun and not finished included.
         client_model: key of its model at the hub; None if it failed or keeps its model.
         server_model: key of its replica of the server-side model, if it has one.
         kept: files with what it keeps.
         error: why it failed, in one line; None if it did not.
+        refused: whether it failed by what it had brought, which came up before.
         fatal: whether nobody else could go on after that either.
     """
 
     client: int
     tally: Tally
+    sent: tuple[Sent, ...] = ()
     client_model: str | None = None
     server_model: str | None = None
     kept: Kept = field(default_factory=dict)
     error: str | None = None
+    refused: bool = False
     fatal: bool = False
+
+    @property
+    def came_up(self) -> bool:
+        """Whether the models that a client brings back have crossed."""
+        return self.error is None or self.refused

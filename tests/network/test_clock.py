@@ -221,5 +221,39 @@ def test_gradients_of_a_model_are_messages_too() -> None:
     )
     late = Clock(NetworkConfig(**NETWORK), lambda _: device, 7)
     work = Work(forward=0, backward=0, server=0, up=0, down=0, up_model=1e-9, down_model=1e-9)
-    after = late.timed(Round(client=0, steps=[work] * 500, down=0, up=0), 3).after
+    timed = late.timed(Round(client=0, steps=[work] * 500, down=0, up=0), 3)
+    after = timed.gradient_up + timed.gradient_down
     assert 0.65 < after.mean() < 0.75 and after.min() >= 0.2 and after.max() <= 1.2 and len(set(after)) == 500
+
+
+def test_the_sum_of_gradients_comes_down_when_all_have_sent_theirs() -> None:
+    """Two clients whose links are each other's reverse: 1 s up and 4 s down for one, 4 and 1 for the other."""
+    links = ((1e6, 2.5e5), (2.5e5, 1e6))
+    devices = [
+        Device(
+            uplink=up, downlink=down, latency=0.01, jitter=0, flops=1e9, compute_power_w=0, send_power_w=0,
+            receive_power_w=0,
+        )
+        for up, down in links
+    ]  # fmt: skip
+    unlike = Clock(NetworkConfig(**NETWORK), lambda client: devices[client], 0)
+    work = Work(forward=0, backward=0, server=0, up=0, down=0, up_model=1e6, down_model=1e6)
+    parts = [unlike.timed(Round(client=client, steps=[work] * 3, down=0, up=0), 1) for client in (0, 1)]
+    assert [part.alone for part in parts] == pytest.approx([3 * 5.02] * 2, abs=1e-12)
+    assert jointly(parts)[0] == pytest.approx(3 * (4.01 + 4.01), abs=1e-12)
+
+
+def test_what_is_told_beforehand_has_jitter_of_its_own() -> None:
+    device = Device(
+        uplink=1e6, downlink=1e6, latency=0, jitter=0.5, flops=1e9, compute_power_w=0, send_power_w=0, receive_power_w=0
+    )
+    late = Clock(NetworkConfig(**NETWORK), lambda _: device, 7)
+    plain = Work(forward=0, backward=0, server=0, up=1e-9, down=1e-9)
+    without, asked = (
+        late.timed(Round(client=0, steps=[work] * 200, down=1, up=1), 3)
+        for work in (plain, replace(plain, proposal=1e-9, grouping=1e-9))
+    )
+    told = asked.before - without.before
+    assert np.array_equal(without.after, asked.after) and told.min() >= 0 and told.max() <= 0.5
+    drawn = [asked.ask, told, without.before, without.after]
+    assert all(np.abs(np.corrcoef(a, b)[0, 1]) < 0.3 for at, a in enumerate(drawn) for b in drawn[:at])

@@ -288,3 +288,78 @@ def test_one_shared_model_takes_batches_in_turn_whoever_comes_first(tmp_path: Pa
         for how, value in (("turn", "round"), ("turn", "step"), ("order", "arrival"))
     )
     assert arrival == pytest.approx(step, rel=0.02) and arrival == pytest.approx(whole, rel=0.05)
+
+
+A_MEGABIT = [  # a second for a million bits either way, and none for anything else
+    "network=custom", "network.uplink_mbps=1", "network.downlink_mbps=1", "network.latency_ms=0", "network.flops=1e30",
+    "network.send_power_w=1", "network.receive_power_w=0",
+]  # fmt: skip
+
+
+def uneven(*keys: str, out: Path) -> flsplit.Run:
+    """Of clients with unlike parts of the data."""
+    small = [key for key in SMALL if key != "partition=iid"]
+    return flsplit.run([*small, "engine=inline", "seed=1", *keys, f"out={out}"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("keys", "failed"),
+    [
+        (["compressor.scope=cohort", "strategy=parallel", "strategy.sync=round", "faults.crash=0.5"], True),
+        (["strategy.max_update_norm=2", "strategy.on_outlier=fail"], True),
+        (["strategy.logit_adjustment=1"], False),
+        (["channel=erasure", "channel.loss=0.3", "channel.retransmit=true"], False),
+        (["strategy=parallel", "channel=erasure", "channel.loss=0.3", "channel.retransmit=true"], False),
+        (["strategy=fedavg", "faults.crash=0.5"], True),
+    ],
+    ids=["cohort", "outlier", "labels", "resent", "parallel", "fedavg"],
+)
+def test_all_bits_of_a_client_take_their_time_whatever_becomes_of_it(
+    keys: list[str], failed: bool, tmp_path: Path
+) -> None:
+    found = uneven("rounds=1", *keys, *A_MEGABIT, out=tmp_path / "run").clients
+    assert found.failed.any() == failed and not found.failed.all()
+    bits = found[["uplink_bits", "downlink_bits", "sync_bits", "retransmitted_bits"]].sum(axis=1)
+    assert found.transfer_seconds.tolist() == pytest.approx((bits / 1e6).tolist(), rel=1e-9)
+
+
+@pytest.mark.slow
+def test_who_says_what_labels_it_has_sends_that(tmp_path: Path) -> None:
+    plain = run("rounds=1", *A_MEGABIT, out=tmp_path / "plain").clients
+    said = run("rounds=1", *A_MEGABIT, "strategy.logit_adjustment=1", out=tmp_path / "said").clients
+    assert (said.sync_bits - plain.sync_bits == 10 * 32).all()  # a number for each class
+    assert (said.joules - plain.joules).tolist() == pytest.approx([320 / 1e6] * 3, rel=1e-6)
+
+
+@pytest.mark.slow
+def test_an_update_that_is_refused_has_come_up_before(tmp_path: Path) -> None:
+    keys = ["strategy.max_update_norm=2", "strategy.on_outlier=fail"]
+    found = uneven("rounds=1", *keys, out=tmp_path / "run").clients
+    assert 0 < found.failed.sum() < 3 and found.sync_bits.nunique() == 1
+
+
+@pytest.mark.slow
+def test_in_lockstep_each_step_waits_for_what_is_sent_again_in_it(tmp_path: Path) -> None:
+    keys = ["strategy=parallel", "strategy.sync=round", "rounds=1", "channel=erasure"]
+    keys += ["channel.loss=0.3", "channel.burst=10", "channel.retransmit=true", *A_MEGABIT]
+    found = run(*keys, out=tmp_path / "run").rounds.simulated_seconds.item()
+    plan = prepare(compose([*SMALL, *keys, "engine=inline", f"out={tmp_path / 'o'}"])).plan
+    assembly = assembly_for(plan.to_json())
+    price, stages = Costs(assembly).prices(0).step(assembly.shape(8)), assembly.stages_at(None)
+    resent = [[stages.resent(assembly.shape(8), key=(client, 1, step)) for client in range(3)] for step in range(4)]
+    bits = 2 * 32 * assembly.client_side().size + 4 * (price.uplink_bits + price.downlink_bits)
+    bits += sum(max(up for up, _ in step) + max(down for _, down in step) for step in resent)
+    assert found == pytest.approx(bits / 1e6, rel=1e-9)
+
+
+@pytest.mark.slow
+def test_a_cohorts_server_works_on_the_clusters_of_all(tmp_path: Path) -> None:
+    keys = ["compressor.scope=cohort", "strategy=parallel", "strategy.sync=round", "rounds=1", "network=custom"]
+    keys += ["network.uplink_mbps=1e20", "network.downlink_mbps=1e20", "network.latency_ms=0", "network.flops=1e30"]
+    keys += ["network.server_flops=1e9"]
+    found = run(*keys, out=tmp_path / "run").rounds.simulated_seconds.item()
+    plan = prepare(compose([*SMALL, *keys, "engine=inline", f"out={tmp_path / 'o'}"])).plan
+    work = Costs(assembly_for(plan.to_json())).work(0, 8)
+    clusters = [int(0.3**0.5 * samples) for samples in (8, 3 * 8)]  # 4 of a client's batch, 13 of all three
+    assert found == pytest.approx(4 * work.server / clusters[0] * clusters[1] / 1e9, rel=1e-9)
