@@ -24,11 +24,9 @@ ASPECTS = ("dataset", "model", "compressor", "strategy", "partition", "clients",
 _LABEL_ORDER = ("compressor", "strategy", "dataset", "model", "partition", "clients", "seed")
 _NOT_SETTINGS = {"out", "resume", "logger", "hydra", "objective"}
 _METHODS = ("compressor", "strategy", "partition")  # groups of methods, each with options of its own
-# Keys that follow from a dataset's or model's name, or come again as a setting of their own.
-_CONSEQUENCES = {
-    *("dataset.augment", "dataset.hub", "dataset.image_column", "dataset.label_column"),
-    *("dataset.train_split", "dataset.test_split", "model.default_lr"),
-}
+_AGAIN = {"dataset.augment", "model.default_lr"}  # come as `augment` and `lr` too
+# Keys that say nothing beside a data set's name as long as they are the same wherever it is.
+_OF_DATASET = ("hub", "image_column", "label_column", "train_split", "test_split")
 # Groups that a strategy leaves unused, whatever the configuration says.
 _UNUSED = {"fedavg": {"compressor"}, "centralized": {"compressor", "clients", "partition"}}
 
@@ -83,9 +81,20 @@ def settings(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return values
 
 
+def _consequences(configs: Sequence[Mapping[str, Any]]) -> set[str]:
+    """Keys that tell nothing apart which another one does not."""
+    datasets = [config.get("dataset") for config in configs]
+    found = set(_AGAIN)
+    for key in _OF_DATASET:
+        values = {(_name(each), str(each.get(key)) if isinstance(each, Mapping) else "") for each in datasets}
+        if len(values) == len({name for name, _ in values}):
+            found.add(f"dataset.{key}")
+    return found
+
+
 def _told_by_aspects(key: str, config: Mapping[str, Any]) -> bool:
     group, _, rest = key.partition(".")
-    return key in _CONSEQUENCES or (group in ASPECTS and rest in ("", "name", "_target_", _main(config, group)))
+    return group in ASPECTS and rest in ("", "name", "_target_", _main(config, group))
 
 
 def other_differences(configs: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
@@ -97,7 +106,8 @@ def other_differences(configs: Sequence[Mapping[str, Any]]) -> dict[str, list[st
         {key: text(value) for key, value in settings(config).items() if not _told_by_aspects(key, config)}
         for config in configs
     ]
-    keys = dict.fromkeys(key for flat in flats for key in flat)
+    passed_over = _consequences(configs)
+    keys = dict.fromkeys(key for flat in flats for key in flat if key not in passed_over)
     table = {key: [flat.get(key, "") for flat in flats] for key in keys}
     return {key: values for key, values in table.items() if len(set(values) - {""}) > 1}
 
@@ -120,8 +130,8 @@ def varied(configs: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
 
     The name of a group is called as on the command line: `compressor`, not `compressor.name`.
     """
-    flats = [settings(config) for config in configs]
-    keys = dict.fromkeys(key for flat in flats for key in flat if key not in _CONSEQUENCES)
+    flats, passed_over = [settings(config) for config in configs], _consequences(configs)
+    keys = dict.fromkeys(key for flat in flats for key in flat if key not in passed_over)
     table = {key: [flat.get(key) for flat in flats] for key in keys}
     return {
         key.removesuffix(".name"): values for key, values in table.items() if len({str(value) for value in values}) > 1

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from make_runs import config
 
-from flsplit.report.labels import describe, folder_names, other_differences, short_labels
+from flsplit.report.labels import describe, folder_names, other_differences, short_labels, varied
+from flsplit.report.seeds import by_setting
 
 
 def labels(*configs: dict) -> list[str]:
@@ -120,3 +121,17 @@ def test_differences_beyond_the_main_settings() -> None:
 def test_folder_names_take_the_parents_they_need() -> None:
     assert folder_names([Path("/x/a/0"), Path("/x/a/1")]) == ["0", "1"]
     assert folder_names([Path("/x/a/0"), Path("/x/b/0")]) == ["a/0", "b/0"]
+
+
+def test_what_follows_from_a_data_sets_name_is_no_difference_but_what_a_user_has_set_is() -> None:
+    def of(name: str, column: str, seed: int = 0) -> dict:
+        return config(dataset={"name": name, "hub": f"someone/{name}", "label_column": column}, seed=seed)
+
+    apart = [of("folder", "label", 0), of("folder", "parity", 1)]
+    assert varied(apart) == {"dataset.label_column": ["label", "parity"], "seed": [0, 1]}
+    assert other_differences(apart) == {"dataset.label_column": ["label", "parity"]}
+    assert labels(of("folder", "label"), of("folder", "parity")) == ["label_column=label", "label_column=parity"]
+    assert [len(members) for _, members in by_setting(apart, ["run0", "run1"])] == [1, 1]
+    assert list(varied([of("cifar10", "label"), of("cifar100", "fine_label")])) == ["dataset"]
+    augmented = [config(augment=name, dataset={"name": "digits", "augment": name}) for name in ("none", "paper")]
+    assert list(varied(augmented)) == ["augment"]
