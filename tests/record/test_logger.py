@@ -112,7 +112,18 @@ def test_weights_and_biases_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         groups.add(told["run"].run_group)
         assert sorted(entry.path for entry in told["artifact"].manifest.contents) == ["config.yaml", "report.html"]
         assert told["exit"].exit_code == 0
+        summary = json.loads((folder / "summary.json").read_text())
+        assert wandb_summary(file)["seconds"] == summary["seconds"] > expected.seconds.iloc[-1]
     assert groups == {"lr=0.001", "lr=0.0001"}
+
+
+def wandb_summary(file: Path) -> dict[str, Any]:
+    """A run's last numbers there: those of each row of its history, and what updates them."""
+    found: dict[str, Any] = {}
+    for kind, record in wandb_records(file):
+        items = record.item if kind == "history" else record.update if kind == "summary" else []
+        found |= {"/".join(item.nested_key) or item.key: json.loads(item.value_json) for item in items}
+    return found
 
 
 def wandb_records(file: Path) -> Iterator[tuple[str, Any]]:

@@ -46,7 +46,7 @@ class WandbLogger(Logger):
     def log(self, rounds: pa.Table, new: int) -> None:
         """See `Logger`. W&B drops rounds that it has already."""
         for row in rounds.slice(len(rounds) - new).to_pylist():
-            self._begun().log({"round": row["round"], **numbers(row)}, step=row["round"])
+            self._begun().log({"round": row["round"], **numbers(row)}, step=row["round"], commit=True)
 
     def finish(self, summary: Mapping[str, Any], files: Sequence[Path]) -> None:
         """See `Logger`."""
