@@ -84,7 +84,7 @@ class Recorder:
         )  # fmt: skip
         self._new_rounds: list[Row] = []
         self._new_clients: list[Row] = []
-        self._changed = 0  # rounds at the end that loggers have seen otherwise
+        self._again = 0  # rounds at the end that loggers are to be shown again
         self._ahead: set[str] = set()  # files that have more than the checkpoint: what it needs is in those before
 
     @property
@@ -113,6 +113,7 @@ class Recorder:
         }
         self._rounds, self._clients = (table for table, _ in found.values())
         self._ahead = {name for name, (_, file) in found.items() if file != self.folder / name}
+        self._again = len(self._rounds)  # they may have lost what they were shown, or have more
 
     def reopen(self) -> None:
         """There are rounds to come: what a summary says of an earlier end does not hold any more."""
@@ -121,7 +122,6 @@ class Recorder:
     def unscore(self) -> None:
         """Take back the evaluation of the last round: it was due to an end that is none any more."""
         self._rounds, self._clients = _unscored(self._rounds), _unscored(self._clients)
-        self._changed = 1
 
     def add(self, round_row: Row, client_rows: Sequence[Row]) -> None:
         """One more round, which the files lack until they are saved."""
@@ -130,14 +130,14 @@ class Recorder:
 
     def save(self) -> None:
         """Bring the files up to date, and the loggers."""
-        new, self._rounds = len(self._new_rounds) + self._changed, _longer(self._rounds, self._new_rounds)
+        new, self._rounds = len(self._new_rounds) + self._again, _longer(self._rounds, self._new_rounds)
         self._clients = _longer(self._clients, self._new_clients)
         self._new_rounds, self._new_clients = [], []
         for name, table in zip(NAMES, (self._rounds, self._clients)):
             if name not in self._ahead:
                 _keep(self.folder / name)
             write(self.folder / name, table)
-        self._changed, self._ahead = 0, set()
+        self._again, self._ahead = 0, set()
         if new:
             self.loggers.log(self._rounds, new)
 

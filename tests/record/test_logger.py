@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from flsplit.cli import main
 from flsplit.errors import UserError
 from flsplit.record import loggers
 from flsplit.record.loggers import Loggers, Told
-from flsplit.record.tables import ROUNDS
+from flsplit.record.tables import ROUNDS, Recorder
 
 SMALL = ["dataset.train_limit=40", "dataset.test_limit=20", "clients=2", "engine=inline", "eval_every=2"]
 
@@ -61,6 +61,24 @@ def test_rounds_that_are_gone_through_again_are_in_a_curve_once(tmp_path: Path) 
     assert [step for step, _ in curves(tmp_path)["samples"]] == [1, 2, 3]
 
 
+def test_a_run_that_goes_on_is_told_as_a_whole(tmp_path: Path) -> None:
+    """Its loggers may have lost what they were told of, as a process that is killed loses what it has not written."""
+    told = []
+
+    class Seen(Loggers):
+        def log(self, rounds: pa.Table, new: int) -> None:
+            told.append(rounds["round"].to_pylist()[-new:])
+
+    for done in (0, 2):
+        recorder = Recorder(tmp_path, Seen([], Told(tmp_path)))
+        if done:
+            recorder.restore(done)
+        for number in (done + 1, done + 2):
+            recorder.add({"round": number}, [])
+            recorder.save()
+    assert told == [[1], [2], [1, 2, 3], [4]]
+
+
 @pytest.mark.parametrize("name", ["tensorboard", "wandb", "mlflow"])
 def test_without_the_package_it_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loggers, "find_spec", lambda name: None)
@@ -100,14 +118,9 @@ def test_weights_and_biases_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         folder = tmp_path / str(job)
         [file] = folder.glob("wandb/offline-run-*/*.wandb")
         told = dict(wandb_records(file))
-        rounds = [
-            {"/".join(i.nested_key) or i.key: json.loads(i.value_json) for i in record.item}
-            for kind, record in wandb_records(file)
-            if kind == "history"
-        ]
         expected = pd.read_csv(folder / "rounds.csv")
-        assert [row["round"] for row in rounds] == [1, 2]
-        assert [row["train_loss"] for row in rounds] == expected.train_loss.tolist()
+        assert wandb_column(file, "round") == [1, 2]
+        assert wandb_column(file, "train_loss") == expected.train_loss.tolist()
         assert told["run"].project == "flsplit" and "seed" in told["run"].display_name
         groups.add(told["run"].run_group)
         assert sorted(entry.path for entry in told["artifact"].manifest.contents) == ["config.yaml", "report.html"]
@@ -115,15 +128,25 @@ def test_weights_and_biases_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         summary = json.loads((folder / "summary.json").read_text())
         assert wandb_summary(file)["seconds"] == summary["seconds"] > expected.seconds.iloc[-1]
     assert groups == {"lr=0.001", "lr=0.0001"}
+    flsplit.run([f"resume={tmp_path}/0", "rounds=3"])
+    [_, after] = sorted(tmp_path.glob("0/wandb/offline-run-*/*.wandb"), key=lambda file: file.stat().st_mtime_ns)
+    assert wandb_column(after, "round") == [1, 2, 3]
+
+
+def wandb_column(file: Path, name: str) -> list[Any]:
+    return [wandb_items(record.item)[name] for kind, record in wandb_records(file) if kind == "history"]
 
 
 def wandb_summary(file: Path) -> dict[str, Any]:
     """A run's last numbers there: those of each row of its history, and what updates them."""
     found: dict[str, Any] = {}
     for kind, record in wandb_records(file):
-        items = record.item if kind == "history" else record.update if kind == "summary" else []
-        found |= {"/".join(item.nested_key) or item.key: json.loads(item.value_json) for item in items}
+        found |= wandb_items(record.item if kind == "history" else record.update if kind == "summary" else [])
     return found
+
+
+def wandb_items(items: Iterable[Any]) -> dict[str, Any]:
+    return {"/".join(item.nested_key) or item.key: json.loads(item.value_json) for item in items}
 
 
 def wandb_records(file: Path) -> Iterator[tuple[str, Any]]:

@@ -52,7 +52,8 @@ class Logger:
     def log(self, rounds: pa.Table, new: int) -> None:
         """Take in the last `new` rows of `rounds`, which has the columns of `rounds.parquet`.
 
-        The first of them may be known already, with an evaluation that it has lost: as the last of a run that goes on.
+        At first these are all that a run that goes on has gone through. Some may be known already, the last of them
+        with an evaluation that it has lost.
         """
 
     def finish(self, summary: Mapping[str, Any], files: Sequence[Path]) -> None:
