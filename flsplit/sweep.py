@@ -107,7 +107,7 @@ class Job:
                 if is_done(ready):
                     return _done(number, ready, varied)
                 ready = experiment.prepare(ready)
-            ready = replace(ready, varied=varied, in_sweep=True)
+            ready = replace(ready, varied=varied, sweep=self._notes.parent)
             self.folder = ready.out
             run = experiment.execute(config, prepared=ready)
             summary = run.summary if run is not None else {}

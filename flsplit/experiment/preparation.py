@@ -47,7 +47,7 @@ class Prepared:
     origin: dict[str, Any]
     notes: list[str]
     varied: Mapping[str, Any] = field(default_factory=dict)
-    in_sweep: bool = False  # then rounds and its end are not told of: `flsplit.sweep` tells of jobs
+    sweep: Path | None = None  # folder of the sweep whose job it is; then `flsplit.sweep` tells of it, rounds are not
 
     @property
     def dataset(self) -> data.Dataset:
@@ -119,7 +119,7 @@ def lay_out(prepared: Prepared) -> tuple[Recorder, Checkpoints]:
     """
     out, config = prepared.out, prepared.plan.config
     checkpoints = Checkpoints(out / "checkpoint")
-    told = Told(out, settings(config.as_dict()), prepared.varied)
+    told = Told(out, settings(config.as_dict()), prepared.varied, prepared.sweep)
     recorder = Recorder(out, Loggers(config.logger, told), config.metric_columns(prepared.dataset.classes))
     try:
         out.mkdir(parents=True, exist_ok=True)

@@ -99,7 +99,7 @@ def _execute(prepared: Prepared, *, quiet: bool, stream: TextIO | None, start: S
 
             write_report([prepared.out], prepared.out / "report.html")
             recorder.loggers.finish(summary, [prepared.out / name for name in ("config.yaml", "report.html")])
-    if not (quiet or prepared.in_sweep):
+    if not quiet and prepared.sweep is None:
         closing_table({**summary, "out": str(prepared.out)}, title=title(config), stream=stream or sys.stdout)
     return read_run(prepared.out)
 
@@ -115,7 +115,7 @@ def _play(
         first_round=state.round + 1 if state else 1,
         stream=stream or sys.stderr,
         quiet=quiet,
-        lines=not prepared.in_sweep,
+        lines=prepared.sweep is None,
     ) as progress:
         server = Server(
             prepared.plan.to_json(), recorder, checkpoints, progress, workers=prepared.workers,

@@ -87,11 +87,11 @@ def test_without_the_package_it_is_refused(name: str, monkeypatch: pytest.Monkey
 
 
 def test_a_sweeps_jobs_are_named_by_what_varies(tmp_path: Path) -> None:
-    told = Told(tmp_path / "run", varied={"compressor.ratio": 0.1, "seed": 3})
-    assert (told.name, told.group) == ("compressor.ratio=0.1 seed=3", "compressor.ratio=0.1")
+    told = Told(tmp_path / "run", varied={"compressor.ratio": 0.1, "seed": 3}, sweep=tmp_path / "ratios")
+    assert (told.name, told.group) == ("compressor.ratio=0.1 seed=3", "ratios compressor.ratio=0.1")
     assert (Told(tmp_path / "run").name, Told(tmp_path / "run").group) == ("run", None)
-    seeds = Told(tmp_path / "run", varied={"seed": 3})
-    assert (seeds.name, seeds.group) == ("seed=3", None)
+    seeds = Told(tmp_path / "run", varied={"seed": 3}, sweep=tmp_path / "seeds")
+    assert (seeds.name, seeds.group) == ("seed=3", "seeds")
 
 
 @pytest.mark.slow
@@ -127,10 +127,12 @@ def test_weights_and_biases_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         assert told["exit"].exit_code == 0
         summary = json.loads((folder / "summary.json").read_text())
         assert wandb_summary(file)["seconds"] == summary["seconds"] > expected.seconds.iloc[-1]
-    assert groups == {"lr=0.001", "lr=0.0001"}
+    assert groups == {f"{tmp_path.name} lr=0.001", f"{tmp_path.name} lr=0.0001"}
     flsplit.run([f"resume={tmp_path}/0", "rounds=3"])
     [_, after] = sorted(tmp_path.glob("0/wandb/offline-run-*/*.wandb"), key=lambda file: file.stat().st_mtime_ns)
     assert wandb_column(after, "round") == [1, 2, 3]
+    again = dict(wandb_records(after))["run"]
+    assert (again.display_name, again.run_group) == ("lr=0.001 seed=4", f"{tmp_path.name} lr=0.001")
 
 
 def wandb_column(file: Path, name: str) -> list[Any]:

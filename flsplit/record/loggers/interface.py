@@ -18,11 +18,13 @@ class Told:
         folder: the run's.
         settings: its configuration, `key.key` to a plain value.
         varied: of a sweep's job: what other jobs have otherwise.
+        sweep: folder of the sweep; None outside one.
     """
 
     folder: Path
     settings: Mapping[str, Any] = field(default_factory=dict)
     varied: Mapping[str, Any] = field(default_factory=dict)
+    sweep: Path | None = None
 
     @property
     def name(self) -> str:
@@ -31,8 +33,11 @@ class Told:
 
     @property
     def group(self) -> str | None:
-        """What runs have in common that differ in their seed alone; None outside a sweep."""
-        return _words({key: value for key, value in self.varied.items() if key != "seed"}) or None
+        """What jobs of a sweep have in common that differ in their seed alone; None outside one."""
+        if self.sweep is None:
+            return None
+        words = _words({key: value for key, value in self.varied.items() if key != "seed"})
+        return f"{self.sweep.resolve().name} {words}".strip()
 
 
 class Logger:

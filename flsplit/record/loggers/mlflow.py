@@ -1,6 +1,7 @@
 """MLflow: a run of the experiment `flsplit` (or `MLFLOW_EXPERIMENT_NAME`) at `MLFLOW_TRACKING_URI`.
 
-Jobs of a sweep that differ in their seed alone have the same tag `group`. A resumed run goes on in the same one there.
+Jobs of a sweep that differ in their seed alone have the same tag `group` (`Told.group`). A resumed run goes on in the
+same one there.
 """
 
 from __future__ import annotations

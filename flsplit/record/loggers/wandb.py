@@ -1,7 +1,7 @@
 """Weights & Biases: a run of the project `flsplit` (or `WANDB_PROJECT`), its curves over rounds.
 
-Jobs of a sweep that differ in their seed alone are a group. Whatever W&B reads from the environment holds, such as
-`WANDB_MODE=offline`; its files lie in the run's folder. A resumed run goes on in the same one there.
+Jobs of a sweep that differ in their seed alone are a group (`Told.group`). Whatever W&B reads from the environment
+holds, such as `WANDB_MODE=offline`; its files lie in the run's folder. A resumed run goes on in the same one there.
 """
 
 from __future__ import annotations
@@ -31,15 +31,17 @@ class WandbLogger(Logger):
         if self._run is None:
             import wandb
 
-            kept = self.told.folder / "wandb" / "id"
-            name = kept.read_text() if kept.exists() else token_hex(4)
+            folder = self.told.folder / "wandb"
+            known = {"id": token_hex(4), "name": self.told.name, "group": self.told.group or ""}
+            known |= {key: (folder / key).read_text() for key in known if (folder / key).exists()}
             self._run = wandb.init(
-                project=os.environ.get("WANDB_PROJECT", "flsplit"), id=name, resume="allow", dir=self.told.folder,
-                name=self.told.name, group=self.told.group, config=dict(self.told.settings),
-                settings=wandb.Settings(silent=True, console="off"),
+                project=os.environ.get("WANDB_PROJECT", "flsplit"), id=known["id"], resume="allow",
+                dir=self.told.folder, name=known["name"], group=known["group"] or None,
+                config=dict(self.told.settings), settings=wandb.Settings(silent=True, console="off"),
             )  # fmt: skip
-            kept.parent.mkdir(exist_ok=True)
-            kept.write_text(name)
+            folder.mkdir(exist_ok=True)
+            for key, value in known.items():  # a resumed run is no job of a sweep any more
+                (folder / key).write_text(value)
             self._run.define_metric("*", step_metric="round")
         return self._run
 
