@@ -84,7 +84,7 @@ class Recorder:
         )  # fmt: skip
         self._new_rounds: list[Row] = []
         self._new_clients: list[Row] = []
-        self._again = 0  # rounds at the end that loggers are to be shown again
+        self._untold = 0  # rounds at the end that loggers have to be shown
         self._ahead: set[str] = set()  # files that have more than the checkpoint: what it needs is in those before
 
     @property
@@ -113,7 +113,7 @@ class Recorder:
         }
         self._rounds, self._clients = (table for table, _ in found.values())
         self._ahead = {name for name, (_, file) in found.items() if file != self.folder / name}
-        self._again = len(self._rounds)  # they may have lost what they were shown, or have more
+        self._untold = len(self._rounds)  # they may have lost what they were shown, or have more
 
     def reopen(self) -> None:
         """There are rounds to come: what a summary says of an earlier end does not hold any more."""
@@ -129,17 +129,22 @@ class Recorder:
         self._new_clients += client_rows
 
     def save(self) -> None:
-        """Bring the files up to date, and the loggers."""
-        new, self._rounds = len(self._new_rounds) + self._again, _longer(self._rounds, self._new_rounds)
+        """Bring the files up to date."""
+        self._untold += len(self._new_rounds)
+        self._rounds = _longer(self._rounds, self._new_rounds)
         self._clients = _longer(self._clients, self._new_clients)
         self._new_rounds, self._new_clients = [], []
         for name, table in zip(NAMES, (self._rounds, self._clients)):
             if name not in self._ahead:
                 _keep(self.folder / name)
             write(self.folder / name, table)
-        self._again, self._ahead = 0, set()
-        if new:
-            self.loggers.log(self._rounds, new)
+        self._ahead = set()
+
+    def tell(self) -> None:
+        """Bring the loggers up to what the files have."""
+        if self._untold:
+            self.loggers.log(self._rounds, self._untold)
+        self._untold = 0
 
 
 def before(path: Path) -> Path:

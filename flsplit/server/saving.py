@@ -30,7 +30,7 @@ class Saving:
     ) -> None:
         self._recorder, self._checkpoints = recorder, checkpoints
         self._origin, self._notes = dict(origin), list(notes)
-        self._at, self._took = float("-inf"), 0.0  # when, and how long it took
+        self._at, self._took = float("-inf"), 0.0  # when, and how long it took; loggers may take what they like
         self._unsaved: State | None = None
 
     def finished(self, state: State) -> None:
@@ -42,14 +42,17 @@ class Saving:
             self._checkpoints.hold(state)
 
     def save(self) -> None:
-        """Bring tables and checkpoint up to the last round that was finished.
+        """Bring tables and checkpoint up to the last round that was finished, and loggers then.
 
         Raises:
             RunFailed: if the disk takes no more.
         """
         state, self._unsaved = self._unsaved, None
-        if state is None:
-            return
+        if state is not None:
+            self._write(state)
+        self._recorder.tell()
+
+    def _write(self, state: State) -> None:
         began = time.monotonic()
         try:
             self._recorder.save()

@@ -6,11 +6,13 @@ import json
 import struct
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
 import pyarrow as pa
 import pytest
+import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import flsplit
@@ -19,6 +21,9 @@ from flsplit.errors import UserError
 from flsplit.record import loggers
 from flsplit.record.loggers import Loggers, Told
 from flsplit.record.tables import ROUNDS, Recorder
+from flsplit.server import saving
+from flsplit.server.checkpoint import Checkpoints, State
+from flsplit.split.side import SideState
 
 SMALL = ["dataset.train_limit=40", "dataset.test_limit=20", "clients=2", "engine=inline", "eval_every=2"]
 
@@ -76,6 +81,7 @@ def test_a_run_that_goes_on_is_told_as_a_whole(tmp_path: Path) -> None:
         for number in (done + 1, done + 2):
             recorder.add({"round": number}, [])
             recorder.save()
+            recorder.tell()
     assert told == [[1], [2], [1, 2, 3], [4]]
 
 
@@ -189,3 +195,24 @@ def test_mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert [point.step for point in history] == [1, 2, 3]
     assert [point.value for point in history] == run.rounds.train_loss.tolist()
     assert {file.path for file in client.list_artifacts(found.info.run_id)} == {"config.yaml", "report.html"}
+
+
+def test_how_often_is_saved_does_not_depend_on_loggers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that takes a while to be opened would leave a run unsaved for a hundred times as long."""
+    now, told = 0.0, list[int]()
+
+    class Slow(Loggers):
+        def log(self, rounds: pa.Table, new: int) -> None:
+            nonlocal now
+            now += 5 * saving.SAVE_EVERY
+            told.append(new)
+
+    monkeypatch.setattr(saving, "time", SimpleNamespace(monotonic=lambda: now))
+    recorder, checkpoints = Recorder(tmp_path, Slow([], Told(tmp_path))), Checkpoints(tmp_path / "checkpoint")
+    checkpoints.create()
+    keeping, side = saving.Saving(recorder, checkpoints, {}, []), SideState(torch.zeros(1))
+    for number in range(1, 4):
+        recorder.add({"round": number}, [])
+        keeping.finished(State(round=number, client_model=side, server_model=side))
+        now += 2 * saving.SAVE_EVERY
+    assert told == [1, 1, 1]

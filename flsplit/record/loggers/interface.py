@@ -41,7 +41,7 @@ class Told:
 
 
 class Logger:
-    """Is shown the rounds whenever the run's files are written, and what the run has come to.
+    """Is shown the rounds whenever the run's files have been written, and what the run has come to.
 
     Attributes:
         package: what must be installed, as `pip install` and `import` know it; empty for nothing.
