@@ -19,7 +19,8 @@ import flsplit
 from flsplit.cli import main
 from flsplit.errors import UserError
 from flsplit.record import loggers
-from flsplit.record.loggers import Loggers, Told
+from flsplit.record.loggers import Logger, Loggers, Told
+from flsplit.record.loggers.csv import CsvLogger
 from flsplit.record.tables import ROUNDS, Recorder
 from flsplit.server import saving
 from flsplit.server.checkpoint import Checkpoints, State
@@ -98,6 +99,26 @@ def test_a_sweeps_jobs_are_named_by_what_varies(tmp_path: Path) -> None:
     assert (Told(tmp_path / "run").name, Told(tmp_path / "run").group) == ("run", None)
     seeds = Told(tmp_path / "run", varied={"seed": 3}, sweep=tmp_path / "seeds")
     assert (seeds.name, seeds.group) == ("seed=3", "seeds")
+
+
+def test_one_that_is_left_out_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a service does not wait for more of the run; whatever closing it comes to."""
+    closed = []
+
+    def fails(self: Logger, *_: Any) -> None:
+        raise ConnectionError("it does not answer")
+
+    def closes(self: Logger) -> None:
+        closed.append(self)
+        fails(self)
+
+    monkeypatch.setattr(CsvLogger, "log", fails)
+    monkeypatch.setattr(CsvLogger, "close", closes)
+    all_of_them, lines = Loggers(["csv"], Told(tmp_path)), list[str]()
+    all_of_them.tell = lines.append
+    for _ in range(2):
+        all_of_them.log(ROUNDS.empty_table(), new=0)
+    assert (len(closed), len(lines), all_of_them.names) == (1, 1, [])
 
 
 @pytest.mark.slow
@@ -216,3 +237,25 @@ def test_how_often_is_saved_does_not_depend_on_loggers(tmp_path: Path, monkeypat
         keeping.finished(State(round=number, client_model=side, server_model=side))
         now += 2 * saving.SAVE_EVERY
     assert told == [1, 1, 1]
+
+
+@pytest.mark.slow
+def test_names_that_mlflow_does_not_take(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mlflow import MlflowClient, set_tracking_uri
+
+    uri = f"sqlite:///{tmp_path}/runs.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    monkeypatch.chdir(tmp_path)
+    set_tracking_uri(None)
+    names = ["test_hit@5", "recall_x (1)", "recall_c,d", "recall_../a//b", "recall_" + 300 * "o", "recall_\u5b57.-"]
+    rows = pa.table({"round": [1], "samples": [7], **{name: [0.5] for name in names}})
+    logger = Loggers(["mlflow"], Told(tmp_path, {"strategy.aggregator_args.a@b": 1}))
+    logger.log(rows, new=1)
+    assert logger.names == ["mlflow"]
+    logger.close()
+    client = MlflowClient(uri)
+    found = client.get_run((tmp_path / "mlflow-run").read_text())
+    assert found.info.status == "FAILED" and "strategy.aggregator_args.a_b" in found.data.params
+    assert found.data.metrics == {"samples": 7.0, **dict.fromkeys([
+        "test_hit_5", "recall_x _1_", "recall_c_d", "recall_.._a__b", "recall_" + 243 * "o", names[-1],
+    ], 0.5)}  # fmt: skip

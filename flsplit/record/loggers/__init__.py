@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
@@ -36,6 +37,11 @@ class Loggers:
         self._all = {name: _kind(name)(told) for name in names}
 
     @property
+    def names(self) -> list[str]:
+        """Those that have not been left out."""
+        return list(self._all)
+
+    @property
     def take_files(self) -> bool:
         """Whether one wants the report and the configuration."""
         return any(logger.takes_files for logger in self._all.values())
@@ -58,6 +64,8 @@ class Loggers:
                 does(logger)
             except Exception as error:  # whatever a service or its package raises
                 del self._all[name]
+                with suppress(Exception):
+                    logger.close()
                 what = " ".join(str(error).split())
                 self.tell(f"logger={name} is left out from here on: {type(error).__name__}: {what[:300]}")
 

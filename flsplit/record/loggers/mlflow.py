@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,7 +18,9 @@ import pyarrow as pa
 
 from flsplit.record.loggers.interface import Logger, Told, numbers
 
-_METRICS, _PARAMS, _LONGEST = 1000, 100, 500  # what MLflow takes at a time, and of a value
+_METRICS, _PARAMS = 1000, 100  # what MLflow takes at a time
+_LONGEST, _VALUE = 250, 500  # and of a name, and of a value
+_NOT_TAKEN = re.compile(r"[^\w. -]")  # in a name; a slash is, but not everywhere
 
 
 class MlflowLogger(Logger):
@@ -51,7 +54,7 @@ class MlflowLogger(Logger):
         tags = {"group": self.told.group} if self.told.group else {}
         self._run = self._client.create_run(experiment, run_name=self.told.name, tags=tags).info.run_id
         kept.write_text(self._run)
-        params = [Param(key, str(value)[:_LONGEST]) for key, value in self.told.settings.items()]
+        params = [Param(_name(key), str(value)[:_VALUE]) for key, value in self.told.settings.items()]
         for first in range(0, len(params), _PARAMS):
             self._client.log_batch(self._run, params=params[first : first + _PARAMS])
 
@@ -62,7 +65,7 @@ class MlflowLogger(Logger):
         self._begin()
         now = int(time.time() * 1000)
         metrics = [
-            Metric(name, float(value), now, row["round"])
+            Metric(_name(name), float(value), now, row["round"])
             for row in rounds.slice(len(rounds) - new).to_pylist()
             if row["round"] > self._last
             for name, value in numbers(row).items()
@@ -84,3 +87,8 @@ class MlflowLogger(Logger):
         """See `Logger`."""
         if self._client is not None:
             self._client.set_terminated(self._run, "FAILED")
+
+
+def _name(text: str) -> str:
+    """Of a column or key, with `_` for what MLflow does not take: `hit@5` is `hit_5`."""
+    return _NOT_TAKEN.sub("_", text)[:_LONGEST]
