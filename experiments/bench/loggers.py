@@ -1,6 +1,7 @@
-"""`loggers`: what a run waits for its loggers, which are told of rounds when these are saved; here a round is one step.
+"""`loggers`: what a run waits for its loggers if they are shown every round, and a round is one step.
 
-The time is taken around the calls within the run. W&B's own process, which writes aside, is not in it.
+A run shows them what has been saved, at most once a second; here every round is saved. The time is taken around the
+calls within the run. W&B's own process, which writes aside, is not in it.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from experiments.bench.case import Result, measure
 from experiments.bench.watch import watched
 from experiments.bench.workload import Workload
 from flsplit.record.loggers import LOGGERS, Loggers
+from flsplit.server import saving
 
 CPU = Workload(batch=16, steps=1)
 ROUNDS = 40
@@ -22,8 +24,8 @@ ROUNDS = 40
 
 def run(*, pairs: int, workload: Workload = CPU) -> Iterator[Result]:
     """Percent of the time of a step that each logger takes."""
-    offline = {"WANDB_MODE": "offline", "WANDB_SILENT": "true"}
-    with workload.made() as made, chdir(made.folder), patch.dict(os.environ, offline):  # MLflow writes where one is
+    here = {"WANDB_MODE": "offline", "WANDB_SILENT": "true", "MLFLOW_TRACKING_URI": "sqlite:///mlflow.db"}
+    with workload.made() as made, chdir(made.folder), patch.dict(os.environ, here):  # MLflow writes where one is
         for name in LOGGERS:
             yield measure(
                 "loggers", f"% of a step (one client, base, inline) that logger={name} takes, a step a round",
@@ -32,7 +34,22 @@ def run(*, pairs: int, workload: Workload = CPU) -> Iterator[Result]:
 
 
 def share(workload: Workload, name: str) -> float:
-    """Percent of a run's training time in which a logger is told, but for the first time, when it opens files."""
-    with watched((Loggers, "log"), wait=workload.wait) as spent:
+    """Percent of a run's training time in which a logger is shown rounds, but for the first time, when it opens files.
+
+    Raises:
+        RuntimeError: if it has failed, and was left out.
+    """
+    kept, close = list[str](), Loggers.close
+
+    def closing(loggers: Loggers) -> None:
+        kept.extend(loggers.names)
+        close(loggers)
+
+    with (
+        watched((Loggers, "log"), wait=workload.wait) as spent, patch.object(Loggers, "close", closing),
+        patch.object(saving, "SAVE_EVERY", 0),
+    ):  # fmt: skip
         rate = workload.run(logger=name, rounds=ROUNDS, eval_every=ROUNDS)
+    if kept != [name]:
+        raise RuntimeError(f"logger={name} has failed; a run with it says why")
     return 100 * sum(spent[1:]) * rate / (workload.batch * workload.steps * ROUNDS)

@@ -41,6 +41,7 @@ from flsplit import engine
 from flsplit.compose import compose
 from flsplit.experiment import lay_out, preparation, prepare
 from flsplit.record.loggers import Loggers
+from flsplit.record.loggers.csv import CsvLogger
 from flsplit.server.checkpoint import Checkpoints
 from flsplit.server.summary import peak_megabytes
 from flsplit.transport.hub import Hub
@@ -276,6 +277,18 @@ def test_a_logger_that_takes_longer_is_seen_in_its_share(monkeypatch: pytest.Mon
         quick = loggers.share(made, "csv")
         monkeypatch.setattr(Loggers, "log", slow)
         assert 0 < quick < loggers.share(made, "csv") < 100
+
+
+@pytest.mark.slow
+def test_every_round_is_shown_to_a_logger_that_is_there_to_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = []
+    monkeypatch.setattr(CsvLogger, "log", lambda self, rounds, new: shown.append(new))
+    with replace(TINY, batch=16, steps=1).made() as made:
+        loggers.share(made, "csv")
+        assert shown == [1] * loggers.ROUNDS
+        monkeypatch.setattr(CsvLogger, "log", None)
+        with pytest.raises(RuntimeError, match="logger=csv has failed"):
+            loggers.share(made, "csv")
 
 
 def test_growth_is_that_of_the_last_tenth_over_the_second() -> None:
