@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -278,6 +280,16 @@ def test_memory_is_that_of_the_process_itself(tmp_path: Path) -> None:
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )  # fmt: skip
     assert len(ballast) and 50 < float(child.stdout) < 900 < peak_megabytes()
+
+
+def test_memory_is_in_decimal_units(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "read_text", lambda *_: "VmPeak:\t 1 kB\nVmHWM:\t 500000 kB\nThreads:\t1")
+    assert peak_megabytes() == 512
+    monkeypatch.setattr(Path, "exists", lambda _: False)
+    monkeypatch.setattr(resource, "getrusage", lambda _: SimpleNamespace(ru_maxrss=500_000))
+    for platform, megabytes in (("freebsd", 512), ("darwin", 0.5)):
+        monkeypatch.setattr(sys, "platform", platform)
+        assert peak_megabytes() == megabytes
 
 
 @pytest.mark.slow

@@ -86,7 +86,7 @@ def follow(keys: Sequence[str]) -> Long:
         megabytes = []
         for line in process.stderr:  # one for each round
             if line.startswith("round "):
-                megabytes.append(sum(map(proportional, family(process.pid))) / 1e3)
+                megabytes.append(sum(map(proportional, family(process.pid))) / 1e6)
         if process.wait() != 0:
             raise RuntimeError("the run has failed")
         rounds = read_run(out).rounds

@@ -38,7 +38,7 @@ def gigabytes() -> float:
             most = max(most, sum(map(proportional, family(process.pid))))
             time.sleep(EVERY)
         assert process.returncode == 0
-    return most / 1e6
+    return most / 1e9
 
 
 def family(leader: int) -> list[int]:
@@ -59,9 +59,9 @@ def family(leader: int) -> list[int]:
 
 
 def proportional(pid: int) -> int:
-    """Kilobytes of a process; 0 if it has gone."""
+    """Bytes of a process; 0 if it has gone."""
     try:
         lines = (Path("/proc") / str(pid) / "smaps_rollup").read_text().splitlines()
     except OSError:
         return 0
-    return sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+    return sum(1024 * int(line.split()[1]) for line in lines if line.startswith("Pss:"))

@@ -6,6 +6,7 @@ import json
 import math
 import platform
 import resource
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -64,7 +65,7 @@ def finish(plan: Plan, metrics: Mapping[str, bool], out: Path, server: Server, r
         "seconds": totals.seconds,
         "samples_per_second": tally.samples / totals.training_seconds if totals.training_seconds else None,
         "peak_rss_mb": peak_megabytes(),
-        **({"peak_gpu_mb": torch.cuda.max_memory_allocated() / 2**20} if plan.device == "cuda" else {}),
+        **({"peak_gpu_mb": torch.cuda.max_memory_allocated() / 1e6} if plan.device == "cuda" else {}),
         **({"graphs": plan.config.engine.graphs} if plan.device == "cuda" else {}),
         "skew": skew(pd.read_parquet(out / "partition.parquet")).figures,
         "device": _device_name(plan.device),
@@ -107,12 +108,13 @@ def _last(rounds: Sequence[Row], name: str) -> float | None:
 
 
 def peak_megabytes() -> float:
-    """Peak resident memory of this process, MB."""
+    """Peak resident memory of this process, MB (1e6 bytes)."""
     status = Path("/proc/self/status")
     if not status.exists():
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
     # `ru_maxrss` would not do: a process inherits it from the one that has started it.
-    return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM:")) / 1024
+    lines = status.read_text().splitlines()
+    return next(1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 1e6
 
 
 def spread(values: Sequence[float], *, higher_is_better: bool = True) -> dict[str, float] | None:

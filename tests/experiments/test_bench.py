@@ -26,6 +26,7 @@ from experiments.bench import (
     images,
     link,
     loggers,
+    memory,
     message_client,
     message_splitfed,
     messages,
@@ -294,6 +295,11 @@ def test_every_round_is_shown_to_a_logger_that_is_there_to_the_end(monkeypatch: 
 def test_growth_is_that_of_the_last_tenth_over_the_second() -> None:
     found = endurance.Long([500.0, *[100.0] * 4, *[110.0] * 5], [9.0, *[1.0] * 4, *[1.5] * 5], 60.0)
     assert found.growth() == pytest.approx(10) and found.slowing() == 1.5
+
+
+def test_memory_of_all_processes_is_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "read_text", lambda _: "Rss:  90 kB\nPss:  25 kB\nPss_Anon:  5 kB")
+    assert memory.proportional(1) == 25_600
 
 
 @pytest.mark.slow
