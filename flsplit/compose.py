@@ -15,6 +15,8 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.types import IntervalSweep, Override
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError  # type: ignore[import-untyped]
 
 from flsplit.config.overrides import hydra, in_one_line, keys, parse, quoted, read
 from flsplit.errors import UserError
@@ -149,8 +151,16 @@ def _taken_up(job: Config) -> Config:
     """A job of a sweep that is started again: what was cut off goes on where it was; see `is_done` for the others."""
     assert job.out is not None
     saved = Path(job.out) / "config.yaml"
-    same = saved.is_file() and saved.read_text() == job.to_yaml(Path(job.out))
+    same = saved.is_file() and _same(saved.read_text(), job.to_yaml(Path(job.out)))
     return replace(job, resume=job.out) if same else job
+
+
+def _same(saved: str, wanted: str) -> bool:
+    """Whether two texts of a `config.yaml` say the same: a number is, however it is typed."""
+    try:
+        return bool(OmegaConf.create(saved) == OmegaConf.create(wanted))
+    except (YAMLError, OmegaConfBaseException):
+        return False
 
 
 def is_done(job: Config) -> bool:

@@ -37,8 +37,19 @@ def text(value: Any) -> str:
         return {True: "true", False: "false", None: "null"}[value]
     if isinstance(value, float):
         return f"{value:g}"
-    said = str(value)
+    said = alike(value)
     return Path(said).name if said.startswith(("/", "~", "./", "../")) else said
+
+
+def alike(value: Any) -> str:
+    """A setting's value as it is compared: a number is the same however it is typed, `1` or `1.0`."""
+    return str(_plain(value))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_plain(each) for each in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _name(group: Any) -> str:
@@ -86,7 +97,7 @@ def _consequences(configs: Sequence[Mapping[str, Any]]) -> set[str]:
     datasets = [config.get("dataset") for config in configs]
     found = set(_AGAIN)
     for key in _OF_DATASET:
-        values = {(_name(each), str(each.get(key)) if isinstance(each, Mapping) else "") for each in datasets}
+        values = {(_name(each), alike(each.get(key)) if isinstance(each, Mapping) else "") for each in datasets}
         if len(values) == len({name for name, _ in values}):
             found.add(f"dataset.{key}")
     return found
@@ -103,13 +114,17 @@ def other_differences(configs: Sequence[Mapping[str, Any]]) -> dict[str, list[st
     A setting that only some kinds of a group have (ADC's `rule`) counts only if those that have it differ.
     """
     flats = [
-        {key: text(value) for key, value in settings(config).items() if not _told_by_aspects(key, config)}
+        {key: value for key, value in settings(config).items() if not _told_by_aspects(key, config)}
         for config in configs
     ]
     passed_over = _consequences(configs)
     keys = dict.fromkeys(key for flat in flats for key in flat if key not in passed_over)
     table = {key: [flat.get(key, "") for flat in flats] for key in keys}
-    return {key: values for key, values in table.items() if len(set(values) - {""}) > 1}
+    return {
+        key: list(map(text, values))
+        for key, values in table.items()
+        if len({text(_plain(value)) for value in values} - {""}) > 1
+    }
 
 
 def _described(configs: Sequence[Mapping[str, Any]], aspect: str) -> list[str]:
@@ -133,9 +148,7 @@ def varied(configs: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
     flats, passed_over = [settings(config) for config in configs], _consequences(configs)
     keys = dict.fromkeys(key for flat in flats for key in flat if key not in passed_over)
     table = {key: [flat.get(key) for flat in flats] for key in keys}
-    return {
-        key.removesuffix(".name"): values for key, values in table.items() if len({str(value) for value in values}) > 1
-    }
+    return {key.removesuffix(".name"): values for key, values in table.items() if len(set(map(alike, values))) > 1}
 
 
 def short_labels(configs: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[str]:

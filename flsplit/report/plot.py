@@ -71,7 +71,7 @@ def lines(runs: Sequence[Run], x: str, y: str, by: Sequence[str] = ()) -> list[L
     groups = by_setting([run.config for run in runs], [run.folder.name for run in runs], keys)
     for _, members in groups:
         for key, found in varied.items():
-            if len(different := {str(found[number]) for number in members}) > 1:
+            if len(different := {labels.alike(found[number]) for number in members}) > 1:
                 raise ReportError(
                     f"--by {','.join(by)}: runs of one line differ in {key} ({', '.join(sorted(different))}); add it, "
                     "or leave such runs out"

@@ -47,11 +47,11 @@ def by_setting(
         for each group what tells it from the others, and the positions of its runs.
     """
     varied = labels.varied(configs)
-    runs = list(zip(*([str(value) for value in values] for values in varied.values()))) or [()] * len(configs)
+    runs = list(zip(*(map(labels.alike, values) for values in varied.values()))) or [()] * len(configs)
     chosen = [key for key in varied if key != "seed"] if keys is None else keys
     groups: dict[tuple[str, ...], list[int]] = {}
     for number in range(len(configs)):
-        key = tuple(str(varied[name][number]) for name in chosen)
+        key = tuple(labels.alike(varied[name][number]) for name in chosen)
         if runs[number] in {runs[other] for other in groups.get(key, ())}:
             key = (*key, str(number))
         groups.setdefault(key, []).append(number)

@@ -135,3 +135,14 @@ def test_what_follows_from_a_data_sets_name_is_no_difference_but_what_a_user_has
     assert list(varied([of("cifar10", "label"), of("cifar100", "fine_label")])) == ["dataset"]
     augmented = [config(augment=name, dataset={"name": "digits", "augment": name}) for name in ("none", "paper")]
     assert list(varied(augmented)) == ["augment"]
+
+
+def test_a_number_is_the_same_however_it_is_typed() -> None:
+    typed = [config(partition={"name": "dirichlet", "alpha": alpha}, seed=seed) for seed, alpha in enumerate((1, 1.0))]
+    assert varied(typed) == {"seed": [0, 1]}
+    assert other_differences([config(x=[1, 2], flops=1e9), config(x=[1.0, 2.0], flops=1_000_000_000)]) == {}
+    assert by_setting(typed, ["run0", "run1"]) == [("adc ratio=0.1 · splitfed_v1", [0, 1])]
+    others = [config(x=x) for x in (1, True, "1", None, [1], [1, 2])]
+    assert varied(others) == {"x": [1, True, "1", None, [1], [1, 2]]}
+    near = [config(lr=lr) for lr in (0.1, 0.1000001)]
+    assert varied(near) == {"lr": [0.1, 0.1000001]}

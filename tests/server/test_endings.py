@@ -21,6 +21,8 @@ from test_resume import assert_same
 
 import flsplit
 from flsplit.cli import main
+from flsplit.compose import request
+from flsplit.config.schema import Config
 from flsplit.errors import RunFailed, explained
 from flsplit.record import atomic
 from flsplit.record.run import read_run
@@ -101,6 +103,18 @@ def test_gpu_memory_that_is_used_up_is_one_line_that_names_settings(tmp_path: Pa
     said = explained(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB"), tmp_path)
     assert "batch_size" in said and "gpus_per_client" in said and "precision=bf16" in said
     assert "\n" not in said and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("typed", "taken_up"), [("1.0", True), ("2", False)])
+def test_a_job_of_a_sweep_is_the_same_however_a_number_is_typed(typed: str, taken_up: bool, tmp_path: Path) -> None:
+    def job(alpha: str) -> Config:
+        return request([f"partition.alpha={alpha}", f"out={tmp_path}"], sweep=True).jobs[0]
+
+    (tmp_path / "0").mkdir()
+    (tmp_path / "0" / "config.yaml").write_text(job("1").to_yaml(tmp_path / "0"))
+    assert job(typed).resume == (str(tmp_path / "0") if taken_up else None)
+    (tmp_path / "0" / "config.yaml").write_text("{")
+    assert job(typed).resume is None
 
 
 @pytest.mark.slow
