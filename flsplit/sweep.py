@@ -57,6 +57,11 @@ class Outcome:
     varied: Mapping[str, Any] = field(default_factory=dict)
     summary: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def well(self) -> bool:
+        """Whether its run has come to a good end."""
+        return not self.code and bool(self.summary)
+
 
 class Job:
     """What Hydra calls for each job, here or, copied, in another process.
@@ -207,17 +212,21 @@ class Sweep:
             elif number not in self._outcomes:
                 missed = str(config.out)
                 self._hear(
-                    Outcome(number=number, folder=missed, said=f"{missed}: its process ended without a word", code=1)
-                )
+                    Outcome(
+                        number=number, folder=missed, said=f"{missed}: its process ended without a word", code=1,
+                        config=config.as_dict(),
+                    )
+                )  # fmt: skip
         folder, outcomes = self._asked.folder, [self._outcomes[number] for number in sorted(self._outcomes)]
-        well = [outcome for outcome in outcomes if not outcome.code and outcome.summary]
+        well = any(outcome.well for outcome in outcomes)
         failed = [outcome.folder or f"job {outcome.number}" for outcome in outcomes if outcome.code]
         after = [f"failed: {', '.join(failed)}; the same command again goes on with them"] if failed else []
         after += self._best()
         after += [f"more: flsplit-report {folder}, flsplit-plot {folder} --out figure.pdf"] if well else []
         title = f"{len(outcomes)} job{'s' * (len(outcomes) != 1)} in {folder}"
         if well or failed:
-            table_of_settings(_rows(well), title=title, after=after)
+            named = [outcome for outcome in outcomes if outcome.config] if well else []
+            table_of_settings(_rows(named), title=title, after=after)
 
     @property
     def any_well(self) -> bool:
@@ -264,20 +273,19 @@ class Sweep:
 
 
 def _rows(outcomes: Sequence[Outcome]) -> list[Row]:
-    """A row for each setting: means over its seeds."""
+    """A row for each setting: means over those of its seeds that have come to a good end."""
     from flsplit.report.seeds import by_setting, mean_of  # SciPy's statistics take a moment
 
-    if not outcomes:
-        return []
     rows = []
     for name, members in by_setting([o.config for o in outcomes], [Path(o.folder).name for o in outcomes]):
-        found = [outcomes[member].summary for member in members]
+        found = [outcomes[member].summary for member in members if outcomes[member].well]
         accuracies = [summary["final_test_accuracy"] for summary in found]
         rows.append(
             Row(
-                name=name, seeds=len(members), accuracy=None if None in accuracies else mean_of(accuracies),
-                bits=mean_of([sum(summary[key] for key in SUMS["bits"]) for summary in found])[0],
-                seconds=mean_of([summary["seconds"] for summary in found])[0],
+                name=name, seeds=len(members), well=len(found),
+                accuracy=mean_of(accuracies) if found and None not in accuracies else None,
+                bits=mean_of([sum(summary[key] for key in SUMS["bits"]) for summary in found])[0] if found else None,
+                seconds=mean_of([summary["seconds"] for summary in found])[0] if found else None,
             )
         )  # fmt: skip
     return rows

@@ -62,10 +62,11 @@ class Jobs:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """A setting: means over its seeds."""
+    """A setting: means over those of its seeds that have come to a good end, if any."""
 
     name: str
     seeds: int
+    well: int
     accuracy: tuple[float, float | None] | None
     bits: float | None
     seconds: float | None
@@ -86,7 +87,7 @@ def table_of_settings(
     cells = [head, *(_cells(row) for row in rows)] if rows else []
     widths = [max(map(len, column)) for column in zip(*cells)]
     lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths)).rstrip() for row in cells]
-    if any(row.seeds > 1 for row in rows):
+    if any(row.well > 1 for row in rows):
         lines.append("accuracy after the last round with its 95% interval, bits and time: means over seeds")
     safe = SafeStream(sys.stdout if stream is None else stream)
     safe.write("\n".join([title, *(f"  {line}" for line in (*lines, *after))]) + "\n")
@@ -99,7 +100,8 @@ def _cells(row: Row) -> tuple[str, ...]:
         mean, half = row.accuracy
         accuracy = percent(mean) + ("" if half is None or missing(half) else f" ± {100 * half:.1f}")
     bits, seconds = row.bits, row.seconds
+    seeds = str(row.seeds) if row.well == row.seeds else f"{row.well} of {row.seeds}"
     return (
-        row.name, str(row.seeds), accuracy, NOTHING if bits is None else human_bits(round(bits)),
+        row.name, seeds, accuracy, NOTHING if bits is None else human_bits(round(bits)),
         NOTHING if seconds is None else duration(seconds),
     )  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,10 @@ from helpers.command_line import SMALL, Refused, contents, one_line
 
 import flsplit
 from flsplit import cli
+from flsplit.assembly import Plan
 from flsplit.errors import UserError, explained
 from flsplit.experiment import steps
+from flsplit.record.tables import Row
 from flsplit.report import cli as report
 from flsplit.server.shown import Shown
 
@@ -100,6 +103,25 @@ def test_a_job_that_stumbles_does_not_end_the_sweep(
     assert said == [f"flsplit: all/0: {SAID}all/0/error.log; resume=all/0 goes on from here"]
     assert "in stumble" in (here / "all" / "0" / "error.log").read_text()
     assert json.loads((here / "all" / "1" / "summary.json").read_text())["status"] == "completed"
+
+
+@pytest.mark.slow
+def test_settings_whose_seeds_have_failed_are_in_a_sweeps_table(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Means are over the seeds that have come to an end, as in the report."""
+    original = steps.finish
+
+    def finish(plan: Plan, *rest: Any) -> Row:
+        return original(plan, *rest) if (plan.config.lr, plan.config.seed) in ((0.001, 1), (0.002, 2)) else stumble()
+
+    monkeypatch.setattr(steps, "finish", finish)
+    assert cli.main([*SMALL, "rounds=1", "-m", "lr=1e-3,2e-3,3e-3", "seed=1,2", "out=all"]) == 1
+    cells = [re.split("  +", line.strip()) for line in capsys.readouterr().out.splitlines()[1:5]]
+    assert [row[:2] for row in cells] == [
+        ["setting", "seeds"], ["lr=0.001", "1 of 2"], ["lr=0.002", "1 of 2"], ["lr=0.003", "0 of 2"],
+    ]  # fmt: skip
+    assert cells[3][2:] == ["-", "-", "-"] and cells[1][2].endswith("%")
 
 
 PLUGIN = """

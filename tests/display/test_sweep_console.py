@@ -65,16 +65,16 @@ def test_a_copy_is_no_other_seed(keys: list[str] | None) -> None:
 
 def test_a_table() -> None:
     rows = [
-        Row(name="adc", seeds=3, accuracy=(0.923, 0.0152), bits=1_234_567.0, seconds=49.6),
-        Row(name="topk rate=0.1", seeds=1, accuracy=None, bits=None, seconds=None),
+        Row(name="adc", seeds=3, well=3, accuracy=(0.923, 0.0152), bits=1_234_567.0, seconds=49.6),
+        Row(name="topk rate=0.1", seeds=1, well=0, accuracy=None, bits=None, seconds=None),
     ]
     stream = io.StringIO()
     table_of_settings(rows, title="4 jobs in all", after=["failed: all/3"], stream=stream)
     assert stream.getvalue().splitlines() == [
         "4 jobs in all",
-        "  setting        seeds  test accuracy  sent    time",
-        "  adc            3      92.3% ± 1.5    1.2 Mb  0:50",
-        "  topk rate=0.1  1      -              -       -",
+        "  setting        seeds   test accuracy  sent    time",
+        "  adc            3       92.3% ± 1.5    1.2 Mb  0:50",
+        "  topk rate=0.1  0 of 1  -              -       -",
         "  accuracy after the last round with its 95% interval, bits and time: means over seeds",
         "  failed: all/3",
     ]
