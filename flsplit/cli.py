@@ -169,11 +169,14 @@ class _Command:
         except UserError:
             raise
         except Exception as error:  # of a launcher's or a sweeper's
-            if sweep.any_well or not asked.searched:  # Optuna has no best where all have failed
+            if not sweep.no_best:  # of which Optuna makes an error
                 self.stopped_by(error)
         finally:
             self.folder = sweep.job.folder
         sweep.show()
+        if sweep.no_best:
+            what = asked.jobs[0].objective
+            self.fail(f"no job has come to a number of objective={what}, so the search has no best", 1)
         self.code = max(self.code, sweep.code)
 
 

@@ -62,6 +62,12 @@ class Outcome:
         """Whether its run has come to a good end."""
         return not self.code and bool(self.summary)
 
+    @property
+    def score(self) -> float | None:
+        """Its objective, for a sweeper that looks for the best; None if it has failed, or come to no number."""
+        found = self.summary.get(str(self.config.get("objective")))
+        return None if self.code or found is None else float(found)
+
 
 class Job:
     """What Hydra calls for each job, here or, copied, in another process.
@@ -90,7 +96,7 @@ class Job:
         """Run a job.
 
         Returns:
-            its objective, for a sweeper that looks for the best; None if it has failed.
+            its `Outcome.score`.
         """
         outcome = self._outcome(HydraConfig.get().job.num)
         if self.hear is not None:
@@ -98,8 +104,7 @@ class Job:
         else:
             self._notes.mkdir(parents=True, exist_ok=True)
             atomic.write(self._notes / f"{outcome.number}.json", json.dumps(asdict(outcome)).encode())
-        found = outcome.summary.get(str(outcome.config.get("objective")))
-        return None if outcome.code or found is None else float(found)
+        return outcome.score
 
     def _outcome(self, number: int) -> Outcome:
         began = time.monotonic()
@@ -229,9 +234,10 @@ class Sweep:
             table_of_settings(_rows(named), title=title, after=after)
 
     @property
-    def any_well(self) -> bool:
-        """Whether a job has come to a good end."""
-        return any(not outcome.code for outcome in self._outcomes.values())
+    def no_best(self) -> bool:
+        """Whether it is a search whose jobs have all failed, or come to no number."""
+        outcomes = self._outcomes.values()
+        return bool(self._asked.searched and outcomes) and all(outcome.score is None for outcome in outcomes)
 
     def _best(self) -> list[str]:
         """What a search has found, as Optuna has left it."""

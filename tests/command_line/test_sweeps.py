@@ -101,6 +101,19 @@ def test_optuna_looks_for_the_best(here: Path, capfd: pytest.CaptureFixture[str]
     assert capfd.readouterr().err.splitlines() == [f"flsplit: all/{job} is done already" for job in "012"]
 
 
+@pytest.mark.slow
+@needs("hydra_optuna_sweeper")
+def test_a_search_without_any_number_has_no_best(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Runs that diverge come to an end, but to no accuracy."""
+    search = ["-m", "experiment=optuna", "hydra.sweeper.n_trials=2", *FEW, "lr=1e12,1e13", "out=all"]
+    assert cli.main(search) == 1
+    output = capfd.readouterr()
+    assert output.err.splitlines()[-1] == (
+        "flsplit: no job has come to a number of objective=best_test_accuracy, so the search has no best"
+    )
+    assert "Traceback" not in output.err and "traceback" not in output.err and "2 jobs in all" in output.out
+
+
 @pytest.mark.some
 @needs("hydra_optuna_sweeper")
 @pytest.mark.parametrize(
