@@ -101,8 +101,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     chosen = parser.parse_args(argv)
     if not chosen.file.absolute().parent.is_dir():
         parser.error(f"there is no folder {chosen.file.absolute().parent}")
-    if chosen.rounds < 1:
-        parser.error(f"--rounds must be at least 1, got {chosen.rounds}")
+    if chosen.rounds < 3:  # the last has no memory; one to compare with another is needed
+        parser.error(f"--rounds must be at least 3, got {chosen.rounds}")
     found = follow([*KEYS, f"rounds={chosen.rounds}"])
     print(f"memory grows by {found.growth():.2f}%, a round takes {found.slowing():.3f} times as long at the end")
     print(f"{found.simulated / 60:.1f} minutes simulated in {sum(found.seconds) / 60:.1f}")

@@ -311,6 +311,19 @@ def test_a_long_run_is_followed_round_by_round(tmp_path: Path) -> None:
     assert (tmp_path / "a.png").stat().st_size > 1000
 
 
+@pytest.mark.parametrize("rounds", [-1, 1, 2])
+def test_a_run_too_short_to_compare_is_refused(
+    rounds: int, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last round's memory is not seen, so that three have a first and a second."""
+    three = endurance.Long([500.0, 100.0], [9.0, 1.0, 1.5], 60.0)
+    monkeypatch.setattr(endurance, "follow", lambda keys: three)
+    with pytest.raises(SystemExit) as left:
+        endurance.main([str(tmp_path / "a.png"), "--rounds", str(rounds)])
+    assert left.value.code == 2 and f"--rounds must be at least 3, got {rounds}" in capsys.readouterr().err
+    assert endurance.main([str(tmp_path / "a.png"), "--rounds", "3"]) == 0
+
+
 @pytest.mark.slow
 def test_a_case_runs_and_leaves_its_rows(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
