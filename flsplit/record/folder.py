@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import time
 from collections.abc import Iterator
@@ -66,6 +67,26 @@ def alone_in(folder: Path, *, resumed: bool) -> Iterator[None]:
     finally:
         (folder / LOCK).unlink(missing_ok=True)  # before it is free: who takes a lock looks whether its file is there
         lock.release()
+
+
+def is_left(folder: Path) -> bool:
+    """Whether no process runs in a folder: no lock is there, or that of a process of this machine which has gone.
+
+    Of a process that was killed on another machine, nobody can tell.
+    """
+    try:
+        named = re.fullmatch(r"process (\d+) on (.+)", (folder / LOCK).read_text())
+    except FileNotFoundError:
+        return True
+    if named is None or named[2] != socket.gethostname():
+        return False
+    try:
+        os.kill(int(named[1]), 0)
+    except ProcessLookupError:
+        return True
+    except OSError:  # it is somebody else's
+        pass
+    return False
 
 
 def _filled(folder: Path) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from flsplit.display.units import NOTHING, human_bits, missing, percent
-from flsplit.record.folder import LOCK
+from flsplit.record.folder import is_left
 from flsplit.report.labels import folder_names
 from flsplit.report.page import render, write_page
 from flsplit.report.runs import ReportError, Run, load_run, runs_below
@@ -56,7 +56,7 @@ class Watch:
         lines: list[str] = []
         names = folder_names(folders) if folders else []
         for folder, name in zip(folders, names):
-            over = _is_over(folder)  # first: what is read after that is all
+            over = is_left(folder)  # first: what is read after that is all
             try:
                 self._runs[folder] = run = load_run(folder)
             except ReportError:
@@ -95,11 +95,6 @@ class Watch:
         elif not over:  # it has been taken up again
             self._over.discard(run.folder)
         return lines
-
-
-def _is_over(folder: Path) -> bool:
-    """Whether no process runs in a folder; one that was killed has left its lock behind, so nobody can tell."""
-    return not (folder / LOCK).exists()
 
 
 def _line(row: Mapping[Any, Any], rounds: int | None) -> str:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -92,6 +96,22 @@ def test_a_run_that_was_cut_off_is_over(tmp_path: Path) -> None:
     watched = Watch(make_run(tmp_path / "run", summary=False), tmp_path / "page.html", 1)
     assert watched.look()[-1] == "cut off: no process is in it any more"
     assert watched.ended
+
+
+@pytest.mark.usefixtures("plain_pages")
+def test_a_run_that_was_killed_on_this_machine_is_over(tmp_path: Path) -> None:
+    """It has left its lock behind, which names a process that has gone; elsewhere there may be one of that number."""
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    here = socket.gethostname()
+    for said, over in (
+        (f"process {gone.pid} on {here}", True), (f"process {os.getpid()} on {here}", False),
+        (f"process {gone.pid} on another-{here}", False), ("", False),
+    ):  # fmt: skip
+        run = going_on(tmp_path / str(len(list(tmp_path.iterdir()))), 1)
+        (run / ".lock").write_text(said)
+        watched = Watch(run, tmp_path / "page.html", 1)
+        assert (watched.look()[-1] == "cut off: no process is in it any more") == watched.ended == over
 
 
 @pytest.mark.usefixtures("plain_pages")
