@@ -213,8 +213,8 @@ class Compressor(ABC):
         at_eval: whether evaluation runs through the compressor.
         group_size: larger batches are cut to a multiple of it before compression.
         prefix_tokens: leading tokens (CLS first) that are always kept.
-        client_half: parameters that live, travel and are averaged with the client-side model.
-        server_half: parameters that live with the server-side model.
+        client_half: parameters, and buffers of floats, that live, travel and are averaged with the client-side model.
+        server_half: parameters, and buffers of floats, that live with the server-side model.
         cohort: how the clients of a training step are compressed as one; None for each by itself.
     """
 

@@ -36,8 +36,8 @@ class Stage(ABC):
         guards: whether it is the way that messages take, so that those pay for it as well that pass it unchanged:
             what clients and server tell one another before they compress (`Cohort`).
         client_half: parameters that are trained, travel and are averaged with the client-side model (`trained`), and
-            buffers: state that stays with its client from step to step and from round to round.
-        server_half: parameters and buffers that live with the server-side model.
+            buffers: state that stays with its client from step to step and from round to round, in floats.
+        server_half: parameters and buffers, in floats, that live with the server-side model.
     """
 
     name: ClassVar[str]

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 
 import torch
 
+from compressors import Compressor, Stage
 from flsplit.assembly import Assembly, Costs
 from flsplit.config.schema import Config
 from flsplit.errors import UserError
 from flsplit.server.strategy import Strategy
 from flsplit.split import memory
-from flsplit.split.side import Side
+from flsplit.split.side import Side, unkept
 
 
 def check(strategy: Strategy, assembly: Assembly, samples: Sequence[int]) -> None:
@@ -60,6 +61,8 @@ def _check_sides(strategy: Strategy, assembly: Assembly, client: Side, server: S
         raise UserError(f"model.family={config.model.family}: {len(shared)} parameters are on both sides of the cut")
     if (found := _outputs(assembly)) not in (None, assembly.classes):
         raise UserError(f"{config.model.name} gives {found} numbers for the {assembly.classes} labels of the data")
+    _check_buffers("client", client, config)
+    _check_buffers("server", server, config)
     if not client.parameters and not server.parameters:
         raise UserError(
             "model.tune and model.tune_server leave nothing to train; one of them must be another, such as all"
@@ -74,6 +77,18 @@ def _check_sides(strategy: Strategy, assembly: Assembly, client: Side, server: S
             f"strategy={strategy.name} trains one client-side model of all clients, so no stage can keep state at each "
             "of them; quantizer and channel must be without, or the strategy another"
         )
+
+
+def _check_buffers(name: str, side: Side, config: Config) -> None:
+    """Refuse state that a side does not keep: it would be another after a resume, and in another process."""
+    parts: list[Compressor | Stage] = [side.stages.compressor, *side.stages.behind]
+    halves = [(f"{part.name}'s {name}_half", getattr(part, f"{name}_half")) for part in parts]
+    for what, module in [(f"the {name}-side model of {config.model.name}", side.model), *halves]:
+        for at, buffer in {} if module is None else unkept(module).items():
+            raise UserError(
+                f"{what}: buffer {at} is of {str(buffer.dtype).removeprefix('torch.')}, but state must be of floats; "
+                "register it as such, or with persistent=False if it never changes"
+            )
 
 
 def _outputs(assembly: Assembly) -> int | None:

@@ -241,6 +241,18 @@ def _buffers(modules: nn.Module) -> dict[str, Tensor]:
     return {name: t for name, t in modules.named_buffers() if name in kept and t.is_floating_point()}
 
 
+def unkept(modules: nn.Module) -> dict[str, Tensor]:
+    """Buffers that are part of a model's state and are no floats, which no `SideState` has, by name.
+
+    A normalisation's count of batches is none of them where it has a momentum: nothing reads it then.
+    """
+    kept = modules.state_dict(keep_vars=True)
+    normalised = [at for at, module in modules.named_modules() if getattr(module, "momentum", None) is not None]
+    unread = {f"{at}.num_batches_tracked".removeprefix(".") for at in normalised}
+    whole = {name: t for name, t in modules.named_buffers() if name in kept and not t.is_floating_point()}
+    return {name: t for name, t in whole.items() if name not in unread}
+
+
 def _in_place(tensors: list[Tensor], device: torch.device) -> Packed:
     """Move the memory of modules' tensors together."""
     packed = Packed(tensors, device)

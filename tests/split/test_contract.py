@@ -10,14 +10,17 @@ import pytest
 import torch
 import torch.nn.functional as F
 from test_repeatability import same_numbers
-from torch import Tensor
+from torch import Tensor, nn
 
 import flsplit
 from compressors import BatchShape, Floats, Integers, Layout, Payload, build, build_stage
 from compressors.base import Base
 from compressors.quantizers.uniform import Uniform
-from flsplit.errors import RunFailed
+from flsplit.compose import compose
+from flsplit.errors import RunFailed, UserError
+from flsplit.experiment import prepare
 from flsplit.split.families.vit import ViTClient, ViTServer
+from flsplit.split.side import unkept
 from flsplit.split.stages import Stages
 
 SHAPE = BatchShape(batch=4, tokens=5, width=6, classes=10)
@@ -151,3 +154,44 @@ def test_a_model_that_draws_is_repeatable_too(keys: list[str], tmp_path: Path, m
     flsplit.run([*typed[:-1], "rounds=1", f"out={tmp_path / 'part'}"])
     same_numbers(whole, flsplit.run([f"resume={tmp_path / 'part'}", "rounds=3"]))
     assert not torch.equal(before, torch.get_rng_state())  # what the caller has seeded since is left alone
+
+
+class Memory(nn.Module):
+    """Keeps one buffer."""
+
+    def __init__(self, buffer: Tensor, *, persistent: bool = True) -> None:
+        super().__init__()
+        self.register_buffer("seen", buffer, persistent=persistent)
+
+
+@pytest.mark.parametrize("half", ["client_half", "server_half"])
+@pytest.mark.parametrize(("part", "name"), [(Base, "base"), (Uniform, "uniform")])
+@pytest.mark.parametrize("dtype", [torch.int64, torch.bool])
+def test_state_that_is_not_kept_is_refused(
+    part: type[Any], name: str, half: str, dtype: torch.dtype, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(part, half, Memory(torch.zeros(1, dtype=dtype)))
+    kind = str(dtype).removeprefix("torch.")
+    with pytest.raises(UserError, match=f"{name}'s {half}: buffer seen is of {kind}, but state must be of floats"):
+        prepare(compose([*KEYS, "compressor=base", "quantizer=uniform", f"out={tmp_path / 'run'}"]))
+
+
+def test_a_model_with_state_that_is_not_kept_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = ViTServer.__init__
+
+    def counting(self: Any, *args: Any, **options: Any) -> None:
+        made(self, *args, **options)
+        self.norm = nn.BatchNorm1d(10, momentum=None)
+
+    monkeypatch.setattr(ViTServer, "__init__", counting)
+    with pytest.raises(
+        UserError, match=r"server-side model of vit_micro: buffer norm\.num_batches_tracked is of int64"
+    ):
+        prepare(compose([*KEYS, f"out={tmp_path / 'run'}"]))
+
+
+def test_what_state_is_not_kept() -> None:
+    kept = [Memory(torch.zeros(1)), Memory(torch.zeros(1, dtype=torch.int64), persistent=False), nn.BatchNorm1d(3)]
+    lost = [Memory(torch.zeros(1, dtype=torch.bool)), nn.BatchNorm1d(3, momentum=None)]
+    assert list(unkept(nn.Sequential(*kept, *lost))) == ["3.seen", "4.num_batches_tracked"]
+    assert list(unkept(lost[1])) == ["num_batches_tracked"] and not unkept(kept[2])
