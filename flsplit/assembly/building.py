@@ -192,6 +192,11 @@ class Assembly:
         Raises:
             UserError: if model or compressor cannot be stacked.
         """
+        if self._drawing:
+            raise UserError(
+                f"the {self._drawing[0]}-side model draws random numbers (dropout), which are a client's own by step "
+                "and are not stacked"
+            )
         lanes = min(self.config.engine.stack, self.config.taking_part)
         server = StackedHost(
             Stack(self.server_side(), lanes), autocast=self.autocast, stages_of=self.stages_of,

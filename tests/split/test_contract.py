@@ -134,16 +134,26 @@ def test_what_a_stage_says_of_itself(monkeypatch: pytest.MonkeyPatch) -> None:
         Stages(build("base"), [stage])
 
 
+def let_draw(monkeypatch: pytest.MonkeyPatch, side: type[Any]) -> None:
+    """Let the models of a side drop some of what reaches them."""
+    forward = side.forward
+    monkeypatch.setattr(side, "forward", lambda self, x: forward(self, F.dropout(x, 0.3, self.training)))
+
+
+@pytest.mark.parametrize(("side", "name"), [(ViTClient, "client"), (ViTServer, "server")])
+def test_a_model_that_draws_is_not_stacked(
+    side: type[Any], name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    let_draw(monkeypatch, side)
+    with pytest.raises(UserError, match=f"engine.stack must be 1: the {name}-side model draws random numbers"):
+        prepare(compose([*KEYS, "engine.stack=3", f"out={tmp_path / 'run'}"]))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("keys", [["strategy=splitfed_v2", "strategy.turn=step"], ["strategy=splitfed_v1"]], ids=str)
 def test_a_model_that_draws_is_repeatable_too(keys: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for side in (ViTClient, ViTServer):
-        forward = side.forward
-
-        def dropping(self: Any, x: Tensor, forward: Any = forward) -> Any:
-            return forward(self, F.dropout(x, 0.3, self.training))
-
-        monkeypatch.setattr(side, "forward", dropping)
+        let_draw(monkeypatch, side)
     typed = [*KEYS, *keys, "compressor=topk", "rounds=3"]
     torch.manual_seed(1)
     before = torch.get_rng_state()
