@@ -241,15 +241,15 @@ class Assembly:
 
     def _side(self, name: str) -> Side:
         """A side, `client` or `server`; what stages keep stays with the client, or goes with the server-side model."""
-        stages, state = self.stages(), []
-        model = self.parts[0] if name == "client" else self.parts[1]
-        model = copy.deepcopy(model)
-        personal = self.plan.personal_buffers and is_trained(model)
+        stages = self.stages()
+        model = copy.deepcopy(self.parts[0] if name == "client" else self.parts[1])
+        halves, kept = stages.halves(name), stages.state(name)
         if name == "client":
-            state = [*stages.state(name), *([model] if personal else [])]
-        halves = stages.halves(name) if name == "client" else [*stages.halves(name), *stages.state(name)]
+            own = [*kept, *([model] if self.plan.personal_buffers and is_trained(model) else [])]
+        else:
+            own, halves = [], [*halves, *(half for half in kept if half not in halves)]
         return Side(
-            model, stages, halves=halves, own=state, lr=self.config.lr, device=self.device,
+            model, stages, halves=halves, own=own, lr=self.config.lr, device=self.device,
             proximal_mu=self.plan.proximal_mu,
         )  # fmt: skip
 

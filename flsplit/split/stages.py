@@ -72,8 +72,8 @@ class Stages:
         return [half for half in found if half is not None]
 
     def state(self, side: str) -> list[nn.Module]:
-        """What stages on a side keep beside what is trained."""
-        found = [getattr(stage, f"{side}_half") for stage in self.passed]
+        """What stages keep on a side: the buffers of these halves, whether the stage is trained or not."""
+        found = [getattr(stage, f"{side}_half") for stage in self.behind]
         return [half for half in found if half is not None]
 
     @property

@@ -16,6 +16,7 @@ import flsplit
 from compressors import BatchShape, Floats, Integers, Layout, Payload, build, build_stage
 from compressors.base import Base
 from compressors.quantizers.uniform import Uniform
+from flsplit.assembly import Assembly, assembly_for
 from flsplit.compose import compose
 from flsplit.errors import RunFailed, UserError
 from flsplit.experiment import prepare
@@ -205,3 +206,25 @@ def test_what_state_is_not_kept() -> None:
     lost = [Memory(torch.zeros(1, dtype=torch.bool)), nn.BatchNorm1d(3, momentum=None)]
     assert list(unkept(nn.Sequential(*kept, *lost))) == ["3.seen", "4.num_batches_tracked"]
     assert list(unkept(lost[1])) == ["num_batches_tracked"] and not unkept(kept[2])
+
+
+def assembled(*keys: str, out: Path) -> Assembly:
+    return assembly_for(prepare(compose([*KEYS, *keys, f"out={out}"])).plan.to_json())
+
+
+def test_state_of_a_trained_stage_stays_with_its_client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def bind(self: Any, *args: Any, **options: Any) -> Any:
+        self.client_half, self.server_half = (nn.Sequential(nn.Linear(2, 2), Memory(torch.ones(5))) for _ in "cs")
+        return self
+
+    plain = assembled("compressor=base", out=tmp_path / "plain")
+    sizes = plain.client_side().size, plain.server_side().size
+    monkeypatch.setattr(Uniform, "trained", True)
+    monkeypatch.setattr(Uniform, "bind", bind)
+    keys = ["compressor=base", "quantizer=uniform", "quantizer.down=false"]
+    made = assembled(*keys, out=tmp_path / "run")
+    client, server = made.client_side().state(), made.server_side().state()
+    assert client.own is not None and client.own.tolist() == [1.0] * 5 and server.own is None
+    assert (len(client.weights), len(server.weights)) == (sizes[0] + 6, sizes[1] + 6 + 5)
+    with pytest.raises(UserError, match=r"strategy=parallel trains one client-side model .* no stage can keep state"):
+        assembled(*keys, "strategy=parallel", out=tmp_path / "run")
