@@ -29,6 +29,7 @@ from flsplit.network.clock import Round
 from flsplit.network.flops import count
 from flsplit.report.style import figure, plain_log
 from flsplit.split.model import build, cut
+from flsplit.split.stages import Stages
 
 SCALE, TARGET = "time-cpu", 0.35
 PROFILES = ("lora", "lte", "wifi", "5g")
@@ -215,7 +216,7 @@ def work_of(point: Point) -> tuple[Work, int]:
     client, server = cut(model, _SPLIT_POINT)
     made = point.compressor()
     client.with_scores = made.needs_scores
-    flops = count(client, server, made, point.shape(), image_size=scale.size, answers=True)
+    flops = count(client, server, Stages(made), point.shape(), image_size=scale.size)
     work = Work(
         forward=flops.forward, backward=flops.backward, server=flops.server, up=price.uplink_bits,
         down=price.downlink_bits,

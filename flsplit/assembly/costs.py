@@ -96,10 +96,9 @@ class Costs:
 
         @cache
         def counted(ratio: float | None, size: int) -> Flops:
-            stages = self._assembly.stages(ratio)
             return count(
-                client.model, server.model, stages.compressor, self._assembly.shape(size),
-                image_size=self._plan.image_size, answers=stages.answers,
+                client.model, server.model, self._assembly.stages(ratio), self._assembly.shape(size),
+                image_size=self._plan.image_size,
             )  # fmt: skip
 
         return counted

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from compressors import BatchShape, Compressor, Payload
+from compressors import BatchShape, Payload
+from flsplit.split.stages import Stages, go_back
+
+_KEY = (0, 1, 0)  # client, round and step of the batch that is counted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,9 +23,9 @@ class Flops:
     """Of one batch: matrix products and convolutions, a multiplication and an addition counted as two.
 
     Attributes:
-        forward: of the client-side model and the compressor's trained half.
-        backward: of both.
-        server: forward and backward of the server-side model and the compressor's other half.
+        forward: of the client-side model and the trained halves beside it, the compressor's and those of stages.
+        backward: of all of them.
+        server: forward and backward of the server-side model and the halves beside it.
     """
 
     forward: int
@@ -27,43 +33,70 @@ class Flops:
     server: int
 
 
-def count(
-    client: nn.Module, server: nn.Module, compressor: Compressor, shape: BatchShape, *, image_size: int, answers: bool
-) -> Flops:
-    """Count on the CPU with one sample, and multiply: operations grow with the batch.
+def count(client: nn.Module, server: nn.Module, stages: Stages, shape: BatchShape, *, image_size: int) -> Flops:
+    """Count on the CPU: the models with one sample, and multiply, for theirs grow with the batch; halves with a batch.
 
     Args:
         client: gives (activations, scores).
         server: takes activations.
-        compressor: between them.
+        stages: between them, as both sides have them; what a batch of noise does to them is left in them.
         shape: of the batch.
         image_size: side of the model's input, pixels.
-        answers: whether gradients come back to the client.
     """
-    client, server = _counted(client), _counted(server)
-    trained = copy.deepcopy(compressor) if compressor.client_half or compressor.server_half else None
-    one, labels = replace(shape, batch=1), torch.zeros(1, dtype=torch.int64)
-    with FlopCounterMode(display=False) as forward:
-        z, scores = client(torch.zeros(1, 3, image_size, image_size))
-        sent = (z,) if trained is None else trained.compress(z, labels, scores).floats
-    with FlopCounterMode(display=False) as backward:
-        if answers:
-            torch.autograd.backward(list(sent), [torch.ones_like(t) for t in sent])
-    rows, *each = _received(compressor, shape)
-    with FlopCounterMode(display=False) as at_server:
-        if trained is None:
-            received = torch.zeros(1, *each, requires_grad=answers)
-        else:
-            floats = tuple(torch.zeros_like(t, requires_grad=True) for t in sent)
-            received, _ = trained.decompress(Payload(floats, labels=labels), one)
-        server(received).sum().backward()
-    return Flops(
-        forward=shape.batch * forward.get_total_flops(), backward=shape.batch * backward.get_total_flops(),
-        server=rows * at_server.get_total_flops(),
-    )  # fmt: skip
+    client, server, compressor = _evaluated(client), _evaluated(server), stages.compressor
+    for half in (*stages.halves("client"), *stages.halves("server")):
+        half.eval()
+    trained = compressor.client_half is not None or compressor.server_half is not None
+    z, labels, scores, stream = _noise(shape)
+    found: Counter[str] = Counter()
+    with _counted(found, "forward", shape.batch):
+        one, _ = client(torch.zeros(1, 3, image_size, image_size))
+    with _counted(found, "backward", shape.batch):
+        _back([one] if stages.answers else [])
+
+    z.requires_grad_(one.requires_grad)
+    with _counted(found, "forward", trained):
+        payload = compressor.compress(z, labels, scores, generator=stream)
+    if not trained:
+        payload = _without_graph(payload)
+    with _counted(found, "forward"):
+        payload = stages.sent(payload, shape, key=_KEY)
+    with _counted(found, "backward"):
+        _back(t for t, answered in zip(payload.floats, stages.route(shape).answered, strict=True) if answered)
+
+    uplink = stages.uplink(payload, shape, key=_KEY)
+    arrived = stages.received(uplink, torch.device("cpu"))
+    with _counted(found, "server"):
+        payload = stages.compressed(arrived, uplink)
+    with _counted(found, "server", trained):
+        activations, _ = compressor.decompress(payload, shape)
+    with _counted(found, "server"):
+        _back([activations] if trained else payload.floats)
+    one = torch.zeros(1, *activations.shape[1:], requires_grad=activations.requires_grad)
+    with _counted(found, "server", len(activations)):
+        _back([server(one)])
+    return Flops(**found)
 
 
-def _counted(model: nn.Module) -> nn.Module:
+@contextmanager
+def _counted(found: Counter[str], part: str, times: int = 1) -> Iterator[None]:
+    """Add the operations within, so many times, to those of a part."""
+    with FlopCounterMode(display=False) as counter:
+        yield
+    found[part] += times * counter.get_total_flops()
+
+
+def _back(tensors: Iterable[Tensor]) -> None:
+    """Go backward from those that have a graph."""
+    go_back([(t, torch.ones_like(t)) for t in tensors if t.requires_grad])
+
+
+def _without_graph(payload: Payload) -> Payload:
+    """A payload for whose floats gradients end."""
+    return replace(payload, floats=tuple(t.detach().requires_grad_(t.requires_grad) for t in payload.floats))
+
+
+def _evaluated(model: nn.Module) -> nn.Module:
     """A copy on the CPU. Attention in single operations counts the same wherever it runs.
 
     It is in evaluation mode, which has the same products: batch normalisation cannot be trained on a single sample.
@@ -75,13 +108,9 @@ def _counted(model: nn.Module) -> nn.Module:
     return model
 
 
-def _received(compressor: Compressor, shape: BatchShape) -> tuple[int, ...]:
-    """Shape of the activations that the server-side model is trained on, from one batch of noise."""
-    compressor, stream = copy.deepcopy(compressor), torch.Generator().manual_seed(0)
+def _noise(shape: BatchShape) -> tuple[Tensor, Tensor, Tensor, torch.Generator]:
+    """Activations, labels and scores of a batch, and what a compressor draws from."""
+    stream = torch.Generator().manual_seed(0)
     z = torch.randn(shape.batch, shape.tokens, shape.width, generator=stream)
     scores = torch.rand(shape.batch, shape.tokens, generator=stream)
-    labels = torch.arange(shape.batch) % shape.classes
-    with torch.no_grad():
-        payload = compressor.compress(z, labels, scores, generator=stream)
-        activations, _ = compressor.decompress(payload, shape)
-    return tuple(activations.shape)
+    return z, torch.arange(shape.batch) % shape.classes, scores, stream

@@ -129,6 +129,10 @@ class Stages:
         else:
             assert self.exchange is not None
             payload = self.exchange.cohort.compress(z, told)
+        return self.sent(payload, shape, key=key)
+
+    def sent(self, payload: Payload, shape: BatchShape, *, key: Key) -> Payload:
+        """Client: what trained stages make of what the compressor's client half has sent, with its graph."""
         return self._within.send(payload, self.route(shape).up, way="up", key=key)
 
     def uplink(self, payload: Payload, shape: BatchShape, *, key: Key) -> Uplink:

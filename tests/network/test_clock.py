@@ -7,14 +7,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
 
-from compressors import BatchShape, build
+from compressors import BatchShape, Floats, Integers, Layout, Payload, Stage, build, labels_of
 from compressors.adc import ADC
+from compressors.base import Base
 from flsplit.network import Clock, Device, NetworkConfig, Spent, Work
 from flsplit.network.clock import Round, in_turns, jointly, one_after_another, side_by_side
 from flsplit.network.flops import count
 from flsplit.split.model import build as build_model
 from flsplit.split.model import cut
+from flsplit.split.stages import Stages
 
 NETWORK = {"name": "custom", "uplink_mbps": 1.0, "downlink_mbps": 2.0, "latency_ms": 10.0, "flops": 1e9}
 WORK = Work(forward=int(2e8), backward=int(4e8), server=int(3e8), up=1e6, down=4e5)
@@ -172,7 +175,7 @@ def test_operations_are_those_of_the_matrix_products(compressor: str) -> None:
     client.with_scores = False
     made = build(compressor).bind(tokens=37, width=192, generator=torch.Generator().manual_seed(0))
     shape = BatchShape(batch=16, tokens=37, width=192, classes=100)
-    found = count(client, server, made, shape, image_size=96, answers=True)
+    found = count(client, server, Stages(made), shape, image_size=96)
 
     def blocks(n: int, tokens: int) -> int:  # qkv, attention, projection, two of the MLP
         return n * (2 * tokens * 192 * 3 * 192 + 4 * tokens**2 * 192 + 2 * tokens * 192**2 + 16 * tokens * 192**2)
@@ -189,8 +192,73 @@ def test_operations_are_those_of_the_matrix_products(compressor: str) -> None:
 def test_a_client_that_trains_nothing_goes_forward_only() -> None:
     client, server = cut(build_model("vit_micro", classes=10, image_size=8, pretrained=False, seed=0), 1)
     shape = BatchShape(batch=4, tokens=17, width=64, classes=10)
-    both, one = (count(client, server, build("base"), shape, image_size=8, answers=a) for a in (True, False))
+    all_stages = (Stages(build("base"), answers=answers) for answers in (True, False))
+    both, one = (count(client, server, stages, shape, image_size=8) for stages in all_stages)
     assert both.backward > 0 == one.backward and one.forward == both.forward and one.server <= both.server
+
+
+class Wide(Stage):
+    """Trained: two layers at the client, one at the server."""
+
+    trained, ways = True, ("up",)
+
+    def __init__(self) -> None:
+        self.client_half, self.server_half = nn.Sequential(nn.Linear(64, 128), nn.Linear(128, 64)), nn.Linear(64, 64)
+
+    def send(self, payload: Payload, layout: Layout, **_: object) -> Payload:
+        return replace(payload, floats=tuple(self.client_half(t) for t in payload.floats))
+
+    def receive(self, payload: Payload, layout: Layout, **_: object) -> Payload:
+        return replace(payload, floats=tuple(self.server_half(t) for t in payload.floats))
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("compressor", ["base", "adc", "c3sl"])
+def test_operations_of_trained_stages_count(compressor: str, frozen: bool) -> None:
+    client, server = cut(build_model("vit_micro", classes=10, image_size=8, pretrained=False, seed=0), 1)
+    client.with_scores = False
+    client.requires_grad_(not frozen)
+    made = build(compressor).bind(tokens=17, width=64, generator=torch.Generator().manual_seed(0))
+    shape = BatchShape(batch=16, tokens=17, width=64, classes=10)
+    plain, more = Stages(made, answers=not frozen), Stages(made, [Wide()], draw=lambda *_: torch.Generator())
+    without, found = (count(client, server, stages, shape, image_size=8) for stages in (plain, more))
+    product = 2 * made.layout(shape).floats[0].size // 32 * 64  # of all numbers that are sent, with 64 columns
+    assert found.forward - without.forward == 4 * product
+    # Backward, of a frozen client's all but what would go on to the client-side model.
+    assert found.backward - without.backward == (6 if frozen else 8) * product
+    assert found.server - without.server == 3 * product
+
+
+class Decoded(Base):
+    """Sends each sample's largest values, where they are, and a mean without a graph, with noise; the server learns."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.server_half = nn.Linear(64, 64)
+
+    def compress(self, z: Tensor, y: Tensor, s: Tensor | None, *, generator: torch.Generator | None = None) -> Payload:
+        assert generator is not None
+        at = z.detach().topk(8, dim=2).indices
+        return Payload((z.gather(2, at), z.detach().mean(0) + torch.randn(17, 64, generator=generator)), (at,), y)
+
+    def decompress(self, payload: Payload, shape: BatchShape) -> tuple[Tensor, Tensor]:
+        values, mean = payload.floats
+        at = payload.integers[0].view(values.shape)
+        assert payload.labels is not None
+        return self.server_half(mean.expand(shape.batch, 17, 64).scatter(2, at, values)), payload.labels
+
+    def layout(self, shape: BatchShape) -> Layout:
+        kept = (shape.batch, 17, 8)
+        return Layout((Floats(kept), Floats((17, 64), back=0)), (Integers.one_of(64, kept),), labels_of(shape))
+
+
+def test_operations_of_a_trained_compressor_count_whatever_it_sends() -> None:
+    client, server = cut(build_model("vit_micro", classes=10, image_size=8, pretrained=False, seed=0), 1)
+    client.with_scores = False
+    shape = BatchShape(batch=16, tokens=17, width=64, classes=10)
+    without, found = (count(client, server, Stages(made), shape, image_size=8) for made in (build("base"), Decoded()))
+    assert (found.forward, found.backward) == (without.forward, without.backward)
+    assert found.server - without.server == 3 * 2 * 16 * 17 * 64 * 64
 
 
 @pytest.mark.parametrize("bounds", [[1.0, 100.0], [0.0, 10.0]])
