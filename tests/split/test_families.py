@@ -163,7 +163,10 @@ def test_all_strategies_train_one(strategy: str, compressor: str, tmp_path: Path
     ("keys", "says"),
     [
         ([], "compressor=adc needs the attention of a class token, which resnet18 does not have"),
-        (["compressor=topk", "engine.stack=2"], "engine.stack must be 1: the model or a stage has buffers"),
+        (
+            ["compressor=topk", "engine.stack=2"],
+            "engine.stack must be 1: the model, the compressor or a stage has buffers",
+        ),
         (
             ["compressor=topk", "strategy=parallel", "strategy.buffers=personal"],
             "strategy.buffers must be average for strategy=parallel as it is",

@@ -108,10 +108,13 @@ def test_neighbours_are_next_to_each_other_and_of_one_shape() -> None:
 def test_what_cannot_be_stacked_is_refused() -> None:
     bottlenet = build("bottlenet", ratio=0.5).bind(tokens=2, width=4)
     model = nn.Linear(3, 2)
-    with pytest.raises(ValueError, match="bottlenet trains parameters of its own"):
+    with pytest.raises(ValueError, match="the compressor or a stage trains parameters of its own"):
         Stack(Side(model, Stages(bottlenet), halves=[bottlenet.client_half], lr=LR, device=torch.device("cpu")), 2)
     with pytest.raises(ValueError, match="has buffers"):
         Stack(a_side(model=nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))), 2)
+    for more in ({"halves": [nn.BatchNorm1d(2, affine=False)]}, {"own": [nn.BatchNorm1d(2)]}):
+        with pytest.raises(ValueError, match="has buffers"):
+            Stack(Side(copy.deepcopy(model), Stages(build("base")), **more, lr=LR, device=torch.device("cpu")), 2)
     frozen = copy.deepcopy(model)
     frozen.bias.requires_grad_(False)
     with pytest.raises(ValueError, match="not trained"):

@@ -170,8 +170,8 @@ def neighbours(lanes: Sequence[int], tensors: Sequence[Tensor]) -> Iterator[tupl
 def _check_stackable(side: Side) -> None:
     parameters = list(side.modules.parameters())
     if len(parameters) != len(list(side.model.parameters())):
-        raise UserError(f"{side.stages.compressor.name} trains parameters of its own, which are not stacked")
-    if list(side.model.buffers()) or side.has_own:
-        raise UserError("the model or a stage has buffers, which are not stacked")
+        raise UserError("the compressor or a stage trains parameters of its own, which are not stacked")
+    if list(side.modules.buffers()) or side.has_own:
+        raise UserError("the model, the compressor or a stage has buffers, which are not stacked")
     if len(side.parameters) != len(parameters):
         raise UserError("the model has parameters that are not trained, which are not stacked")
