@@ -89,7 +89,10 @@ class Stage(ABC):
         return 0
 
     def nominal(self, way: Way) -> float:
-        """Factor on the compressor's nominal price (the paper's Table 1): bits per value over 32."""
+        """Factor on the compressor's nominal price (the paper's Table 1): bits per value over 32.
+
+        It is asked for each of `ways`; with `trained` for both, since the gradients of what goes up come down.
+        """
         return 1.0
 
     def send(self, payload: Payload, layout: Layout, *, way: Way, generator: torch.Generator) -> Payload:

@@ -101,8 +101,9 @@ class Stages:
             )
         up, down = ratios
         for stage in self.behind:
-            up *= stage.nominal("up") if "up" in stage.ways else 1.0
-            down *= stage.nominal("down") if "down" in stage.ways else 1.0
+            ways = ("up", "down") if stage.trained else stage.ways  # the gradients of what it sends are the downlink
+            up *= stage.nominal("up") if "up" in ways else 1.0
+            down *= stage.nominal("down") if "down" in ways else 1.0
         return up, down if self.answers else 0.0
 
     def bounds(self, shape: BatchShape) -> tuple[BatchShape, BatchShape]:

@@ -167,6 +167,20 @@ def test_a_model_that_draws_is_repeatable_too(keys: list[str], tmp_path: Path, m
     assert not torch.equal(before, torch.get_rng_state())  # what the caller has seeded since is left alone
 
 
+@pytest.mark.parametrize(
+    ("trained", "ways", "factors"),
+    [(False, ("up",), (0.25, 1.0)), (False, ("down",), (1.0, 0.5)), (True, ("up",), (0.25, 0.5))],
+)
+def test_the_factor_of_a_stage_counts_where_it_acts(
+    trained: bool, ways: tuple[Any, ...], factors: tuple[float, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = build_stage("quantizer", "uniform")
+    monkeypatch.setattr(type(stage), "trained", trained)
+    monkeypatch.setattr(stage, "ways", ways)
+    monkeypatch.setattr(stage, "nominal", {"up": 0.25, "down": 0.5}.get)
+    assert Stages(build("base"), [stage]).nominal(SHAPE) == factors
+
+
 class Memory(nn.Module):
     """Keeps one buffer."""
 
