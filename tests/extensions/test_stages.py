@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 from zlib import crc32
 
 import pytest
 import torch
 from extensions.conftest import Started
+from helpers.pages import ROOT, blocks
 
-from compressors import BatchShape, Floats, Layout, Payload, build, build_stage, labels_of
+from compressors import BatchShape, Floats, Layout, Payload, Stage, build, build_stage, labels_of
 from flsplit.ledger.prices import PriceList
 from flsplit.split.codec import pack
 from flsplit.split.stages import Stages
@@ -58,6 +62,26 @@ def test_what_arrives_is_within_half_a_level() -> None:
     level = (values.flatten(1).amax(1) - values.flatten(1).amin(1)) / 255
     assert ((found - values).abs().flatten(1).amax(1) <= level * 0.501).all()
     assert (sent.integers[0].min(), sent.integers[0].max()) == (0, 255)
+
+
+def signs() -> Stage:
+    """The example of the page on stages."""
+    [shown] = [block.text for block in blocks(ROOT / "compressors" / "stages.md") if block.file == "mine/signs.py"]
+    names: dict[str, Any] = {"__name__": "mine.signs"}
+    exec(shown, names)
+    return names["Signs"]()
+
+
+@pytest.mark.parametrize("quantizer", [signs, partial(build_stage, "quantizer", "uniform8.uniform8")])
+def test_a_channel_turns_codes_over_and_leaves_what_they_are_read_by(quantizer: Callable[[], Stage]) -> None:
+    stage, channel = quantizer(), build_stage("channel", "bitflip", rate=0.4, up=False)
+    layout, stream = Layout((Floats((10, 17, 16), back=0),)), torch.Generator().manual_seed(0)
+    coded = stage.fields(layout, "down")
+    gradient = torch.randn(10, 17, 16, generator=stream)
+    sent = stage.send(Payload((gradient,)), layout, way="down", generator=stream)
+    noisy = channel.receive(sent, coded, way="down", generator=stream)
+    assert torch.equal(noisy.floats[0], sent.floats[0]) and not torch.equal(noisy.integers[0], sent.integers[0])
+    assert stage.receive(noisy, layout, way="down", generator=stream).floats[0].isfinite().all()
 
 
 @pytest.mark.slow

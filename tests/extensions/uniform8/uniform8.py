@@ -19,8 +19,8 @@ class Uniform8(Stage):
         self.bits, self.ways = bits, ("up", "down") if downlink else ("up",)
 
     def fields(self, layout, way):
-        codes = tuple(Integers(field.shape, self.bits) for field in layout.floats)
-        ranges = tuple(Floats((field.shape[0], 2), back=0) for field in layout.floats)
+        codes = tuple(Integers(field.shape, self.bits, protected=False) for field in layout.floats)
+        ranges = tuple(Floats((field.shape[0], 2), back=0, protected=True) for field in layout.floats)
         return Layout(ranges, (*layout.integers, *codes), layout.labels)
 
     def nominal(self, way):
