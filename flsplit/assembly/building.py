@@ -272,7 +272,8 @@ class Assembly:
                     stage.bind(layout, shape, generator=torch_stream(seed, "stage", stage.name))
                 layout = stage.fields(layout, "up") if "up" in stage.ways else layout
             behind.append(stage)
-        stages = Stages(compressor, behind, draw=partial(torch_stream, seed, "stage"))
+        with options_of_the_user():
+            stages = Stages(compressor, behind, draw=partial(torch_stream, seed, "stage"))
         trained = chain.from_iterable(module.parameters() for module in (self.parts[0], *stages.halves("client")))
         stages.answers = any(parameter.requires_grad for parameter in trained)
         with options_of_the_user():

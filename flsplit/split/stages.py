@@ -52,6 +52,12 @@ class Stages:
                     f"{stage.name}: ways are up and down, and coherence is None or at least 1 step, got "
                     f"{stage.ways} and {stage.coherence}"
                 )
+            halves = nn.ModuleList(half for half in (stage.client_half, stage.server_half) if half is not None)
+            if not stage.trained and any(parameter.requires_grad for parameter in halves.parameters()):
+                raise ValueError(
+                    f"{stage.name} has parameters that gradients pass by: it must say trained = True, or keep them "
+                    "without a gradient (requires_grad_(False))"
+                )
         acting = [stage for stage in behind if stage.ways]
         self.trained = [stage for stage in acting if stage.trained]
         self.passed = [stage for stage in acting if not stage.trained]

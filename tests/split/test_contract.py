@@ -190,6 +190,17 @@ class Memory(nn.Module):
 
 
 @pytest.mark.parametrize("half", ["client_half", "server_half"])
+def test_parameters_that_would_not_be_trained_are_refused(
+    half: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Uniform, half, nn.Linear(2, 2))
+    with pytest.raises(UserError, match="uniform has parameters that gradients pass by: it must say trained = True"):
+        assembled("quantizer=uniform", out=tmp_path / "run")
+    monkeypatch.setattr(Uniform, half, nn.Linear(2, 2).requires_grad_(False))
+    assembled("quantizer=uniform", out=tmp_path / "run")
+
+
+@pytest.mark.parametrize("half", ["client_half", "server_half"])
 @pytest.mark.parametrize(("part", "name"), [(Base, "base"), (Uniform, "uniform")])
 @pytest.mark.parametrize("dtype", [torch.int64, torch.bool])
 def test_state_that_is_not_kept_is_refused(
