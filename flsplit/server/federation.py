@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import product
+from math import inf
 from pathlib import Path
 from types import MappingProxyType
 
@@ -76,6 +77,7 @@ class Federation:
         self.round, self.attempt = 0, 0
         self.client_model, self.server_model = models
         self.now: float | None = None
+        self._began = 0.0  # when the round did
         self.kept: dict[int, Kept] = {}
         self._runs = 0  # in this round; names models, so that no name stands for two
         self._shared = False  # whether all clients step one server-side model
@@ -83,6 +85,7 @@ class Federation:
     def begin(self, round: int, *, attempt: int = 0) -> None:
         """Start an attempt at a round; what earlier ones have cost stays counted."""
         self.round, self.attempt = round, attempt
+        self._began = self.now or 0.0
         if not attempt:
             self.bill.begin()
         self._roll.begin(round)
@@ -106,9 +109,14 @@ class Federation:
         """Hold a strategy's round to what it must have done.
 
         Raises:
-            RunFailed: if clients' reports were left lying, or nobody has trained.
+            RunFailed: if clients' reports were left lying, nobody has trained, or the clock has gone backward.
         """
         self._roll.end()
+        if self.now is not None and not self._began <= self.now < inf:
+            raise RunFailed(
+                f"the strategy leaves fed.now at {self.now:g} s in round {self.round}, which began at "
+                f"{self._began:g} s; simulated time is finite and does not go backward"
+            )
 
     def train(
         self, clients: Sequence[int], *, personal: bool = False, starts: Mapping[int, Models] | None = None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,16 @@ def averaged_twice(fed: Federation, clients: Sequence[int]) -> None:
     fed.average(reports)
 
 
+def setting_the_clock(seconds: float) -> Round:
+    """A round that ends then."""
+
+    def played(fed: Federation, clients: Sequence[int]) -> None:
+        fed.client_model, fed.server_model = fed.average(fed.train(clients))
+        fed.now = seconds
+
+    return played
+
+
 @pytest.mark.some
 @pytest.mark.parametrize(
     ("wrong", "message"),
@@ -47,6 +58,9 @@ def averaged_twice(fed: Federation, clients: Sequence[int]) -> None:
         (lambda fed, clients: fed.train_cohort([-1]), "trains client -1; there are 0 to 2"),
         (a_tuple, "leaves a tuple in fed.client_model, which must be a SideState"),
         (averaged_twice, "takes the models of client 0 twice"),
+        (setting_the_clock(-5.0), r"leaves fed.now at -5 s in round 1, which began at 0 s"),
+        (setting_the_clock(math.nan), r"leaves fed.now at nan s in round 1"),
+        (setting_the_clock(math.inf), r"leaves fed.now at inf s in round 1"),
     ],
 )
 def test_a_round_that_is_none(wrong: Round, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
