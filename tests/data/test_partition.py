@@ -258,6 +258,8 @@ class Own(Partition):
         ([[0], [1], [5]], "positions from 0 to 4"),
         ([[0], [1], [-1]], "positions from 0 to 4"),
         ([[0.5], [1], [2]], "positions from 0 to 4"),
+        ([["a"], [1], [2]], "positions from 0 to 4"),
+        ([[True, False], [False, True], [0]], "gave a mask of booleans; a part must be positions"),
         ([[], [], []], "gave no client any sample"),
     ],
 )
@@ -267,9 +269,11 @@ def test_a_partition_that_breaks_its_contract_is_named(parts: list[Any], message
         deal(samples, 3, Own([np.array(part) for part in parts]), seed=0)
 
 
-def test_samples_may_be_left_out_and_empty_clients_get_one() -> None:
+@pytest.mark.parametrize("none", [np.arange(0), np.array([]), []])
+@pytest.mark.parametrize("kind", [np.int64, np.uint8, np.uint64])
+def test_samples_may_be_left_out_and_empty_clients_get_one(none: Any, kind: Any) -> None:
     samples = Samples(labels=np.zeros(9, np.int64), classes=1)
-    parts = deal(samples, 3, Own([np.arange(4), np.arange(0), np.array([8])]), seed=0)
+    parts = deal(samples, 3, Own([np.arange(4, dtype=kind), none, np.array([8])]), seed=0)
     assert [len(part) for part in parts] == [3, 1, 1]
 
 

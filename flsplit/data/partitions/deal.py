@@ -80,8 +80,11 @@ def _hold_to_contract(partition: Partition, parts: Parts, samples: int, clients:
         raise DataError(f"{where} gave {len(parts)} parts for {clients} clients; deal must return one for each")
     if any(part.ndim != 1 for part in parts):
         raise DataError(f"{where} gave parts of shapes {[part.shape for part in parts]}; each must be (n,)")
+    kinds = {part.dtype.kind for part in parts if len(part)}
+    if "b" in kinds:
+        raise DataError(f"{where} gave a mask of booleans; a part must be positions, such as np.flatnonzero(mask)")
     given = np.concatenate(parts)
-    if len(given) and not (np.issubdtype(given.dtype, np.integer) and given.min() >= 0 and given.max() < samples):
+    if len(given) and not (kinds <= {"i", "u"} and given.min() >= 0 and given.max() < samples):
         raise DataError(f"{where} gave something else than positions from 0 to {samples - 1}")
     if len(np.unique(given)) < len(given):
         raise DataError(f"{where} gave a sample twice; each may go to one client only")
