@@ -80,7 +80,11 @@ class Assembly:
 
     @cached_property
     def activations(self) -> tuple[int, int]:
-        """(N, D): tokens and width of a sample's smashed activations."""
+        """(N, D): tokens and width of a sample's smashed activations.
+
+        Raises:
+            UserError: if the client-side model gives others.
+        """
         size = self.plan.image_size
         with torch.no_grad():
             try:  # nothing is computed, so large images do not take their time
@@ -89,6 +93,11 @@ class Assembly:
                 z, _ = client(torch.empty(1, 3, size, size, device="meta"))
             except (NotImplementedError, RuntimeError):  # a model that asks for values on its way
                 z, _ = self.parts[0].eval()(torch.zeros(1, 3, size, size))
+        if z.dim() != 3:
+            raise UserError(
+                f"model.family={self.config.model.family}: the client-side model gives activations of shape "
+                f"{tuple(z.shape)} for one image; it must be (1, tokens, width)"
+            )
         return z.shape[1], z.shape[2]
 
     @cached_property

@@ -226,6 +226,12 @@ def test_a_model_with_state_that_is_not_kept_is_refused(tmp_path: Path, monkeypa
         prepare(compose([*KEYS, f"out={tmp_path / 'run'}"]))
 
 
+def test_activations_of_another_shape_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ViTClient, "forward", lambda self, images: (images.flatten(1), None))
+    with pytest.raises(UserError, match=r"^model.family=vit: the client-side model gives .* shape \(1, 192\) for one"):
+        prepare(compose([*KEYS, "model.family=vit", f"out={tmp_path / 'run'}"]))
+
+
 def test_what_state_is_not_kept() -> None:
     kept = [Memory(torch.zeros(1)), Memory(torch.zeros(1, dtype=torch.int64), persistent=False), nn.BatchNorm1d(3)]
     lost = [Memory(torch.zeros(1, dtype=torch.bool)), nn.BatchNorm1d(3, momentum=None)]
