@@ -11,6 +11,7 @@ from functools import lru_cache
 
 from compressors import BatchShape, Floats, Layout, labels_of
 from flsplit.split.codec import wire_bytes
+from flsplit.split.passage import carries
 from flsplit.split.stages import Stages
 
 
@@ -109,7 +110,7 @@ def _price(stages: Stages, shape: BatchShape) -> Tally:
         uplink_bits=uplink.uplink_bits,
         downlink_bits=downlink.uplink_bits,
         nominal_bits=round(up * base.uplink_bits) + round(down * base_down),
-        wire_bytes=wire_bytes(uplink) + (wire_bytes(downlink) if stages.answers else 0),
+        wire_bytes=wire_bytes(uplink) + (wire_bytes(downlink) if carries(downlink) else 0),
         base_uplink_bits=base.uplink_bits,
         base_downlink_bits=base_down,
     )

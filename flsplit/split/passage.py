@@ -47,14 +47,14 @@ class Passage:
         """Of a message that reaches the first stage with the layout `first`."""
         found = [first]
         for stage in self.stages:
-            acts = way in stage.ways and _carries(found[-1])
+            acts = way in stage.ways and carries(found[-1])
             found.append(stage.fields(found[-1], way) if acts else found[-1])
         return found
 
     def send(self, payload: Payload, layouts: Sequence[Layout], *, way: Way, key: Key) -> Payload:
         """Through the halves of the side that a message leaves."""
         for stage, layout in zip(self.stages, layouts):
-            if way in stage.ways and _carries(layout):
+            if way in stage.ways and carries(layout):
                 payload = stage.send(payload, layout, way=way, **self._streams(stage, way, key, "send"))
         return payload
 
@@ -65,7 +65,7 @@ class Passage:
             ValueError: if a stage gives floats of other shapes than were sent.
         """
         for stage, layout in reversed(list(zip(self.stages, layouts))):
-            if way in stage.ways and _carries(layout):
+            if way in stage.ways and carries(layout):
                 payload = stage.receive(payload, layout, way=way, **self._streams(stage, way, key, "receive"))
                 wanted, found = [f.shape for f in layout.floats], [tuple(t.shape) for t in payload.floats]
                 if wanted != found:
@@ -103,6 +103,6 @@ def on_device(payload: Payload, device: torch.device) -> Payload:
     return Payload(floats, tuple(t.to(device, non_blocking=True) for t in payload.integers), labels)
 
 
-def _carries(layout: Layout) -> bool:
+def carries(layout: Layout) -> bool:
     """Whether there is a message at all; there is none where no gradient comes back."""
     return bool(layout.floats or layout.integers)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from compressors import BatchShape, build
+from compressors import BatchShape, Floats, Layout, build, labels_of
 from flsplit.ledger.prices import PriceList, Tally
+from flsplit.split.codec import wire_bytes
 from flsplit.split.stages import Stages
 
 DEIT_T = BatchShape(batch=128, tokens=197, width=192, classes=100)
@@ -50,6 +51,14 @@ def test_c3sl_and_bottlenet() -> None:
     assert (found["uplink_bits"], found["downlink_bits"]) == (BASE_DOWN // 4 + 128 * 7, BASE_DOWN // 4)
     found = price("bottlenet", ratio=0.1)
     assert (found["uplink_bits"], found["downlink_bits"]) == (128 * (197 * 19 * 32 + 7), 128 * 197 * 19 * 32)
+
+
+def test_where_no_gradient_comes_back_there_is_no_downlink(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = build("base")
+    layout = Layout((Floats((128, 197, 192), back=0),), labels=labels_of(DEIT_T))
+    monkeypatch.setattr(made, "layout", lambda shape: layout)
+    found = PriceList(Stages(made)).step(DEIT_T)
+    assert (found.uplink_bits, found.downlink_bits, found.wire_bytes) == (BASE_UP, 0, wire_bytes(layout))
 
 
 def test_a_tally_adds_up() -> None:
