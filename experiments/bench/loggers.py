@@ -1,7 +1,7 @@
-"""`loggers`: what a run waits for its loggers if they are shown every round, and a round is one step.
+"""`loggers`: what a run waits for its loggers, where they are shown every round.
 
-A run shows them what has been saved, at most once a second; here every round is saved. The time is taken around the
-calls within the run. W&B's own process, which writes aside, is not in it.
+A run shows them what has been saved, at most once a second; rounds here take about that, and all are saved. The time is
+taken around the calls within the run. W&B's own process, which writes aside, is not in it.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from experiments.bench.workload import Workload
 from flsplit.record.loggers import LOGGERS, Loggers
 from flsplit.server import saving
 
-CPU = Workload(batch=16, steps=1)
-ROUNDS = 40
+CPU = Workload(batch=16, steps=5)
+ROUNDS = 15
 
 
 def run(*, pairs: int, workload: Workload = CPU) -> Iterator[Result]:
-    """Percent of the time of a step that each logger takes."""
+    """Percent of the time of steps that each logger takes."""
     here = {"WANDB_MODE": "offline", "WANDB_SILENT": "true", "MLFLOW_TRACKING_URI": "sqlite:///mlflow.db"}
     with workload.made() as made, chdir(made.folder), patch.dict(os.environ, here):  # MLflow writes where one is
         for name in LOGGERS:
             yield measure(
-                "loggers", f"% of a step (one client, base, inline) that logger={name} takes, a step a round",
+                "loggers", f"% of steps (one client, base, inline) that logger={name} takes, rounds of about a second",
                 partial(share, made, name), pairs=pairs, goal=1, at_least=False, note=str(made),
             )  # fmt: skip
 
