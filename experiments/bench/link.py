@@ -15,7 +15,7 @@ from experiments.bench.case import Result, measure
 from experiments.bench.watch import watched
 from experiments.bench.workload import Workload
 from flsplit.server.timekeeper import Timekeeper
-from flsplit.split.stages import Stages
+from flsplit.split.passage import Passage
 
 CPU = Workload(steps=8)
 LINKS: dict[str, tuple[dict[str, object], float]] = {
@@ -40,7 +40,7 @@ def run(*, pairs: int, workload: Workload = CPU, case: str = "link") -> Iterator
 
 def share(workload: Workload, keys: dict[str, object]) -> float:
     """Percent of a run's training time that is spent in its stages."""
-    with watched((Stages, "_sent"), (Stages, "_arrived"), wait=workload.wait) as spent:
+    with watched((Passage, "send"), (Passage, "receive"), wait=workload.wait) as spent:
         rate = workload.run(**keys)
     return 100 * sum(spent) * rate / (workload.batch * workload.steps)
 

@@ -198,7 +198,7 @@ MISTAKES = [
     ("engine.stack=0", "engine.stack", "at least 1"),
     ("engine.stack=2 strategy=splitfed_v2", "engine.stack", "strategy.placement=replica"),
     ("engine.stack=2 strategy.placement=central", "engine.stack", "strategy.placement=replica"),
-    ("engine.stack=2 compressor=bottlenet", "engine.stack", "bottlenet trains parameters"),
+    ("engine.stack=2 compressor=bottlenet", "engine.stack", "the compressor or a stage trains parameters"),
     ("engine.name=inlin", "engine.name", "did you mean inline?"),
     # the model
     ("model.split_point=0", "model.split_point", "at least 1"),
