@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -184,3 +186,9 @@ def test_what_cannot_be_is_refused_in_one_line(
     line = capsys.readouterr().err
     assert line.count("\n") == 1 and says in line
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_timm_brings_no_wandb_which_can_be_imported_later() -> None:
+    code = "import flsplit.split.model, sys; assert 'wandb' not in sys.modules; import wandb; wandb.init"
+    subprocess.run([sys.executable, "-c", code], check=True)
