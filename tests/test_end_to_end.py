@@ -295,7 +295,9 @@ def test_memory_is_in_decimal_units(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.slow
 def test_bf16_differs_from_fp32_in_rounding_alone(tmp_path: Path) -> None:
     few = ["rounds=1", "dataset.train_limit=24", "dataset.test_limit=4"]  # a CPU may have to emulate it
-    fp32, bf16 = (small(tmp_path / precision, *few, f"precision={precision}") for precision in ("fp32", "bf16"))
+    fp32, bf16 = (
+        small(tmp_path / precision, "engine=inline", *few, f"precision={precision}") for precision in ("fp32", "bf16")
+    )
     losses = [run.rounds.train_loss.to_numpy() for run in (fp32, bf16)]
     assert not np.array_equal(*losses)
     np.testing.assert_allclose(*losses, rtol=0.02)
