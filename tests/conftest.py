@@ -21,7 +21,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a script's backgr
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Of a test that is marked `some`, all cases but the first are `slow`."""
+    """Of a test that is marked `some`, all cases but the first are `slow`; those with `one_ray` come last, together."""
+    items.sort(key=lambda item: "one_ray" in getattr(item, "fixturenames", ()))
     seen = set()
     for item in items:
         if item.get_closest_marker("some") is not None:
@@ -46,6 +47,15 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture(scope="module")
 def kept() -> Iterator[None]:
     """Runs of a module on Ray have it, and client processes, in common; what these import takes longest."""
+    from flsplit import engine
+
+    with engine.kept():
+        yield
+
+
+@pytest.fixture(scope="session")
+def one_ray() -> Iterator[None]:
+    """Runs of several modules on Ray have it in common. No test comes after these that starts a Ray of its own."""
     from flsplit import engine
 
     with engine.kept():

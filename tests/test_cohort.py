@@ -84,7 +84,7 @@ def test_a_run_goes_on_to_the_same_numbers(link: list[str], tmp_path: Path) -> N
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("ray")
-@pytest.mark.usefixtures("kept")
+@pytest.mark.usefixtures("one_ray")
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_ray_gives_the_same_numbers(strategy: str, tmp_path: Path) -> None:
     keys = [*COHORT, *STRATEGIES[strategy], "faults.crash=0.3", "seed=5", *LINK]

@@ -74,7 +74,7 @@ ALONE = {
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("ray")
-@pytest.mark.usefixtures("kept")
+@pytest.mark.usefixtures("one_ray")
 @pytest.mark.parametrize("name", BOTH)
 def test_ray_and_inline_give_the_same_numbers(name: str, tmp_path: Path) -> None:
     inline, ray = (flsplit.run([*BOTH[name], f"engine={e}", f"out={tmp_path / e}"]) for e in ("inline", "ray"))
@@ -86,7 +86,7 @@ def test_ray_and_inline_give_the_same_numbers(name: str, tmp_path: Path) -> None
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("ray")
-@pytest.mark.usefixtures("kept")
+@pytest.mark.usefixtures("one_ray")
 @pytest.mark.parametrize("strategy", ALONE)
 def test_one_client_on_ray_is_a_plain_training_loop(strategy: str, tmp_path: Path) -> None:
     flsplit.run([*ALONE[strategy].overrides(), f"strategy={strategy}", "engine=ray", f"out={tmp_path / 'run'}"])
@@ -100,6 +100,7 @@ def test_one_client_on_ray_is_a_plain_training_loop(strategy: str, tmp_path: Pat
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("ray")
+@pytest.mark.usefixtures("one_ray")
 def test_the_command_gives_the_same_numbers_on_ray(tmp_path: Path) -> None:
     inline, ray = (small(tmp_path / e, f"engine={e}") for e in ("inline", "ray"))
     same_numbers(inline.rounds, ray.rounds)
@@ -257,6 +258,7 @@ def test_a_run_whose_clients_all_fail_says_why(tmp_path: Path, capfd: pytest.Cap
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("ray")
+@pytest.mark.usefixtures("one_ray")
 @pytest.mark.parametrize(("engine", "strategy"), [("inline", "splitfed_v1"), ("ray", "splitfed_v2")])
 def test_pretrained_deit_learns_real_photographs(
     engine: str, strategy: str, tmp_path: Path, cifar100: Path, deit_tiny_weights: Path

@@ -67,7 +67,7 @@ def test_a_run_over_a_link_goes_on_to_the_same_numbers(link: list[str], tmp_path
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("ray")
-@pytest.mark.usefixtures("kept")
+@pytest.mark.usefixtures("one_ray")
 @pytest.mark.parametrize("strategy", ["splitfed_v1", "splitfed_v2"])
 def test_ray_and_inline_are_the_same_over_a_link(strategy: str, tmp_path: Path) -> None:
     keys = [*SMALL[1:], *BOTH, f"strategy={strategy}"]

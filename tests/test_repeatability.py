@@ -86,7 +86,7 @@ def same_numbers(a: flsplit.Run, b: flsplit.Run) -> None:
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("ray")
-@pytest.mark.usefixtures("kept")
+@pytest.mark.usefixtures("one_ray")
 @pytest.mark.parametrize("number", range(COUNT), ids=lambda number: f"{SEED}-{number}")
 def test_engines_and_placements_give_the_same_numbers(number: int, tmp_path: Path) -> None:
     keys, other = drawn(number)

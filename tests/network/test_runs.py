@@ -202,7 +202,7 @@ def test_a_run_with_time_goes_on_to_the_same_numbers(keys: list[str], tmp_path: 
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("ray")
-@pytest.mark.usefixtures("kept")
+@pytest.mark.usefixtures("one_ray")
 @pytest.mark.parametrize("keys", [FEDBUFF, [*UNLIKE, "network.round_deadline_s=2", "network.on_deadline=partial"]])
 def test_ray_and_inline_keep_the_same_time(keys: list[str], tmp_path: Path) -> None:
     same_numbers(flsplit.run([*SMALL, *keys, f"out={tmp_path / 'ray'}"]), run(*keys, out=tmp_path / "inline"))
