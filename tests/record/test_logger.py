@@ -195,18 +195,24 @@ def wandb_records(file: Path) -> Iterator[tuple[str, Any]]:
             part = b""
 
 
-@pytest.mark.slow
-def test_mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run that is cut off and goes on is one there, each of its rounds once."""
+@pytest.fixture
+def mlflow_client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Of a store of its own, to which `logger=mlflow` writes."""
     from mlflow import MlflowClient, set_tracking_uri
 
     uri = f"sqlite:///{tmp_path}/runs.db"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     monkeypatch.chdir(tmp_path)
     set_tracking_uri(None)
+    return MlflowClient(uri)
+
+
+@pytest.mark.slow
+def test_mlflow(tmp_path: Path, mlflow_client: Any) -> None:
+    """A run that is cut off and goes on is one there, each of its rounds once."""
+    client = mlflow_client
     flsplit.run([*SMALL, "rounds=2", "logger=mlflow", f"out={tmp_path}/run"])
     run = flsplit.run([f"resume={tmp_path}/run", "rounds=3"])
-    client = MlflowClient(uri)
     experiment = client.get_experiment_by_name("flsplit")
     assert experiment is not None
     [found] = client.search_runs([experiment.experiment_id])
@@ -240,21 +246,14 @@ def test_how_often_is_saved_does_not_depend_on_loggers(tmp_path: Path, monkeypat
 
 
 @pytest.mark.slow
-def test_names_that_mlflow_does_not_take(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from mlflow import MlflowClient, set_tracking_uri
-
-    uri = f"sqlite:///{tmp_path}/runs.db"
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    monkeypatch.chdir(tmp_path)
-    set_tracking_uri(None)
+def test_names_that_mlflow_does_not_take(tmp_path: Path, mlflow_client: Any) -> None:
     names = ["test_hit@5", "recall_x (1)", "recall_c,d", "recall_../a//b", "recall_" + 300 * "o", "recall_\u5b57.-"]
     rows = pa.table({"round": [1], "samples": [7], **{name: [0.5] for name in names}})
     logger = Loggers(["mlflow"], Told(tmp_path, {"strategy.aggregator_args.a@b": 1}))
     logger.log(rows, new=1)
     assert logger.names == ["mlflow"]
     logger.close()
-    client = MlflowClient(uri)
-    found = client.get_run((tmp_path / "mlflow-run").read_text())
+    found = mlflow_client.get_run((tmp_path / "mlflow-run").read_text())
     assert found.info.status == "FAILED" and "strategy.aggregator_args.a_b" in found.data.params
     assert found.data.metrics == {"samples": 7.0, **dict.fromkeys([
         "test_hit_5", "recall_x _1_", "recall_c_d", "recall_.._a__b", "recall_" + 243 * "o", names[-1],
