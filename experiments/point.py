@@ -12,7 +12,8 @@ from flsplit.split.stages import Stages
 
 PARAMETERS = {"adc": "ratio", "bottlenet": "ratio", "topk": "rate", "randtopk": "rate", "c3sl": "group"}
 PARAMETERS |= {"fedlite": "codewords", "splitfc": "rate"}
-_IMAGES = {"cifar100": (50_000, 100), "food101": (75_750, 101)}  # of the training set, and classes
+_IMAGES = {"cifar100": 50_000, "food101": 75_750}  # of the training set
+_CLASSES = {"cifar100": 100, "food101": 101, "coarse_label": 20}  # of a data set, or of another column of its labels
 _WIDTH, _PATCH = {"deit_tiny": 192, "deit_small": 384}, 16
 
 
@@ -35,6 +36,7 @@ class Scale:
         local_epochs: passes over a client's samples in a round.
         lr: Adam's step size; None for the model's own.
         precision: `fp32` or `bf16`.
+        labels: the column that says what is learned; None for the data set's own.
     """
 
     size: int = 224
@@ -50,14 +52,24 @@ class Scale:
     local_epochs: int = 1
     lr: float | None = None
     precision: str = "fp32"
+    labels: str | None = None
 
 
 SCALES = {
     "full": Scale(),  # the paper's protocol
     "medium": Scale(size=96, images=10_000, evaluations=10),  # the paper on two CPU cores, an hour or two each
     "reduced": Scale(size=96, images=2500, evaluations=10),  # and half an hour each
-    # quantisers and channels, on two CPU cores: as many epochs as 0.3 of the budget buys without them
-    "link-cpu": Scale(size=96, images=2500, test_images=4000, base_epochs=3, counts_epochs=True, evaluations=1),
+    # quantisers and channels, on two CPU cores: a few minutes each, on what is learned soonest
+    "link-cpu": Scale(
+        size=64,
+        images=2560,
+        test_images=4000,
+        batch=32,
+        base_epochs=4,
+        counts_epochs=True,
+        evaluations=1,
+        labels="coarse_label",
+    ),
     # ten clients of 250 images whose devices differ
     "time-cpu": Scale(size=96, images=2500, test_images=2000, batch=62, epochs=8, local_epochs=2),
     # many clients of 1,000 or 200 images, pretrained: four epochs without compression, at most 30 with
@@ -180,6 +192,8 @@ class Point:
             keys["dataset.train_limit"] = scale.images
         if scale.test_images is not None:
             keys["dataset.test_limit"] = scale.test_images
+        if scale.labels is not None:
+            keys["dataset.label_column"] = scale.labels
         if scale.evaluations is not None:
             keys["eval_every"] = max(1, self.rounds() // scale.evaluations)
         if self.clients > 1:
@@ -206,7 +220,7 @@ class Point:
         scale = SCALES[self.scale]
         if scale.epochs is not None:
             return scale.epochs
-        images = scale.images or _IMAGES[self.dataset][0]
+        images = scale.images or _IMAGES[self.dataset]
         shape, step = self.shape(), self.step()
         base = base_layout(shape)
         gamma = scale.base_epochs * images * (base.uplink_bits + base.downlink_bits) / shape.batch
@@ -233,7 +247,7 @@ class Point:
         given = dict(option.split("=", 1) for option in self.options)
         return BatchShape(
             batch=int(given.get("batch_size", scale.batch)), tokens=(scale.size // _PATCH) ** 2 + 1,
-            width=_WIDTH[self.model], classes=_IMAGES[self.dataset][1],
+            width=_WIDTH[self.model], classes=_CLASSES[scale.labels or self.dataset],
         )  # fmt: skip
 
 

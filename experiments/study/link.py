@@ -10,6 +10,7 @@ from experiments.point import Point
 from flsplit.report.style import Style
 
 SCALE = "link-cpu"
+TASK = "DeiT-T on the superclasses of CIFAR-100, 64 px, 2,560 images"
 SEEDS = (43422, 51)
 _METHODS = (("base", None), ("adc", 0.2), ("adc", 0.1), ("topk", 0.2), ("topk", 0.1))
 STYLES = {method: Style.of(index) for method, index in zip(_METHODS, (6, 5, 0, 1, 2))}
