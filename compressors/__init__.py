@@ -26,6 +26,7 @@ from compressors.interface import (
     bits_for,
     hard_labels,
     labels_of,
+    onto,
 )
 from compressors.registry import STAGES, available, build, build_stage
 from compressors.stage import Stage, Way
@@ -33,4 +34,5 @@ from compressors.stage import Stage, Way
 __all__ = [
     "STAGES", "BatchShape", "Cohort", "Compressor", "Floats", "Integers", "Joined", "Layout", "Payload", "Share",
     "Stage", "Way", "available", "bits_for", "build", "build_stage", "hard_labels", "labels_of",
+    "onto",
 ]  # fmt: skip

@@ -23,6 +23,7 @@ from compressors.interface import (
     Payload,
     draw_device,
     labels_of,
+    onto,
     outside_autocast,
 )
 from compressors.kmeans import cluster_means, kmeans, membership
@@ -173,16 +174,19 @@ class ADC(Compressor):
         """
         batch, tokens = scores.shape
         clusters = self.clusters(batch)
-        apart = self.within_class and len(y.unique()) <= clusters
-        if start is None:
-            order = torch.randperm(batch, generator=generator, device=draw_device(generator))
-            start = (_all_classes_first(order, y) if apart else order)[:clusters]
-        elif start.shape != (clusters,):
+        if start is not None and start.shape != (clusters,):
             raise ValueError(f"start must have shape ({clusters},), got {tuple(start.shape)}")
+        order = start
+        if order is None:
+            order = onto(torch.randperm(batch, generator=generator, device=draw_device(generator)), y.device)
         with outside_autocast(scores):
-            if apart:  # one coordinate more, the same within a class: no sample is nearer to another's centroids
-                vectors = torch.cat([vectors, _APART * y.unsqueeze(1)], dim=1)
-            cluster, _ = kmeans(vectors, start.to(vectors.device, non_blocking=True))
+            if self.within_class:
+                apart = _classes(y) <= clusters  # a tensor, for which nobody waits
+                if start is None:
+                    order = torch.where(apart, _all_classes_first(order, y), order)
+                # One coordinate more, the same within a class: no sample is nearer to another's centroids.
+                vectors = torch.cat([vectors, torch.where(apart, _APART * y, 0.0).unsqueeze(1)], dim=1)
+            cluster, _ = kmeans(vectors, onto(order[:clusters], vectors.device))
             return cluster, self._choose_tokens(cluster_means(scores, cluster, clusters), self.kept_tokens(tokens))
 
     def merged(self, z: Tensor, cluster: Tensor, chosen: Tensor) -> Tensor:
@@ -243,9 +247,17 @@ class ADC(Compressor):
 
 def _all_classes_first(order: Tensor, y: Tensor) -> Tensor:
     """`order` (B,) of samples with the first of each class before all others."""
-    labels = y.to(order.device)[order]
-    same = labels.unsqueeze(1) == labels.unsqueeze(0)
-    return order[same.tril(-1).any(1).sort(stable=True).indices]  # those that none of their class precedes
+    return order[_repeated(y[order]).sort(stable=True).indices]
+
+
+def _classes(y: Tensor) -> Tensor:
+    """How many labels there are among `y` (B,): a scalar."""
+    return len(y) - _repeated(y).sum()
+
+
+def _repeated(y: Tensor) -> Tensor:
+    """Whether another of its label precedes it, (B,)."""
+    return (y.unsqueeze(1) == y.unsqueeze(0)).tril(-1).any(1)
 
 
 def _floor(x: float) -> int:

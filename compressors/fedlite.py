@@ -16,6 +16,7 @@ from compressors.interface import (
     Payload,
     hard_labels,
     labels_of,
+    onto,
     outside_autocast,
 )
 from compressors.kmeans import kmeans
@@ -108,7 +109,7 @@ class FedLite(Compressor):
         codes, books = [], []
         for group in pieces.unbind(2):
             rows = group.reshape(-1, width // self.pieces)
-            start = torch.randperm(len(rows), generator=generator, device=device)[:count].to(z.device)
+            start = onto(torch.randperm(len(rows), generator=generator, device=device)[:count], z.device)
             code, book = kmeans(rows, start, max_iterations=self.iterations)
             codes.append(code.view(batch, tokens, 1, each))
             books.append(book)

@@ -199,6 +199,13 @@ def draw_device(generator: torch.Generator | None) -> torch.device:
     return torch.device("cpu") if generator is None else generator.device
 
 
+def onto(tensor: Tensor, device: torch.device) -> Tensor:
+    """`tensor` on `device`; on its way to a GPU the host does not wait for what that has still to do."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
+
+
 class Compressor(ABC):
     """A client half (`compress`), a server half (`decompress`) and a price (`layout`).
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from compressors import noise
-from compressors.interface import Payload
+from compressors.interface import Payload, onto
 from compressors.options import fraction
 from compressors.topk import TopK
 
@@ -66,7 +66,7 @@ class RandTopK(TopK):
             draws = noise.exponential(flat.shape, generator, z.device)
         elif draws.shape != flat.shape:
             raise ValueError(f"draws must have shape {tuple(flat.shape)}, got {tuple(draws.shape)}")
-        return self._pick(flat, y, self._draw(flat.detach(), draws.to(z.device, non_blocking=True)))
+        return self._pick(flat, y, self._draw(flat.detach(), onto(draws, z.device)))
 
     def _draw(self, flat: Tensor, draws: Tensor) -> Tensor:
         """Positions drawn without replacement: (B, N * D) -> (B, K).

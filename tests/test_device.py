@@ -30,27 +30,52 @@ from flsplit.split.trainer import LocalPass, local_pass
 
 COMPRESSORS = ["base", "adc", "topk", "randtopk", "c3sl", "bottlenet", "fedlite", "splitfc"]
 CLUSTERING = ("adc", "fedlite")  # K-means waits to know whether it is done
+LINKS = [
+    ["quantizer=uniform", "quantizer.rounding=stochastic", "quantizer.range=token", "channel=bitflip",
+     "channel.rate=0.001", "channel.checksum=true"],
+    ["quantizer=nf4", "channel=bitflip", "channel.ebn0_db=5", "channel.fading=rayleigh"],
+    ["quantizer=fp8", "channel=erasure", "channel.loss=0.2", "channel.burst=4", "channel.fill=last"],
+    ["quantizer=bf16", "channel=erasure", "channel.loss=0.2", "channel.retransmit=true"],
+    ["quantizer=fp16", "channel=erasure", "channel.loss=0.2", "channel.protect=false"],
+    ["channel=awgn", "channel.snr_db=[0,20]"],
+    ["channel=rayleigh", "channel.knowledge=none"],
+    ["channel=rayleigh", "channel.outage_db=3", "strategy.logit_adjustment=1"],
+]  # fmt: skip
 KEYS = ["engine=inline", "clients=2", "partition=iid", "batch_size=16", "dataset.train_limit=200",
         "dataset.test_limit=40", "augment=paper"]  # fmt: skip
 
 
 class ValuesAsked(TorchDispatchMode):
-    """Answers 1 to whoever asks for the value of a tensor without one, notes the file that asks; counts operations."""
+    """Answers 1 to whoever asks for the value of a tensor without one, notes the file that asks; counts operations.
+
+    Notes as well who brings a tensor from the CPU in a way that a GPU's host waits for; `put` does not, on a GPU.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.files: list[str] = []
+        self.brought: list[str] = []
         self.operations = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.operations += 1
+        options = kwargs or {}
+        if func is torch.ops.aten._to_copy.default and args[0].device.type == "cpu":
+            blocking = str(options.get("device")) == "meta" and not options.get("non_blocking")
+            if blocking and (file := _whose()) != "device.py":
+                self.brought.append(file)
         if func is not torch.ops.aten._local_scalar_dense.default or args[0].device.type != "meta":
-            return func(*args, **(kwargs or {}))
-        frame: Any = sys._getframe(1)
-        while "torch" in Path(frame.f_code.co_filename).parts:
-            frame = frame.f_back
-        self.files.append(Path(frame.f_code.co_filename).name)
+            return func(*args, **options)
+        self.files.append(_whose())
         return True if args[0].dtype is torch.bool else 1
+
+
+def _whose() -> str:
+    """The file that torch is called from, here or there."""
+    frame: Any = sys._getframe(2)
+    while "torch" in Path(frame.f_code.co_filename).parts:
+        frame = frame.f_back
+    return Path(frame.f_code.co_filename).name
 
 
 class There:
@@ -92,7 +117,26 @@ def on_device(uplink: Uplink) -> bool:
 @pytest.mark.parametrize("name", COMPRESSORS)
 @pytest.mark.parametrize("shared", [False, True])
 def test_steps_stay_on_the_device(name: str, shared: bool, tmp_path: Path) -> None:
-    there = There([f"compressor={name}"], tmp_path / "run")
+    assert set(asked_of_steps([f"compressor={name}"], shared, tmp_path)) == (
+        {"kmeans.py"} if name in CLUSTERING else set()
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("keys", LINKS, ids=lambda keys: "-".join(keys[::2]))
+def test_a_link_waits_for_nothing(keys: list[str], tmp_path: Path) -> None:
+    assert asked_of_steps(["compressor=topk", *keys], True, tmp_path) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("option", ["merge=within_class", "loss_weight=size", "vector=cls_token"])
+def test_options_of_adc_wait_for_no_more(option: str, tmp_path: Path) -> None:
+    assert set(asked_of_steps(["compressor=adc", f"compressor.{option}"], False, tmp_path)) == {"kmeans.py"}
+
+
+def asked_of_steps(keys: list[str], shared: bool, folder: Path) -> list[str]:
+    """Files that ask for values in two steps of two clients; in the second, nothing is brought that is waited for."""
+    there = There(keys, folder / "run")
     host, loops = there.assembly.host(), [there.loop(client) for client in (0, 1)]
     host.begin(there.start[1], shared=shared)
     with ValuesAsked() as asked:
@@ -100,11 +144,13 @@ def test_steps_stay_on_the_device(name: str, shared: bool, tmp_path: Path) -> No
             host.open(client)
         uplinks = [next(loop) for loop in loops]
         for _ in range(2):
+            asked.brought.clear()
             downlinks = host.step_jointly(uplinks) if shared else [host.step(uplink) for uplink in uplinks]
             assert all(map(on_device, uplinks))
             assert all(g.device.type == "meta" for downlink in downlinks for g in downlink.payload.floats)
             uplinks = [loop.send(downlink) for loop, downlink in zip(loops, downlinks)]
-    assert set(asked.files) == ({"kmeans.py"} if name in CLUSTERING else set())
+    assert asked.brought == []
+    return asked.files
 
 
 @pytest.mark.slow

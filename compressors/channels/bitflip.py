@@ -7,9 +7,18 @@ import math
 import torch
 from torch import Tensor
 
-from compressors.channels.interface import Channel, Span, changed, decibels, disturbed, drawn_ratio, values_of
+from compressors.channels.interface import (
+    Channel,
+    Span,
+    changed,
+    decibels,
+    disturbed,
+    drawn_ratio,
+    values_of,
+    with_zeros,
+)
 from compressors.channels.packets import FILLS, erased, geometric, packets
-from compressors.interface import Integers, Layout, Payload
+from compressors.interface import Integers, Layout, Payload, onto
 from compressors.options import choice, fraction
 from compressors.stage import Way
 
@@ -76,8 +85,7 @@ class Bitflip(Channel):
     def send(self, payload: Payload, layout: Layout, *, way: Way, generator: torch.Generator, **_: object) -> Payload:
         """Zeros in the place of checksums."""
         sent = super().send(payload, layout, way=way, generator=generator)
-        sums = [torch.zeros(1, dtype=torch.int64).expand(field.shape) for field in self._checksums(layout)]
-        return Payload(sent.floats, (*sent.integers, *sums), sent.labels)
+        return with_zeros(sent, self._checksums(layout))
 
     def receive(
         self, payload: Payload, layout: Layout, *, way: Way, generator: torch.Generator,
@@ -134,8 +142,9 @@ def _flipped(values: Tensor, span: Span, at: Tensor) -> Tensor:
     if not len(at):
         return values
     # Each bit is in `at` once at most, so masks of bits of the same value add up.
-    mask = torch.zeros(span.count, dtype=torch.int64).index_add_(0, at // field.bits, 1 << (at % field.bits))
-    mask = mask.view(values.shape).to(values.device)
+    at = onto(at, values.device)
+    mask = torch.zeros(span.count, dtype=torch.int64, device=at.device)
+    mask = mask.index_add_(0, at // field.bits, 1 << (at % field.bits)).view(values.shape)
     if isinstance(field, Integers):
         codes = values ^ mask
         return codes if field.below is None else codes % field.below

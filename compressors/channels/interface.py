@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil, isfinite, prod
 
@@ -45,8 +46,7 @@ class Channel(Stage):
 
     def send(self, payload: Payload, layout: Layout, *, way: Way, generator: torch.Generator, **_: object) -> Payload:
         """The message, and zeros in the place of its code's further bits."""
-        bits = [torch.zeros(1, dtype=torch.int64).expand(field.shape) for field in self._further_bits(layout)]
-        return Payload(payload.floats, (*payload.integers, *bits), payload.labels)
+        return with_zeros(payload, self._further_bits(layout))
 
     def _received(self, payload: Payload, layout: Layout) -> Payload:
         """What was sent, without the code's further bits."""
@@ -59,6 +59,13 @@ class Channel(Stage):
         protected = sum(field.size for field in (*layout.floats, *layout.integers, *own) if field.protected)
         bits = ceil(protected * (1 / self.code_rate - 1) - 1e-9)
         return (Integers((bits,), 1),) if bits else ()
+
+
+def with_zeros(payload: Payload, fields: Sequence[Integers]) -> Payload:
+    """The payload and further fields of integers, all 0, which take no memory; on its device."""
+    device = (*payload.floats, *payload.integers)[0].device
+    zeros = [torch.zeros(1, dtype=torch.int64, device=device).expand(field.shape) for field in fields]
+    return Payload(payload.floats, (*payload.integers, *zeros), payload.labels)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from compressors.channels.interface import Span, changed, values_of
-from compressors.interface import Payload
+from compressors.interface import Payload, onto
 
 FILLS = ("zero", "last")
 
@@ -85,13 +85,13 @@ def erased(payload: Payload, spans: tuple[Span, ...], lost: Tensor, size: int, f
     """
     if not bool(lost.any()):
         return payload
-    values = []
+    before, values = torch.cat([torch.zeros(1, dtype=torch.int64), lost.long()]).cumsum(0), []
     for span in spans:
         sent = values_of(payload, span)
-        first = span.start + torch.arange(span.count) * span.field.bits
-        touched = torch.cumsum(torch.cat([torch.zeros(1, dtype=torch.int64), lost.long()]), 0)
-        gone = touched[(first + span.field.bits - 1) // (8 * size) + 1] > touched[first // (8 * size)]
-        gone = gone.view(sent.shape).to(sent.device)
+        first = span.start + torch.arange(span.count, device=sent.device) * span.field.bits
+        so_far = onto(before, sent.device)
+        gone = so_far[(first + span.field.bits - 1) // (8 * size) + 1] > so_far[first // (8 * size)]
+        gone = gone.view(sent.shape)
         values.append(_last_known(sent, gone) if fill == "last" else sent.masked_fill(gone, 0))
     return changed(payload, spans, values)
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from compressors.channels.analogue import Analogue, gaussian
+from compressors.interface import onto
 from compressors.options import choice
 
 KNOWN = ("perfect", "none")
@@ -57,5 +58,5 @@ class Rayleigh(Analogue):
         if self._known:  # dividing noise by h turns its phase, which changes nothing about it
             return gaussian(values, generator).mul_(noise / math.sqrt(gain)).add_(values)
         pairs = torch.cat([values, values.new_zeros(len(values) % 2)]).view(-1, 2)
-        turned = pairs @ values.new_tensor([[real, imaginary], [-imaginary, real]])
+        turned = pairs @ onto(torch.tensor([[real, imaginary], [-imaginary, real]], dtype=values.dtype), values.device)
         return gaussian(values, generator).mul_(noise).add_(turned.flatten()[: len(values)])

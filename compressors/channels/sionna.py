@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from compressors.channels.analogue import Analogue, gaussian
+from compressors.interface import onto
 from compressors.options import choice
 
 MODELS = ("rayleigh", "tdl_a", "tdl_b", "tdl_c", "tdl_d", "tdl_e")
@@ -67,7 +68,7 @@ class Sionna(Analogue):
         """See `Analogue`."""
         count = len(values)
         padded = torch.cat([values, values.new_zeros(count % 2)])
-        gains = self._gains(len(padded) // 2, block).to(values.device)
+        gains = onto(self._gains(len(padded) // 2, block), values.device)
         hiss = gaussian(padded, generator).mul_(noise).view(-1, 2)
         if self._known:  # dividing noise by h turns its phase, which changes nothing about it
             arrived = padded.view(-1, 2) + hiss / gains.abs().unsqueeze(1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from compressors.interface import onto
 from compressors.quantizers.interface import Quantizer, positive
 from compressors.stage import Way
 
@@ -38,12 +39,12 @@ class Nf4(Quantizer):
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """See `Quantizer`; a range is its largest magnitude."""
         scale = positive(values.abs().amax(over, keepdim=True))
-        codes = torch.bucketize(values / scale, self._between.to(values.device))
+        codes = torch.bucketize(values / scale, onto(self._between, values.device))
         return codes.clamp_(max=15), (scale,)  # what is not finite lies behind all
 
     def decode(self, codes: Tensor, ranges: tuple[Tensor, ...], *, way: Way) -> Tensor:
         """See `Quantizer`."""
-        return self._levels.to(codes.device)[codes] * ranges[0]
+        return onto(self._levels, codes.device)[codes] * ranges[0]
 
 
 def levels() -> Tensor:

@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from compressors import onto
+
 
 class LogitAdjustment:
     """Adds tau log pi_k to the logits of client k's samples before the cross-entropy.
@@ -41,5 +43,5 @@ class LogitAdjustment:
     def _term(self, client: int, device: torch.device) -> Tensor:
         if client not in self._terms:
             counts = self._counts(client).astype(np.float64) + 1
-            self._terms[client] = torch.from_numpy(self._tau * np.log(counts / counts.sum())).float().to(device)
+            self._terms[client] = onto(torch.from_numpy(self._tau * np.log(counts / counts.sum())).float(), device)
         return self._terms[client]

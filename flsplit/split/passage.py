@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from compressors import Layout, Payload, Stage, Way
+from compressors import Layout, Payload, Stage, Way, onto
 
 Key = tuple[int, int, int]  # client, round, step
 Draw = Callable[..., torch.Generator]  # of a key: the stage's name, client, round, step, way and half
@@ -98,9 +98,9 @@ class Passage:
 
 def on_device(payload: Payload, device: torch.device) -> Payload:
     """A payload's tensors on a device, without their graphs."""
-    labels = None if payload.labels is None else payload.labels.to(device, non_blocking=True)
-    floats = tuple(t.detach().to(device, non_blocking=True) for t in payload.floats)
-    return Payload(floats, tuple(t.to(device, non_blocking=True) for t in payload.integers), labels)
+    labels = None if payload.labels is None else onto(payload.labels, device)
+    floats = tuple(onto(t.detach(), device) for t in payload.floats)
+    return Payload(floats, tuple(onto(t, device) for t in payload.integers), labels)
 
 
 def carries(layout: Layout) -> bool:

@@ -15,7 +15,7 @@ from math import inf
 import torch
 from torch import Tensor, nn
 
-from compressors import BatchShape, Compressor, Layout, Payload, Stage, build
+from compressors import BatchShape, Compressor, Layout, Payload, Stage, build, onto
 from flsplit.split.exchange import Exchange
 from flsplit.split.messages import Downlink, Uplink
 from flsplit.split.passage import Draw, Key, Passage, Route, on_device
@@ -207,7 +207,7 @@ class Stages:
         with torch.no_grad():
             arrived = self._beyond.receive(downlink.payload, route.down, way="down", key=_key(uplink))
         floats = [t for t, answered in zip(payload.floats, route.answered, strict=True) if answered]
-        return ((t, g.to(t.device, t.dtype)) for t, g in zip(floats, arrived.floats, strict=True))
+        return ((t, onto(g, t.device).to(t.dtype)) for t, g in zip(floats, arrived.floats, strict=True))
 
     def resent(self, shape: BatchShape, *, key: Key) -> tuple[int, int]:
         """Bits of a step that stages send again beyond its price, up and down; 0 but for a link that loses packets."""
