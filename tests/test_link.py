@@ -37,6 +37,23 @@ def test_models_are_evaluated_clean_and_through_the_link(tmp_path: Path) -> None
     assert quiet.rounds.test_link_loss.tolist() == pytest.approx(quiet.rounds.test_loss.tolist(), rel=1e-5)
 
 
+def test_messages_of_an_evaluation_are_those_of_training(tmp_path: Path) -> None:
+    """A message is what a fading gain or a range is drawn for, so how many samples it has is no matter of speed."""
+    keys = [
+        *SMALL[:-2],
+        "compressor=base",
+        "rounds=1",
+        "channel=rayleigh",
+        "channel.outage_db=8",
+        "channel.at_eval=true",
+    ]
+    losses = [
+        flsplit.run([*keys, f"compressor.at_eval={one}", f"out={tmp_path / one}"]).rounds.test_link_loss.iloc[-1]
+        for one in ("true", "false")
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+
+
 def test_the_compressor_is_in_the_link_where_it_says_so(tmp_path: Path) -> None:
     keys = [*SMALL, "channel=awgn", "channel.snr_db=190", "channel.at_eval=true", "compressor.at_eval=true"]
     run = flsplit.run([*keys, f"out={tmp_path / 'run'}"])

@@ -216,11 +216,11 @@ class Server:
             return None, {}
         clients = [report.client for report in fed.reports]
         own = self._own_scores(evaluator, clients)
-        scores = [evaluator.score(fed.models_of(client), test) for client in clients if fed.has_own_model(client)]
-        found = [score for score in scores if score is not None]
-        if not found:  # one global model
+        if not any(map(fed.has_own_model, clients)):  # one global model
             return evaluator.score((fed.client_model, fed.server_model), test), own
-        return mean(found), own
+        scores = [evaluator.score(fed.models_of(client), test) for client in clients]  # who has failed is one of them
+        found = [score for score in scores if score is not None]
+        return (mean(found) if found else None), own
 
     def _own_scores(self, evaluator: Evaluator, clients: Iterable[int]) -> dict[int, Score]:
         """Scores of clients on their held-out parts, for those that have any, with the models they would use."""

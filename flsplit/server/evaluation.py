@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
+from itertools import chain, count
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from flsplit.config.schema import LINK
 from flsplit.data import Table
 from flsplit.metrics.interface import numbers_of
 from flsplit.split.side import SideState
+from flsplit.split.stages import Stages
 from flsplit.split.trainer import shape_of
 
 BATCH = {"cpu": 250, "cuda": 1000}  # samples at a time
@@ -43,8 +44,8 @@ def mean(scores: Sequence[Score]) -> Score:
 class Evaluator:
     """Evaluates models of one experiment; compression is off unless the compressor says `at_eval`.
 
-    Where a quantiser or a channel says so, they are evaluated once more through it: the columns `link_...`. Its random
-    numbers are the same at every evaluation.
+    Where a quantiser or a channel says so, they are evaluated once more through it, in messages of the training size:
+    the columns `link_...`. Its random numbers are the same at every evaluation.
     """
 
     def __init__(self, assembly: Assembly) -> None:
@@ -75,8 +76,9 @@ class Evaluator:
         samples = 0
         for metric in chain.from_iterable(self._metrics.values()):
             metric.reset()
-        for number, (images, labels) in enumerate(self._batches(table, indices)):
-            for prefix, logits in self._logits(images, labels, number).items():
+        messages = count()
+        for images, labels in self._batches(table, indices):
+            for prefix, logits in self._logits(images, labels, messages).items():
                 losses[prefix] = losses[prefix] + F.cross_entropy(logits, labels, reduction="sum").double()
                 for metric in self._metrics[prefix]:
                     metric.update(logits, labels)
@@ -98,36 +100,48 @@ class Evaluator:
             torch.cuda.empty_cache()
 
     def _batches(self, table: Table, indices: np.ndarray | None) -> Iterator[tuple[Tensor, Tensor]]:
-        """Large batches; where compression is on, batches of the training size in whole groups."""
+        """Large batches, of whole messages; where compression is on, batches of the training size in whole groups."""
+        size, most = self._assembly.config.batch_size, BATCH[self._assembly.device.type]
         if not self._compress:
-            yield from self._assembly.pipeline.eval_batches(table, indices, BATCH[self._assembly.device.type])
+            large = most if self._link is None else max(1, most // size) * size
+            yield from self._assembly.pipeline.eval_batches(table, indices, large)
             return
         group = self.client.stages.compressor.group_size
-        size = self._assembly.config.batch_size
         for images, labels in self._assembly.pipeline.eval_batches(table, indices, size):
             whole = len(labels) - len(labels) % group
             for part in (slice(0, whole), slice(whole, len(labels))):
                 if len(labels[part]):
                     yield images[part], labels[part]
 
-    def _logits(self, images: Tensor, labels: Tensor, number: int) -> dict[str, Tensor]:
+    def _logits(self, images: Tensor, labels: Tensor, messages: Iterator[int]) -> dict[str, Tensor]:
         """Of one batch, by the prefix of their columns: as models are evaluated, and through the link."""
         stream = self._assembly.stream(-1, 0)
         with self._assembly.autocast():
             z, scores = self.client.model(images)
-            shape = shape_of(z, self._assembly.classes)
             found = {}
             if self._compress:
                 payload = self.client.stages.compressor.compress(z, labels, scores, generator=stream(0))
-                received, _ = self.server.stages.compressor.decompress(payload, shape)
+                received, _ = self.server.stages.compressor.decompress(payload, shape_of(z, self._assembly.classes))
                 found[""] = self.server.stages.compressor.expand(self.server.model(received), payload)
             else:
                 found[""] = self.server.model(z)
             if self._link is not None:
-                key, (client, server) = (-1, 0, number), self._link
-                sent = client.compress(z, labels, scores, shape, generator=stream(0), key=key)
-                uplink = client.uplink(sent, shape, key=key)
-                payload = server.received(uplink, self._assembly.device)
-                received, _ = server.decompress(payload, uplink)
-                found[LINK] = server.compressor.expand(self.server.model(received), payload)
+                size = self._assembly.config.batch_size
+                through = []
+                for first in range(0, len(z), size):
+                    part = slice(first, first + size)
+                    own = None if scores is None else scores[part]
+                    through.append(self._through(*self._link, z[part], labels[part], own, next(messages)))
+                found[LINK] = torch.cat(through)
         return {prefix: logits.float() for prefix, logits in found.items()}
+
+    def _through(
+        self, client: Stages, server: Stages, z: Tensor, labels: Tensor, scores: Tensor | None, number: int
+    ) -> Tensor:
+        """Logits of one message, as they are after it has crossed."""
+        key, shape = (-1, 0, number), shape_of(z, self._assembly.classes)
+        sent = client.compress(z, labels, scores, shape, generator=self._assembly.stream(-1, 0)(0), key=key)
+        uplink = client.uplink(sent, shape, key=key)
+        payload = server.received(uplink, self._assembly.device)
+        received, _ = server.decompress(payload, uplink)
+        return server.compressor.expand(self.server.model(received), payload)

@@ -16,6 +16,7 @@ from flsplit.config.faults import FaultsConfig, injected
 from flsplit.errors import RunFailed
 from flsplit.record.run import read_run
 from flsplit.server.checkpoint import Checkpoints
+from flsplit.server.evaluation import Evaluator
 from flsplit.server.federation import Federation
 from flsplit.split.messages import Uplink
 from strategies.splitfed_v1 import SplitFedV1
@@ -128,6 +129,19 @@ def test_who_is_away_sends_nothing_and_the_others_are_as_without_it(tmp_path: Pa
     assert away.any() and (run.clients.failed == away).all() and (run.clients.injected == "straggle").any()
     assert (run.clients[away][["samples", "uplink_bits", "downlink_bits"]] == 0).all(axis=None)
     assert set(run.clients[away].reason) == {"it is away (faults.dropout)"}
+
+
+def test_clients_with_models_of_their_own_are_all_evaluated_those_that_failed_too(tmp_path: Path) -> None:
+    run = flsplit.run([*KEYS, "rounds=1", "strategy=splitfed_v3", "faults.dropout=0.4", f"out={tmp_path / 'run'}"])
+    assert 0 < run.clients.failed.sum() < 4
+    losses = []
+    for number in range(4):
+        assembly, client, server = flsplit.trained(tmp_path / "run", client=number)
+        score = Evaluator(assembly).score((client.state(), server.state()), assembly.dataset.test)
+        assert score is not None
+        losses.append(score.loss)
+    assert len(set(losses)) == 1 + (~run.clients.failed).sum()
+    assert run.rounds.test_loss.iloc[-1] == pytest.approx(sum(losses) / 4, rel=1e-6)
 
 
 @pytest.mark.slow
