@@ -21,6 +21,7 @@ from flwr.serverapp import strategy as flower
 from torch import Tensor
 
 from flsplit.errors import RunFailed, UserError, nearest, shown
+from flsplit.server.roll import TooFew
 from flsplit.transport.records import addressed
 from flsplit.typed import read
 
@@ -234,12 +235,12 @@ class Aggregator:
             (P,) fp32.
 
         Raises:
-            RunFailed: if there are too few.
+            TooFew: if there are fewer than it takes.
         """
         replies = collected.replies()
         if len(replies) < self.fewest:
             needs = f"needs the models of at least {self.fewest} clients in a round"
-            raise RunFailed(f"{self._title} {needs}, got {len(replies)} in round {number}")
+            raise TooFew(f"{self._title} {needs}, got {len(replies)} in round {number}")
         if not self._kind.compares and not self._kind.carried:
             return replies[0][0].clone()
         if self._kind.carried:

@@ -202,8 +202,9 @@ def test_an_aggregator_that_spoils_the_model_ends_the_run_at_the_last_good_round
 
 
 @pytest.mark.slow
-def test_a_round_with_too_few_is_repeated_once_and_counts_what_was_sent(tmp_path: Path) -> None:
-    keys = [*KEYS, "rounds=6", "faults.crash=0.25", "min_clients=3", "seed=5"]
+@pytest.mark.parametrize("key", ["min_clients=3", "strategy.aggregator=krum"])  # which takes three
+def test_a_round_with_too_few_is_repeated_once_and_counts_what_was_sent(key: str, tmp_path: Path) -> None:
+    keys = [*KEYS, "rounds=6", "faults.crash=0.25", key, "seed=5"]
     run = flsplit.run([*keys, f"out={tmp_path / 'run'}"])
     config = FaultsConfig(crash=0.25)
 
