@@ -268,6 +268,10 @@ class Assembly:
         Raises:
             UserError: if a stage cannot work with what reaches it.
         """
+        with global_draws(torch.device("cpu"), self.config.seed, "stages"):  # initial weights of modules in halves
+            return self._built(ratio)
+
+    def _built(self, ratio: float | None) -> Stages:
         tokens, width = self.activations
         seed, shape = self.config.seed, self.shape(self.config.batch_size)
         compressor = self.config.compressor_instance(ratio).bind(
@@ -282,7 +286,10 @@ class Assembly:
                 layout = stage.fields(layout, "up") if "up" in stage.ways else layout
             behind.append(stage)
         with options_of_the_user():
-            stages = Stages(compressor, behind, draw=partial(torch_stream, seed, "stage"))
+            stages = Stages(
+                compressor, behind, draw=partial(torch_stream, seed, "stage"),
+                seeded=partial(global_draws, self.device, seed, "stages"),
+            )  # fmt: skip
         trained = chain.from_iterable(module.parameters() for module in (self.parts[0], *stages.halves("client")))
         stages.answers = any(parameter.requires_grad for parameter in trained)
         with options_of_the_user():

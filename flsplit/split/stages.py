@@ -21,6 +21,9 @@ from flsplit.split.messages import Downlink, Uplink
 from flsplit.split.passage import Draw, Key, Passage, Route, on_device
 
 Draws = Callable[[Key], AbstractContextManager[object]]  # context in which a model draws the random numbers of a key
+Seeded = Callable[
+    ..., AbstractContextManager[object]
+]  # the same of a stage's halves: of a side, client, round and step
 
 
 class Stages:
@@ -30,6 +33,7 @@ class Stages:
         compressor: of the side.
         behind: stages in the order in which a message leaves; those that act on nothing are left out.
         draw: the random stream of a key.
+        seeded: context in which modules of halves draw from torch's global generators, as dropout does.
         answers: whether gradients come back at all; not where the client side trains nothing.
 
     Attributes:
@@ -43,8 +47,9 @@ class Stages:
     """
 
     def __init__(
-        self, compressor: Compressor, behind: Sequence[Stage] = (), *, draw: Draw | None = None, answers: bool = True
-    ) -> None:
+        self, compressor: Compressor, behind: Sequence[Stage] = (), *, draw: Draw | None = None,
+        seeded: Seeded = lambda *key: nullcontext(), answers: bool = True,
+    ) -> None:  # fmt: skip
         self.compressor, self.answers = compressor, answers
         for stage in behind:
             if not set(stage.ways) <= {"up", "down"} or (stage.coherence is not None and stage.coherence < 1):
@@ -66,7 +71,7 @@ class Stages:
                 f"{self.trained[-1].name} has parameters to train, so it must come before {self.passed[0].name}, "
                 "which gradients pass by"
             )
-        self._draw, cohort = draw, compressor.cohort
+        self._draw, self._seeded, cohort = draw, seeded, compressor.cohort
         self._within, self._beyond = Passage(self.trained, draw), Passage(self.passed, draw)
         self.exchange = None if cohort is None else Exchange(cohort, self.passed, draw)
         self._others: dict[int, Stages] = {}  # by compressor
@@ -90,12 +95,16 @@ class Stages:
     def for_evaluation(self) -> Stages:
         """What models are evaluated through besides: stages and compressor that say `at_eval`."""
         compressor = self.compressor if self.compressor.at_eval else build("base")
-        return Stages(compressor, [stage for stage in self.behind if stage.at_eval], draw=self._draw)
+        return Stages(
+            compressor, [stage for stage in self.behind if stage.at_eval], draw=self._draw, seeded=self._seeded
+        )
 
     def with_compressor(self, compressor: Compressor) -> Stages:
         """The same stages behind another compressor, which the caller keeps."""
         if id(compressor) not in self._others:
-            self._others[id(compressor)] = Stages(compressor, self.behind, draw=self._draw, answers=self.answers)
+            self._others[id(compressor)] = Stages(
+                compressor, self.behind, draw=self._draw, seeded=self._seeded, answers=self.answers
+            )
         return self._others[id(compressor)]
 
     def nominal(self, shape: BatchShape) -> tuple[float, float]:
@@ -131,12 +140,11 @@ class Stages:
             key: client, round and step.
             told: of the client's grouping, where it is compressed together with others.
         """
-        if told is None:
-            payload = self.compressor.compress(z, y, s, generator=generator)
-        else:
+        if told is not None:
             assert self.exchange is not None
-            payload = self.exchange.cohort.compress(z, told)
-        return self.sent(payload, shape, key=key)
+            return self.sent(self.exchange.cohort.compress(z, told), shape, key=key)
+        with self._drawing("client", key):
+            return self.sent(self.compressor.compress(z, y, s, generator=generator), shape, key=key)
 
     def sent(self, payload: Payload, shape: BatchShape, *, key: Key) -> Payload:
         """Client: what trained stages make of what the compressor's client half has sent, with its graph."""
@@ -171,12 +179,19 @@ class Stages:
 
     def decompress(self, payload: Payload, uplink: Uplink) -> tuple[Tensor, Tensor]:
         """Host: activations and targets that the server-side model is trained on; see `Compressor.decompress`."""
-        return self.compressor.decompress(self.compressed(payload, uplink), uplink.shape)
+        with self._drawing("server", _key(uplink)):
+            return self.compressor.decompress(self._received(payload, uplink), uplink.shape)
 
     def compressed(self, payload: Payload, uplink: Uplink) -> Payload:
         """Host: what the compressor's client half has sent; `payload` is from `received`."""
-        up = self.route(uplink.shape).up
-        return self._within.receive(payload, up, way="up", key=_key(uplink))
+        with self._drawing("server", _key(uplink)):
+            return self._received(payload, uplink)
+
+    def _received(self, payload: Payload, uplink: Uplink) -> Payload:
+        return self._within.receive(payload, self.route(uplink.shape).up, way="up", key=_key(uplink))
+
+    def _drawing(self, side: str, key: Key) -> AbstractContextManager[object]:
+        return self._seeded(side, *key) if self.halves(side) else nullcontext()
 
     def hold_to_graph(self, payload: Payload) -> None:
         """Host: refuse what no gradient has come for, after the backward pass; `payload` is from `received`.

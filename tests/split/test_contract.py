@@ -15,6 +15,7 @@ from torch import Tensor, nn
 import flsplit
 from compressors import BatchShape, Floats, Integers, Layout, Payload, build, build_stage
 from compressors.base import Base
+from compressors.bottlenet import BottleNet
 from compressors.quantizers.uniform import Uniform
 from flsplit.assembly import Assembly, assembly_for
 from flsplit.compose import compose
@@ -165,6 +166,29 @@ def test_a_model_that_draws_is_repeatable_too(keys: list[str], tmp_path: Path, m
     flsplit.run([*typed[:-1], "rounds=1", f"out={tmp_path / 'part'}"])
     same_numbers(whole, flsplit.run([f"resume={tmp_path / 'part'}", "rounds=3"]))
     assert not torch.equal(before, torch.get_rng_state())  # what the caller has seeded since is left alone
+
+
+@pytest.mark.slow
+def test_a_compressor_whose_modules_draw_is_repeatable_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bind = BottleNet.bind
+
+    def with_dropout(self: BottleNet, **options: Any) -> BottleNet:
+        bind(self, **options)
+        assert self.client_half is not None and self.server_half is not None
+        self.client_half = nn.Sequential(
+            nn.Dropout(0.3), nn.Linear(options["width"], options["width"]), self.client_half
+        )
+        self.server_half = nn.Sequential(nn.Dropout(0.3), self.server_half)
+        return self
+
+    monkeypatch.setattr(BottleNet, "bind", with_dropout)
+    keys = [*KEYS, "compressor=bottlenet"]
+    torch.manual_seed(1)
+    whole = flsplit.run([*keys, "rounds=2", f"out={tmp_path / 'whole'}"])
+    torch.manual_seed(2)
+    same_numbers(whole, flsplit.run([*keys, "rounds=2", "strategy.placement=central", f"out={tmp_path / 'again'}"]))
+    flsplit.run([*keys, "rounds=1", f"out={tmp_path / 'part'}"])
+    same_numbers(whole, flsplit.run([f"resume={tmp_path / 'part'}", "rounds=2"]))
 
 
 @pytest.mark.parametrize(
