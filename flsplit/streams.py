@@ -1,8 +1,8 @@
 """Random streams: every random choice draws from one keyed by (seed, purpose, client, round, step).
 
 Two calls with the same key give the same stream, whatever process, engine or order they run in; streams of
-different keys are independent. Nothing in flsplit draws from a global generator; what a model draws from one, as
-dropout does, comes from a stream as well (`global_draws`).
+different keys are independent. Nothing in flsplit draws from a global generator; what a model, or half of a compressor
+or stage, draws from one, as dropout does, comes from a stream as well (`global_draws`).
 """
 
 from __future__ import annotations

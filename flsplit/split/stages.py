@@ -21,9 +21,7 @@ from flsplit.split.messages import Downlink, Uplink
 from flsplit.split.passage import Draw, Key, Passage, Route, on_device
 
 Draws = Callable[[Key], AbstractContextManager[object]]  # context in which a model draws the random numbers of a key
-Seeded = Callable[
-    ..., AbstractContextManager[object]
-]  # the same of a stage's halves: of a side, client, round and step
+Seeded = Callable[..., AbstractContextManager[object]]  # the same of halves: of a side, client, round and step
 
 
 class Stages:

@@ -175,9 +175,8 @@ def test_a_compressor_whose_modules_draw_is_repeatable_too(tmp_path: Path, monke
     def with_dropout(self: BottleNet, **options: Any) -> BottleNet:
         bind(self, **options)
         assert self.client_half is not None and self.server_half is not None
-        self.client_half = nn.Sequential(
-            nn.Dropout(0.3), nn.Linear(options["width"], options["width"]), self.client_half
-        )
+        first = nn.Linear(options["width"], options["width"])  # whose weights are drawn, too
+        self.client_half = nn.Sequential(nn.Dropout(0.3), first, self.client_half)
         self.server_half = nn.Sequential(nn.Dropout(0.3), self.server_half)
         return self
 
