@@ -23,11 +23,14 @@ Tell = Callable[[str, int, int], None]  # a table's name, images done, images of
 
 
 def write_table(
-    folder: Path, name: str, split: Split, rows: np.ndarray, max_side: int | None, tell: Tell | None = None
-) -> None:
+    folder: Path, name: str, split: Split, rows: np.ndarray, max_side: int | None, tell: Tell | None = None,
+    bits: int | None = None,
+) -> int | None:  # fmt: skip
     """Writes the `rows` of `split` as the table `name` in `folder`.
 
-    Every image is decoded once, so that a broken one shows before training starts.
+    Every image is decoded once, so that a broken one shows before training starts. Grey images with room for more than
+    8 bits become 8-bit PNG files; whether they are scaled from 16 is one answer for all of them, so that a dark one
+    beside others stays dark.
 
     Args:
         folder: An existing folder.
@@ -36,17 +39,36 @@ def write_table(
         rows: Ascending row numbers.
         max_side: Longest side in pixels; larger images are shrunk.
         tell: Called after each image.
+        bits: That such grey images are scaled from, 8 or 16; None: 16 if one of them needs more than 8.
+
+    Returns:
+        `bits` as they turned out; None where there are no such images.
 
     Raises:
         DataError: An image cannot be read; the line names it.
     """
+    used = _write(folder, name, split, rows, max_side, tell, bits)
+    if bits is None and len(used) > 1:
+        _write(folder, name, split, rows, max_side, tell, max(used))
+    return bits or max(used, default=None)
+
+
+def _write(
+    folder: Path, name: str, split: Split, rows: np.ndarray, max_side: int | None, tell: Tell | None, bits: int | None
+) -> set[int]:
+    """The same with every image scaled from the bits that it needs if `bits` is None; returns which these were."""
+    used: set[int] = set()
 
     def prepare(item: tuple[int, bytes | np.ndarray]) -> tuple[bytes, np.ndarray]:
         row, image = item
         if isinstance(image, np.ndarray):
             return b"", image
         try:
-            decoded = images.decode(image)
+            opened = images.upright(image)
+            decoded = images.rgb(opened, bits)
+            if (needed := images.used_bits(opened)) is not None:
+                used.add(needed)
+                image = images.png(decoded)
             if max_side is not None:
                 image, decoded = images.shrink(image, decoded, max_side)
         except Exception as error:  # Pillow has no common exception for broken files
@@ -64,3 +86,4 @@ def write_table(
             if tell is not None:
                 tell(name, done, len(rows))
     writer.close()
+    return used

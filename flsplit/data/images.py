@@ -16,20 +16,60 @@ def decode(encoded: bytes) -> Image.Image:
     Raises:
         Exception: Whatever Pillow raises for bytes that are no image, or a broken one.
     """
+    return rgb(upright(encoded))
+
+
+def upright(encoded: bytes) -> Image.Image:
+    """The same in the image's own mode."""
     with Image.open(io.BytesIO(encoded)) as image:
         image.load()
-        return _rgb(ImageOps.exif_transpose(image) if image.getexif() else image)
+        return ImageOps.exif_transpose(image) if image.getexif() else image.copy()
 
 
-def _rgb(image: Image.Image) -> Image.Image:
+def used_bits(image: Image.Image) -> int | None:
+    """Of a grey image that has room for more than 8 bits, those that its levels need: 8 or 16; None for any other.
+
+    Raises:
+        ValueError: It holds something else than whole numbers of 8 or 16 bits.
+    """
+    if image.mode == "F":
+        raise ValueError("its levels are floats; save whole numbers of 8 or 16 bits")
+    if not image.mode.startswith("I"):
+        return None
+    levels = np.asarray(image)
+    least, most = int(levels.min()), int(levels.max())
+    if least < 0 or most >= 1 << 16:
+        raise ValueError(f"its levels go from {least} to {most}; save whole numbers of 8 bits (0-255) or 16 (0-65535)")
+    return 8 if most < 1 << 8 else 16
+
+
+def rgb(image: Image.Image, bits: int | None = None) -> Image.Image:
+    """An image of any mode as RGB.
+
+    Args:
+        image: As Pillow has opened it.
+        bits: How many bits a grey image with room for more than 8 is scaled from; None: those that it uses.
+
+    Raises:
+        ValueError: It holds something else than whole numbers of 8 or 16 bits, or needs more than `bits`.
+    """
     if image.mode == "RGB":
-        return image.copy()
-    if image.mode.startswith("I"):  # 16-bit grey: Pillow would clip at 255 instead of scaling
-        levels = np.asarray(image).astype(np.int64)
-        return Image.fromarray((levels >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
+        return image
+    if (used := used_bits(image)) is not None:  # Pillow would clip at 255 instead of scaling
+        bits = bits or used
+        if used > bits:
+            raise ValueError("its levels are of 16 bits, those of the training images of 8; save both alike")
+        return Image.fromarray((np.asarray(image).astype(np.int64) >> (bits - 8)).astype(np.uint8)).convert("RGB")
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")
     return image.convert("RGB")
+
+
+def png(image: Image.Image) -> bytes:
+    """The image as a PNG file."""
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def shrink(encoded: bytes, image: Image.Image, max_side: int) -> tuple[bytes, Image.Image]:
@@ -47,9 +87,8 @@ def shrink(encoded: bytes, image: Image.Image, max_side: int) -> tuple[bytes, Im
     small = image.resize((width, height), Image.Resampling.LANCZOS)
     with Image.open(io.BytesIO(encoded)) as original:
         lossy = original.format in _LOSSY
+    if not lossy:
+        return png(small), small
     buffer = io.BytesIO()
-    if lossy:
-        small.save(buffer, "JPEG", quality=95, subsampling=0)
-    else:
-        small.save(buffer, "PNG")
+    small.save(buffer, "JPEG", quality=95, subsampling=0)
     return buffer.getvalue(), decode(buffer.getvalue())

@@ -24,7 +24,7 @@ from flsplit.streams import numpy_stream
 if TYPE_CHECKING:
     from datasets import DatasetDict
 
-_FORMAT = 2  # of the files in the cache; raise it when they change, or are checked for more
+_FORMAT = 3  # of the files in the cache; raise it when they change, or are checked for more
 
 
 @dataclass(frozen=True)
@@ -200,8 +200,9 @@ def _files(path: Path, config: DatasetConfig, columns: Sequence[str]) -> list[Pa
 def _write(config: DatasetConfig, seed: int, columns: Sequence[str], place: Path, tell: Tell | None) -> None:
     source = _source(config, columns)
     splits = {"train": (source.train, config.train_limit), "test": (source.test, config.test_limit)}
+    bits = None  # of grey images: the training images say
     for name, (split, limit) in splits.items():
-        write_table(place, name, split, _rows(split, limit, seed, name), config.max_side, tell)
+        bits = write_table(place, name, split, _rows(split, limit, seed, name), config.max_side, tell, bits)
     (place / "classes.json").write_text(json.dumps(source.classes), encoding="utf-8")
 
 

@@ -94,6 +94,57 @@ def test_other_modes_become_rgb(mode: str, image_folder: Make, folder_config: Co
     assert np.abs(served - expected[..., None].astype(int)).max() <= (3 if mode == "CMYK" else 0)
 
 
+RAMP = np.linspace(0, 255, 64).round().astype(np.int32).reshape(8, 8)
+
+
+@pytest.mark.parametrize("kind", [np.uint16, np.int32, ">u2"])
+@pytest.mark.parametrize("dark", [False, True])
+def test_grey_levels_in_more_bits_than_they_need(
+    dark: bool, kind: object, image_folder: Make, folder_config: Config, cache_dir: Path
+) -> None:
+    path = image_folder((8, 8))
+    levels = [RAMP, RAMP // 2, RAMP * 257 if dark else RAMP // 3]
+    files = [*(path / "train" / "cat" / f"{number}.png" for number in range(3)), path / "test" / "cat" / "0.png"]
+    for file, level in zip(files, [*levels, RAMP // 5]):
+        Image.fromarray(level.astype(kind)).save(file, "TIFF")
+    data = load(folder_config(path), seed=0, cache_dir=cache_dir)
+    served = [*data.train.pixels[:3], data.test.pixels[0]]
+    for got, level in zip(served, [*levels, RAMP // 5]):  # beside a 16-bit image the others are dark
+        assert np.array_equal(got, np.repeat((level >> 8 * dark)[..., None], 3, 2))
+
+
+def test_large_grey_images_are_kept_in_8_bits(image_folder: Make, folder_config: Config, cache_dir: Path) -> None:
+    path, levels = image_folder((90, 70)), np.arange(80 * 80, dtype=np.int32).reshape(80, 80) % 256
+    Image.fromarray(levels).save(path / "train" / "cat" / "0.png", "TIFF")
+    Image.fromarray(levels << 8).save(path / "train" / "cat" / "1.png", "TIFF")
+    data = load(folder_config(path), seed=0, cache_dir=cache_dir)
+    assert not np.asarray(data.train.image(0)).any()
+    assert np.array_equal(np.asarray(data.train.image(1))[..., 0], levels)
+
+
+@pytest.mark.parametrize(
+    ("levels", "message"),
+    [
+        (RAMP - 3, "its levels go from -3 to 252; save whole numbers of 8 bits (0-255) or 16 (0-65535)"),
+        (RAMP * 258, "its levels go from 0 to 65790; save whole numbers"),
+        ((RAMP / 255).astype(np.float32), "its levels are floats; save whole numbers of 8 or 16 bits"),
+    ],
+)
+def test_levels_that_would_be_lost_are_refused(
+    levels: np.ndarray, message: str, image_folder: Make, folder_config: Config, cache_dir: Path
+) -> None:
+    path = image_folder()
+    Image.fromarray(levels).save(path / "train" / "cat" / "1.png", "TIFF")
+    refused(folder_config(path), cache_dir, f"1.png cannot be read as an image ({message}", at_check=False)
+
+
+def test_test_images_of_more_bits_are_refused(image_folder: Make, folder_config: Config, cache_dir: Path) -> None:
+    path = image_folder()
+    Image.fromarray(RAMP).save(path / "train" / "cat" / "1.png", "TIFF")
+    Image.fromarray(RAMP * 257).save(path / "test" / "cat" / "1.png", "TIFF")
+    refused(folder_config(path), cache_dir, "1.png", "of 16 bits, those of the training images of 8", at_check=False)
+
+
 def test_photographs_are_turned_upright(image_folder: Make, folder_config: Config, cache_dir: Path) -> None:
     path = image_folder()
     wide = Image.new("RGB", (100, 50))

@@ -59,6 +59,22 @@ def test_a_saved_data_set(pixels: Pixels, tmp_path: Path, cache_dir: Path) -> No
     assert found.train.column("site").tolist() == ["s0", "s1"] * 12
 
 
+@pytest.mark.filterwarnings("ignore:Downcasting array")
+@pytest.mark.parametrize("kind", ["int64", "int32", "int16", "uint16", "uint8"])
+def test_grey_images_of_whole_numbers(kind: str, pixels: Pixels, tmp_path: Path, cache_dir: Path) -> None:
+    grey = {name: images[..., 0] for name, images in pixels.items()}
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["ant", "bee"])})
+    parts = {
+        name: datasets.Dataset.from_dict(
+            {"image": list(images.astype(kind)), "label": [row % 2 for row in range(len(images))]}, features=features
+        )
+        for name, images in grey.items()
+    }
+    data = load(saved(tmp_path / "saved", datasets.DatasetDict(parts)), seed=0, cache_dir=cache_dir)
+    assert np.array_equal(data.train.pixels, np.repeat(grey["train"][..., None], 3, 3))
+    assert np.array_equal(data.test.pixels, np.repeat(grey["test"][..., None], 3, 3))
+
+
 def test_columns_are_found_by_their_kind(pixels: Pixels, tmp_path: Path, cache_dir: Path) -> None:
     config = saved(tmp_path / "saved", given(pixels, image="img", label="kind", test="validation"))
     assert load(config, seed=0, cache_dir=cache_dir).test.labels.tolist() == [0, 1, 2] * 3
