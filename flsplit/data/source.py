@@ -124,7 +124,9 @@ def kept(dataset: DatasetDict, *, cache_dir: Path | None = None) -> Path:
     if not isinstance(dataset, DatasetDict):
         raise DataError(f"dataset must be a DatasetDict with train and test, got {type(dataset).__name__}")
     splits = {name: split._fingerprint for name, split in dataset.items()}
-    place = (cache_dir or cache.root()) / f"given-{cache.fingerprint(**splits)}"
+    files = sorted({file for split in dataset.values() for file in arrow.outside(split)})  # by name in `_fingerprint`
+    name = cache.fingerprint(splits=splits, files=cache.listing(files, Path(files[0].anchor if files else "")))
+    place = (cache_dir or cache.root()) / f"given-{name}"
     cache.build_once(place, lambda temporary: arrow.save(dataset, temporary))
     return place
 

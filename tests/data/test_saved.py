@@ -12,7 +12,7 @@ from PIL import Image
 
 import flsplit
 from flsplit.compose import compose
-from flsplit.data import DataError, DatasetConfig, check, load
+from flsplit.data import DataError, DatasetConfig, check, kept, load
 from flsplit.errors import UserError
 from flsplit.experiment.preparation import prepare
 
@@ -93,6 +93,34 @@ def test_other_files_behind_the_same_path_are_another_table(pixels: Pixels, tmp_
     second = load(config, seed=0, cache_dir=cache_dir)
     assert np.array_equal(first.train.pixels, pixels["train"])
     assert np.array_equal(second.train.pixels, turned["train"])
+
+
+def test_replaced_files_of_a_data_set_of_paths_are_another_table(
+    pixels: Pixels, tmp_path: Path, cache_dir: Path
+) -> None:
+    files = {name: [str(tmp_path / f"{name}{row}.png") for row in range(len(pixels[name]))] for name in pixels}
+
+    def served(images: Pixels) -> tuple[Path, np.ndarray]:
+        for name, paths in files.items():
+            for path, image in zip(paths, images[name]):
+                Image.fromarray(image).save(path)
+        parts = {
+            name: datasets.Dataset.from_dict({"image": paths, "label": [row % 3 for row in range(len(paths))]})
+            .cast_column("image", datasets.Image())
+            .cast_column("label", datasets.ClassLabel(names=["ant", "bee", "cow"]))
+            for name, paths in files.items()
+        }
+        place = kept(datasets.DatasetDict(parts), cache_dir=cache_dir)
+        assert kept(datasets.DatasetDict(parts), cache_dir=cache_dir) == place
+        found = load(DatasetConfig(name="folder", path=str(place)), seed=0, cache_dir=cache_dir)
+        return place, np.concatenate([found.train.pixels, found.test.pixels])
+
+    first, before = served(pixels)
+    turned = {name: images[::-1].copy() for name, images in pixels.items()}
+    second, after = served(turned)
+    assert first != second
+    for got, images in ((before, pixels), (after, turned)):
+        assert np.array_equal(got, np.concatenate([images["train"], images["test"]]))
 
 
 @pytest.mark.slow

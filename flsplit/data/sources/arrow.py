@@ -82,6 +82,20 @@ def files(path: Path) -> list[Path]:
     return sorted(file for file in path.rglob("*") if file.is_file())
 
 
+def outside(part: Any) -> set[Path]:
+    """Files of images that a `datasets.Dataset` names without holding their bytes, as far as they are there."""
+    import datasets
+    from pyarrow import compute
+
+    found: set[Path] = set()
+    for name, feature in part.features.items():
+        if isinstance(feature, datasets.Image):
+            cells = part.data.column(name)  # of more rows, perhaps, than have been selected
+            named = compute.struct_field(cells, "path").filter(compute.struct_field(cells, "bytes").is_null())
+            found |= {Path(path).absolute() for path in named.unique().to_pylist() if path is not None}
+    return {file for file in found if file.is_file()}
+
+
 def source(path: Path, config: DatasetConfig, columns: Sequence[str]) -> Source:
     """Opens a saved data set; `columns` are further ones of the training samples.
 
