@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from flsplit.data import DataError, DatasetConfig, check, load, split_for_tests
+from flsplit.data.sources.parquet import find
 
 Write = Callable[..., Path]
 NAMES = ["ant", "bee", "cow"]
@@ -59,6 +60,55 @@ def test_files_of_the_hub(write: Any, tmp_path: Path, cache_dir: Path, folder: s
     assert data.train.labels.tolist() == [0, 1, 2, 0, 1, 2, 2, 1]
     assert np.array_equal(data.train.pixels, np.concatenate([write.pixels[first], write.pixels[second]]))
     assert np.array_equal(data.test.pixels, write.pixels[test])
+
+
+SETS = [
+    (["train-00000-of-00003", "train-00002-of-00003"], "must have the 'train' files 0 to 2, each once; it has tra"),
+    (["train-00001-of-00002"], "must have the 'train' files 0 to 1, each once; it has train-00001"),
+    (["train-00000-of-00001", "train-00000-of-00001-0a1b2c"], "must have the 'train' files 0 to 0, each once"),
+    (["train-00000-of-00001", "train-00000-of-00002", "train-00001-of-00002"], "more than one set of 'train' files"),
+    (["train", "train-unlabeled"], "more than one set of 'train' files; keep one of train-unlabeled.parquet, train.p"),
+    (["train", "train-0"], "more than one set of 'train' files"),
+]
+
+
+@pytest.mark.parametrize(("names", "message"), SETS)
+def test_files_that_are_no_one_set(names: list[str], message: str, write: Any, tmp_path: Path, cache_dir: Path) -> None:
+    for name in names:
+        write(tmp_path / f"{name}.parquet", [0, 1, 2])
+    write(tmp_path / "test.parquet", [0])
+    refused(config(tmp_path), cache_dir, f"dataset.path: .* {message}")
+    for name in names:
+        tested = tmp_path / f"{name}.parquet"
+        tested.rename(tested.with_name(tested.name.replace("train", "test")))
+    write(tmp_path / "train.parquet", [0, 1, 2])
+    if "train" not in names:
+        (tmp_path / "test.parquet").unlink()
+    refused(config(tmp_path), cache_dir, "'test' file")
+
+
+@pytest.mark.parametrize(
+    "names",
+    [["train-0", "train-1"], ["train-1-of-2", "train-2-of-2"], ["train-part-0", "train-part-1"], ["train-part"],
+     ["train-00000-of-00002-0a1b", "train-00001-of-00002-2c3d"], [f"train-{number}" for number in range(11)]],
+)  # fmt: skip
+def test_files_that_are_one_set(names: list[str], write: Any, tmp_path: Path) -> None:
+    for name in [*names, "test", "validation-1-of-2"]:
+        write(tmp_path / f"{name}.parquet", [0, 1, 2])
+    assert [file.stem for file in (find(tmp_path, config(tmp_path)) or {})["train"]] == sorted(names)
+
+
+def test_two_folders_of_training_files_are_refused(write: Any, tmp_path: Path, cache_dir: Path) -> None:
+    for folder, labels in (("data", [0, 1]), ("a_small", [1, 0])):
+        write(tmp_path / "copy" / folder / "train-0.parquet", labels)
+        write(tmp_path / "copy" / folder / "test-0.parquet", [0])
+    said = r"dataset.path: .*copy has training files in a_small, data; name one of these folders"
+    refused(config(tmp_path / "copy"), cache_dir, said)
+    found = load(config(tmp_path / "copy" / "a_small"), seed=0, cache_dir=cache_dir)
+    assert found.train.labels.tolist() == [1, 0]
+    write(tmp_path / "copy" / "train-0.parquet", [1, 1, 0])
+    write(tmp_path / "copy" / "test-0.parquet", [0])
+    assert len(load(config(tmp_path / "copy"), seed=0, cache_dir=cache_dir).train) == 3  # those of the folder itself
 
 
 def test_a_limit_takes_the_right_rows(write: Any, tmp_path: Path, cache_dir: Path) -> None:

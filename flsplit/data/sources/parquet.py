@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,26 +26,35 @@ from flsplit.data.sources.reader import (
 )
 
 _ROWS_AT_ONCE = 256
+_SHOWN = 10  # names in a message
+# What follows the split: perhaps a name, a number, of how many, and a digest, as the Hub once had it.
+_PART = r"(?P<name>(-.*?)??)(-(?P<number>\d+)(-of-(?P<count>\d+)(-[0-9a-f]+)?)?)?"
 
 
 def find(path: Path, config: DatasetConfig) -> dict[str, list[Path]] | None:
-    """The files of the two splits, in `path` itself, in `data/`, or in another folder directly below.
+    """The files of the two splits, in `path` itself, or in the one folder directly below that has some.
 
     Returns:
         Lists of files under `train` and `test`, or None if there are no Parquet files for training.
 
     Raises:
-        DataError: There are training files but no test files.
+        DataError: There are training files but no test files, or not one complete set of either.
     """
     below = sorted(item for item in path.iterdir() if item.is_dir() and not item.name.startswith("."))
-    for folder in [path, path / "data", *below]:
-        train = _named(folder, config.train_split)
-        if train:
-            test = next((found for name in config.test_names if (found := _named(folder, name))), None)
-            if test is None:
-                raise DataError(f"dataset.path: {folder} has {train[0].name} but no {config.test_split}-*.parquet")
-            return {"train": train, "test": test}
-    return None
+    there = [folder for folder in below if _named(folder, config.train_split)]
+    if _named(path, config.train_split):
+        there = [path]
+    if not there:
+        return None
+    if len(there) > 1:
+        folders = _listed(folder.name for folder in there)
+        raise DataError(f"dataset.path: {path} has training files in {folders}; name one of these folders")
+    [folder] = there
+    train = _whole(folder, config.train_split)
+    test = next((name for name in config.test_names if _named(folder, name)), None)
+    if test is None:
+        raise DataError(f"dataset.path: {folder} has {train[0].name} but no {config.test_split}-*.parquet")
+    return {"train": train, "test": _whole(folder, test)}
 
 
 def split_for_tests(files: dict[str, list[Path]], config: DatasetConfig) -> str:
@@ -94,6 +103,34 @@ def _named(folder: Path, split: str) -> list[Path]:
 
 def _is_of(file: Path, split: str) -> bool:
     return re.fullmatch(rf"{re.escape(split)}(-.*)?\.parquet", file.name) is not None
+
+
+def _whole(folder: Path, split: str) -> list[Path]:
+    """The files of a split: SPLIT.parquet, SPLIT-1.parquet and so on, or SPLIT-00001-of-00003.parquet and so on.
+
+    Raises:
+        DataError: They are not of one set, or not all of it is there, each file once.
+    """
+    files = _named(folder, split)
+    parts = [re.fullmatch(_PART, file.stem[len(split) :]) for file in files]
+    sets = {(part["name"], part["count"], part["number"] is None) for part in parts if part}
+    names = _listed(file.name for file in files)
+    if len(sets) > 1:
+        raise DataError(f"dataset.path: {folder} has more than one set of {split!r} files; keep one of {names}")
+    [(_, count, _)] = sets
+    numbers = sorted(int(part["number"] or 0) for part in parts if part)
+    first = int(count is not None and numbers[-1] == int(count))
+    if count and not (len(numbers) == int(count) and numbers == list(range(first, first + len(numbers)))):
+        raise DataError(
+            f"dataset.path: {folder} must have the {split!r} files {first} to {first + int(count) - 1}, each once; it "
+            f"has {names}"
+        )
+    return files
+
+
+def _listed(names: Iterable[str]) -> str:
+    names = list(names)
+    return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
 
 
 def _open(file: Path) -> Any:
