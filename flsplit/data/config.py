@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+_DEFAULT = {"food101": "validation"}  # `test_split` in conf/dataset; `test` of all others
+
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetConfig:
@@ -37,5 +39,6 @@ class DatasetConfig:
 
     @property
     def test_names(self) -> tuple[str, ...]:
-        """Names under which a local copy may keep its test samples, the preferred one first."""
-        return tuple(dict.fromkeys((self.test_split, "test", "validation", "valid", "val")))
+        """Names under which a local copy may keep its test samples, the preferred one first; one where it is typed."""
+        usual = ("test", "validation", "valid", "val") if self.test_split == _DEFAULT.get(self.name, "test") else ()
+        return tuple(name for name in dict.fromkeys((self.test_split, *usual)) if name != self.train_split)

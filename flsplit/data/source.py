@@ -77,6 +77,8 @@ def check(config: DatasetConfig, *, seed: int = 0, columns: Sequence[str] = (), 
         value = getattr(config, key)
         if value is not None and value < 1:
             raise DataError(f"dataset.{key}={value}: must be 1 or more, or null")
+    if config.test_split == config.train_split:
+        raise DataError(f"dataset.test_split={config.test_split}: the model is trained on that split; name another one")
     path = _local(config)
     if path is not None:
         if arrow.is_saved(path):
@@ -132,7 +134,7 @@ def kept(dataset: DatasetDict, *, cache_dir: Path | None = None) -> Path:
 
 
 def split_for_tests(config: DatasetConfig) -> str:
-    """Name of the split that is tested on: of a local copy without `test_split`, another of `test_names`.
+    """Name of the split that is tested on: of a local copy without the usual one, another of `test_names`.
 
     Raises:
         DataError: There is none.

@@ -21,6 +21,7 @@ def test_dataset_files_make_a_config(file: Path) -> None:
     values = OmegaConf.to_object(OmegaConf.load(file))
     config = DatasetConfig(**values)  # type: ignore[arg-type]
     assert config.name == file.stem
+    assert len(config.test_names) == 4  # its own name for the test split is not one that is typed
     assert {"path", "train_limit", "test_limit", "max_side", "augment"} <= set(values)
     assert all(values[key] is None for key in ("path", "train_limit", "test_limit", "max_side"))
     assert config.augment == ("none" if file.stem == "digits" else "paper")

@@ -232,6 +232,22 @@ def test_no_test_folder(image_folder: Make, folder_config: Config, cache_dir: Pa
     refused(folder_config(path), cache_dir, "dataset.path", "test/CLASS/*")
 
 
+@pytest.mark.parametrize(
+    ("splits", "missing", "there"),
+    [({"test_split": "foo"}, "foo/", "test/, train/, validation/"), ({"train_split": "validation"}, "test/", "train/")],
+)
+def test_no_other_split_is_tested_on(
+    splits: dict[str, str], missing: str, there: str,
+    image_folder: Make, folder_config: Config, save_image: Make, cache_dir: Path,
+) -> None:  # fmt: skip
+    path = image_folder()
+    save_image(path / "validation" / "cat" / "0.png")
+    if "train_split" in splits:
+        (path / "test").rename(path / "old")
+    said = f"has no {missing} to test on, only "
+    refused(folder_config(path, **splits), cache_dir, "dataset.path: ", said, there, "dataset.test_split")
+
+
 def test_images_without_class_folders(folder_config: Config, save_image: Make, tmp_path: Path, cache_dir: Path) -> None:
     save_image(tmp_path / "flat" / "train" / "a.png")
     save_image(tmp_path / "flat" / "test" / "a.png")

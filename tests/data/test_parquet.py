@@ -159,6 +159,15 @@ def test_the_named_test_split_is_preferred(write: Any, tmp_path: Path, cache_dir
     assert split_for_tests(config(tmp_path)) == "validation"
 
 
+def test_no_other_split_is_tested_on(write: Any, tmp_path: Path, cache_dir: Path) -> None:
+    for name in ("train-0", "test-0", "validation-0"):
+        write(tmp_path / f"{name}.parquet", [0, 1])
+    said = r"train-0.parquet but no foo-\*.parquet; its splits are test, train, validation; name one with"
+    refused(config(tmp_path, test_split="foo"), cache_dir, said)
+    (tmp_path / "test-0.parquet").unlink()
+    refused(config(tmp_path, train_split="validation"), cache_dir, r"but no test-\*.parquet; its splits are train, val")
+
+
 def refused(bad: DatasetConfig, cache_dir: Path, message: str, at_check: bool = True) -> None:
     if at_check:
         with pytest.raises(DataError, match=message):

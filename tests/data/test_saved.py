@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import datasets
@@ -158,6 +159,12 @@ def test_what_is_wrong_is_one_line(pixels: Pixels, tmp_path: Path, cache_dir: Pa
     with pytest.raises(DataError, match="has no split 'test', only train"):
         check(config)
     whole = saved(tmp_path / "whole", dataset)
+    for splits in ({"test_split": "foo"}, {"train_split": "test", "test_split": "foo"}):
+        with pytest.raises(DataError, match="has no split 'foo', only train, test"):
+            check(replace(whole, **splits))
+    validation = saved(tmp_path / "validation", given(pixels, test="validation"))
+    with pytest.raises(DataError, match="has no split 'test', only train, validation"):
+        check(replace(validation, train_split="validation"))
     [file] = (tmp_path / "whole" / "train").glob("*.arrow")
     file.write_bytes(file.read_bytes()[:100])
     with pytest.raises(DataError, match=r"dataset\.path: .* cannot be read") as caught:

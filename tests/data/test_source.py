@@ -110,6 +110,15 @@ def test_limits_below_one_are_refused(key: str) -> None:
         check(DatasetConfig(name="digits", **{key: 0}))
 
 
+def test_no_test_on_training_samples() -> None:
+    assert DatasetConfig(name="folder").test_names == ("test", "validation", "valid", "val")
+    assert DatasetConfig(name="food101", test_split="validation").test_names == ("validation", "test", "valid", "val")
+    assert DatasetConfig(name="folder", train_split="validation").test_names == ("test", "valid", "val")
+    assert DatasetConfig(name="folder", test_split="validation").test_names == ("validation",)  # typed
+    with pytest.raises(DataError, match=r"dataset\.test_split=test: the model is trained on that split; name another"):
+        check(DatasetConfig(name="cifar10", hub="a/b", train_split="test"))
+
+
 def test_digits_take_no_path(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"dataset\.path: the digits come with scikit-learn"):
         check(DatasetConfig(name="digits", path=str(tmp_path)))

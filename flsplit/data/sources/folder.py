@@ -40,7 +40,11 @@ def find(path: Path, config: DatasetConfig) -> dict[str, Path]:
             f"{config.test_split}/CLASS/*)"
         )
     if not tests:
-        raise DataError(f"dataset.path: {path} has {train.name}/ but no test images; put them into test/CLASS/*")
+        there = ", ".join(f"{folder.name}/" for folder in _class_folders(path))
+        raise DataError(
+            f"dataset.path: {path} has no {config.test_split}/ to test on, only {there}; put images into "
+            f"{config.test_split}/CLASS/*, or name another folder with dataset.test_split"
+        )
     return {"train": train, "test": tests[0]}
 
 

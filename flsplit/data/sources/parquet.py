@@ -53,7 +53,11 @@ def find(path: Path, config: DatasetConfig) -> dict[str, list[Path]] | None:
     train = _whole(folder, config.train_split)
     test = next((name for name in config.test_names if _named(folder, name)), None)
     if test is None:
-        raise DataError(f"dataset.path: {folder} has {train[0].name} but no {config.test_split}-*.parquet")
+        splits = sorted({file.stem.partition("-")[0] for file in folder.glob("*.parquet")})
+        raise DataError(
+            f"dataset.path: {folder} has {train[0].name} but no {config.test_split}-*.parquet; its splits are "
+            f"{_listed(splits)}; name one with dataset.test_split"
+        )
     return {"train": train, "test": _whole(folder, test)}
 
 
