@@ -110,8 +110,32 @@ def test_columns_of_class_folders(folders: Path, cache_dir: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (["10", "-1", "2", "0"], [10, -1, 2, 0]),
+        (["01", "1", "2", "1"], ["01", "1", "2", "1"]),
+        (["-0", "0", "2", "1"], ["-0", "0", "2", "1"]),
+        (["+1", "1", "2", "1"], ["+1", "1", "2", "1"]),
+        (["1 ", " 1", "2", " 3 "], [1, 1, 2, 3]),
+        (["x ", " x", "y", "z z"], ["x", "x", "y", "z z"]),
+    ],
+)
+def test_numbers_and_text_in_a_table_of_class_folders(
+    values: list[str], expected: list[Any], folders: Path, cache_dir: Path
+) -> None:
+    files = ["cat/0.png", "cat/1.png", "dog/0.png", "dog/1.png"]
+    rows = [f"{file},{value}" for file, value in zip(files, values)]
+    (folders / "train" / "metadata.csv").write_text("\n".join(["file_name,device ", *rows]))
+    data = load(config(folders), seed=0, columns=("device",), cache_dir=cache_dir)
+    assert data.train.column("device").tolist() == expected
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
+        ("file_name,device\ncat/0.png,1\ncat/1.png,1\ndog/0.png,1\ndog/1.png,1\ncat/1.png ,2\n",
+         r"train/metadata.csv has several rows for cat/1.png; each image needs one"),
+        ("file_name,device\ncat/0.png,1\ncat/1.png,  \ndog/0.png,1\ndog/1.png,1\n", r"without a value in the column"),
         (None, r"no column 'device'; class folders have columns in train/metadata.csv"),
         ("name,device\n", r"train/metadata.csv has no column 'file_name'; it has name, device"),
         ("file_name,site\n", r"train/metadata.csv has no column 'device'; it has file_name, site"),
@@ -119,7 +143,7 @@ def test_columns_of_class_folders(folders: Path, cache_dir: Path) -> None:
         ("file_name,device\ncat/0.png,1\ncat/1.png,\ndog/0.png,1\ndog/1.png,1\n", r"without a value in the column"),
         ("file_name,device\ncat/0.png,1\ncat/1.png\ndog/0.png,1\ndog/1.png,1\n", r"without a value in the column"),
     ],
-)
+)  # fmt: skip
 def test_class_folders_without_what_is_asked_for(text: str | None, message: str, folders: Path) -> None:
     if text is not None:
         (folders / "train" / "metadata.csv").write_text(text)

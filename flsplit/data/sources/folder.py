@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -23,6 +25,7 @@ from flsplit.data.sources.reader import Source, Split, checked_column, no_column
 
 EXTENSIONS = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif"}
 _METADATA = "metadata.csv"
+_WHOLE = re.compile("0|-?[1-9][0-9]{0,17}")  # fits in an int64
 
 
 def find(path: Path, config: DatasetConfig) -> dict[str, Path]:
@@ -92,22 +95,30 @@ def _columns(folder: Path, images: list[tuple[Path, str]], names: Sequence[str])
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file, skipinitialspace=True)
-            there, rows = list(reader.fieldnames or ()), list(reader)
+            there = reader.fieldnames = [name.strip() for name in reader.fieldnames or ()]
+            rows = list(reader)
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"dataset.path: {where} cannot be read as a CSV file ({error})") from error
     for name in ("file_name", *names):
         if name not in there:
             raise no_column(name, there, where)
-    of = {row["file_name"]: row for row in rows}
+    of = {_cell(row, "file_name"): row for row in rows}
+    if len(of) < len(rows):
+        [(twice, _)] = Counter(_cell(row, "file_name") for row in rows).most_common(1)
+        raise DataError(f"partition: {where} has several rows for {twice}; each image needs one")
     files = [image.relative_to(folder).as_posix() for image, _ in images]
     if absent := [file for file in files if file not in of]:
         raise DataError(f"partition: {where} has no row for {absent[0]}; every training image needs one")
-    return {name: checked_column(name, _numbers([of[file][name] for file in files]), where) for name in names}
+    return {name: checked_column(name, _numbers([_cell(of[file], name) for file in files]), where) for name in names}
+
+
+def _cell(row: dict[str, str | None], name: str) -> str:
+    return (row[name] or "").strip()  # None where the row ends before
 
 
 def _numbers(values: list[str]) -> list[str] | list[int]:
-    """Whole numbers where all values are such: the tenth comes after the second."""
-    return [int(value) for value in values] if all(value and value.isdecimal() for value in values) else values
+    """Whole numbers where all values are written as such: the tenth comes after the second. `01` is text."""
+    return [int(value) for value in values] if all(map(_WHOLE.fullmatch, values)) else values
 
 
 def _class_folders(folder: Path) -> list[Path]:
