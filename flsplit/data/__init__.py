@@ -6,7 +6,7 @@ from flsplit.data.partitions.deal import deal, split_holdout
 from flsplit.data.partitions.interface import Partition, Samples
 from flsplit.data.partitions.interface import available as available_partitions
 from flsplit.data.partitions.interface import build as build_partition
-from flsplit.data.source import Dataset, check, kept, load, split_for_tests
+from flsplit.data.source import Dataset, check, kept, load, passed_over, split_for_tests
 from flsplit.data.table import Table
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "deal",
     "kept",
     "load",
+    "passed_over",
     "split_for_tests",
     "split_holdout",
 ]

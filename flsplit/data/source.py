@@ -148,6 +148,15 @@ def split_for_tests(config: DatasetConfig) -> str:
     return folder.find(path, config)["test"].name if files is None else parquet.split_for_tests(files, config)
 
 
+def passed_over(config: DatasetConfig) -> str:
+    """How many files in class folders are taken for no images, as `2 .avif, 1 .txt`; empty where there are none."""
+    path = _local(config)
+    if path is None or arrow.is_saved(path) or parquet.find(path, config) is not None:
+        return ""
+    endings = folder.passed_over(path, config).most_common()
+    return ", ".join(f"{count} {ending or 'without an ending'}" for ending, count in endings)
+
+
 def _local(config: DatasetConfig) -> Path | None:
     """The local copy that the configuration names; None for the digits and the Hub."""
     if config.name == "digits":

@@ -101,6 +101,8 @@ def prepare(config: Config, *, quiet: bool = True, stream: TextIO | None = None)
     notes = assembly.about_weights()
     if (tested := data.split_for_tests(config.dataset)) != config.dataset.test_split:
         notes.append(f"dataset={config.dataset.name}: tested on {tested}, there is no {config.dataset.test_split}")
+    if files := data.passed_over(config.dataset):
+        notes.append(f"dataset.path: files that are not taken for images by the ending of their names: {files}")
     if config.sampling == "balanced" and config.taking_part == config.clients:
         notes.append("sampling=balanced has nothing to choose: all clients take part in every round")
     if config.resume is not None:

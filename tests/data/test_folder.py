@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from flsplit.compose import compose
 from flsplit.data import DataError, DatasetConfig, check, load
+from flsplit.experiment.preparation import prepare
 
 Make = Callable[..., Path]
 Config = Callable[..., DatasetConfig]
@@ -63,12 +65,15 @@ def test_images_of_many_small_sizes_stay_encoded(
     assert [data.train.image(i).size for i in range(7)] == [(8, 8)] * 6 + [(8, 9)]
 
 
-@pytest.mark.parametrize("extension", ["jpg", "JPEG", "png", "PNG", "bmp", "WebP", "gif"])
+@pytest.mark.parametrize(
+    "extension", ["jpg", "JPEG", "jfif", "png", "PNG", "bmp", "WebP", "gif", "TIF", "tiff", "ppm", "pgm"]
+)
 def test_extensions(
     extension: str, image_folder: Make, folder_config: Config, save_image: Make, cache_dir: Path
 ) -> None:
     path = image_folder()
-    added = save_image(path / "test" / "cat" / "deeply" / "nested" / f"x.{extension}")
+    mode = "L" if extension == "pgm" else "RGB"
+    added = save_image(path / "test" / "cat" / "deeply" / "nested" / f"x.{extension}", mode=mode)
     data = load(folder_config(path), seed=0, cache_dir=cache_dir)
     assert len(data.test) == 5
     with Image.open(added) as image:
@@ -165,6 +170,19 @@ def test_hidden_and_foreign_files_are_ignored(
     (path / "train" / "cat" / "notes.txt").write_text("no image")
     data = load(folder_config(path), seed=0, cache_dir=cache_dir)
     assert (len(data.train), data.classes) == (6, ("cat", "dog"))
+
+
+def test_files_that_are_passed_over_are_noted(image_folder: Make, tmp_path: Path) -> None:
+    path = image_folder()
+    keys = ["dataset=folder", f"dataset.path={path}", "augment=none", "clients=2", f"out={tmp_path}/run"]
+    for name in ("metadata.csv", "cat/metadata.csv", "cat/.DS_Store"):  # none of these is meant as an image
+        (path / "train" / name).touch()
+    assert prepare(compose(keys)).notes == []
+    for name in ("train/cat/a.avif", "train/dog/deep/b.AVIF", "test/dog/notes.txt", "test/dog/c"):
+        (path / name).parent.mkdir(exist_ok=True)
+        (path / name).touch()
+    said = "dataset.path: files that are not taken for images by the ending of their names: 2 .avif, "
+    assert prepare(compose(keys)).notes == [f"{said}1 without an ending, 1 .txt"]
 
 
 @pytest.mark.parametrize("name", ["val", "valid", "validation"])

@@ -23,7 +23,7 @@ from flsplit.data.config import DatasetConfig
 from flsplit.data.errors import DataError
 from flsplit.data.sources.reader import Source, Split, checked_column, no_column
 
-EXTENSIONS = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif"}
+EXTENSIONS = {".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
 _METADATA = "metadata.csv"
 _WHOLE = re.compile("0|-?[1-9][0-9]{0,17}")  # fits in an int64
 
@@ -57,6 +57,15 @@ def files(path: Path, config: DatasetConfig, columns: Sequence[str]) -> list[Pat
     metadata = folders["train"] / _METADATA
     images = [image for folder in folders.values() for image, _ in _images(folder)]
     return [*images, metadata] if columns and metadata.is_file() else images
+
+
+def passed_over(path: Path, config: DatasetConfig) -> Counter[str]:
+    """How many files in the class folders of both splits are taken for no images, by the ending of their names."""
+    found: Counter[str] = Counter()
+    for folder in find(path, config).values():
+        names = [file for file, _ in _files(folder) if not _is_image(file) and file.name != _METADATA]
+        found.update(file.suffix.lower() for file in names)
+    return found
 
 
 def source(path: Path, config: DatasetConfig, columns: Sequence[str]) -> Source:
@@ -147,16 +156,21 @@ def _name(folder: Path) -> str:
 
 
 def _images(folder: Path) -> list[tuple[Path, str]]:
-    """(file, class) of every image below the class folders, sorted; hidden ones are ignored, links followed."""
+    """(file, class) of every image below the class folders, sorted."""
+    return [(file, name) for file, name in _files(folder) if _is_image(file)]
+
+
+def _files(folder: Path) -> list[tuple[Path, str]]:
+    """(file, class) of every file below the class folders, sorted; hidden ones are ignored, links followed."""
     real, found = folder.resolve(), []
     for class_folder in _class_folders(folder):
-        images = sorted(_below(class_folder, {real, *real.parents}))
-        found += [(image, _name(class_folder)) for image in images]
+        files = sorted(_below(class_folder, {real, *real.parents}))
+        found += [(file, _name(class_folder)) for file in files]
     return found
 
 
 def _below(folder: Path, above: set[Path]) -> Iterator[Path]:
-    """Images in `folder` and in the folders in it; `above` are those that it lies in.
+    """Files in `folder` and in the folders in it; `above` are those that it lies in.
 
     Raises:
         DataError: A link leads back to one of these.
@@ -170,12 +184,12 @@ def _below(folder: Path, above: set[Path]) -> Iterator[Path]:
                 continue
             if item.is_dir():
                 yield from _below(Path(item.path), {*above, real})
-            elif _is_image(item.name):
+            else:
                 yield Path(item.path)
 
 
-def _is_image(name: str) -> bool:
-    return Path(name).suffix.lower() in EXTENSIONS
+def _is_image(file: Path) -> bool:
+    return file.suffix.lower() in EXTENSIONS
 
 
 def _split(images: list[tuple[Path, str]], number: dict[str, int], columns: dict[str, np.ndarray]) -> Split:
