@@ -65,9 +65,11 @@ def _write(
             return b"", image
         try:
             opened = images.upright(image)
-            decoded = images.rgb(opened, bits)
-            if (needed := images.used_bits(opened)) is not None:
+            converted = opened.convert(split.mode) if split.mode is not None else opened
+            decoded = images.rgb(converted, bits)
+            if (needed := images.used_bits(converted)) is not None:
                 used.add(needed)
+            if needed is not None or converted.mode != opened.mode:
                 image = images.png(decoded)
             if max_side is not None:
                 image, decoded = images.shrink(image, decoded, max_side)

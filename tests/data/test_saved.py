@@ -76,6 +76,22 @@ def test_grey_images_of_whole_numbers(kind: str, pixels: Pixels, tmp_path: Path,
     assert np.array_equal(data.test.pixels, np.repeat(grey["test"][..., None], 3, 3))
 
 
+@pytest.mark.parametrize("side", [8, 80])
+def test_the_mode_of_images_is_kept_to(side: int, tmp_path: Path, cache_dir: Path, rng: np.random.Generator) -> None:
+    colour = {name: rng.integers(0, 256, (3, side, side, 3), dtype=np.uint8) for name in ("train", "test")}
+    dataset = given(colour)
+    grey = dataset.cast_column("image", datasets.Image(mode="L"))
+    places = [kept(given, cache_dir=cache_dir) for given in (dataset, grey)]
+    assert places[0] != places[1]
+    for part in grey:  # the same in Parquet files
+        grey[part].to_parquet(tmp_path / f"{part}.parquet")
+    for place in (places[1], tmp_path):
+        found = load(DatasetConfig(name="folder", path=str(place)), seed=0, cache_dir=cache_dir)
+        for row, image in enumerate(colour["train"]):
+            expected = np.asarray(Image.fromarray(image).convert("L").convert("RGB"))
+            assert np.array_equal(np.asarray(found.train.image(row)), expected)
+
+
 def test_columns_are_found_by_their_kind(pixels: Pixels, tmp_path: Path, cache_dir: Path) -> None:
     config = saved(tmp_path / "saved", given(pixels, image="img", label="kind", test="validation"))
     assert load(config, seed=0, cache_dir=cache_dir).test.labels.tolist() == [0, 1, 2] * 3

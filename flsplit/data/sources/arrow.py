@@ -162,6 +162,7 @@ def _split(part: Any, image: str, label: str, columns: Sequence[str], name: str)
 
     if not isinstance(part.features[image], datasets.Image):
         raise DataError(f"dataset.image_column: {name}: the column {image!r} holds no images")
+    mode = part.features[image].mode
     part = part.cast_column(image, datasets.Image(decode=False))
     labels = part.select_columns([label]).with_format("arrow")[:][label]
     if labels.null_count:
@@ -175,4 +176,4 @@ def _split(part: Any, image: str, label: str, columns: Sequence[str], name: str)
             yield found["bytes"] if found["bytes"] is not None else Path(found["path"]).read_bytes()
 
     further = {column: checked_column(column, part.select_columns([column])[:][column], name) for column in columns}
-    return Split(checked_labels(labels.to_numpy(), name), read, lambda row: f"{name}: image {row}", further)
+    return Split(checked_labels(labels.to_numpy(), name), read, lambda row: f"{name}: image {row}", further, mode)

@@ -195,7 +195,8 @@ def _split(files: list[Path], config: DatasetConfig, columns: Sequence[str]) -> 
                 start += batch.num_rows
 
     name = f"dataset.path: {files[0].name}"
-    return Split(checked_labels(labels, name), read, lambda row: f"{name} (and on): image {row}", further)
+    mode = _feature(files[0], config.image_column).get("mode")
+    return Split(checked_labels(labels, name), read, lambda row: f"{name} (and on): image {row}", further, mode)
 
 
 def _values(files: list[Path], column: str) -> list[Any]:
@@ -213,13 +214,16 @@ def _bytes(image: Any, file: Path, config: DatasetConfig) -> bytes:
 
 
 def _names(file: Path, label_column: str) -> list[str] | None:
-    """Class names from the metadata that the Hub's files carry; None where there are none."""
-    metadata = (_open(file).schema_arrow.metadata or {}).get(b"huggingface")
-    if metadata is None:
-        return None
-    try:
-        names = json.loads(metadata)["info"]["features"][label_column].get("names")
-    except (ValueError, LookupError, TypeError, AttributeError):  # not as the Hub writes it
-        return None
+    """Class names, from the file's metadata; None where there are none."""
+    names: Any = _feature(file, label_column).get("names")
     known = isinstance(names, list) and all(isinstance(name, str) for name in names)
     return names if known and len(set(names)) == len(names) else None
+
+
+def _feature(file: Path, column: str) -> dict[str, Any]:
+    """What the metadata that the Hub's files carry say of a column; empty where they say nothing."""
+    metadata = (_open(file).schema_arrow.metadata or {}).get(b"huggingface", b"{}")
+    try:
+        return dict(json.loads(metadata)["info"]["features"][column])
+    except (ValueError, LookupError, TypeError, AttributeError):  # not as the Hub writes it
+        return {}

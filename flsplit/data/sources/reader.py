@@ -23,12 +23,14 @@ class Split:
             uint8 array (H, W, C) where the source has no encoded form.
         where: How an error message calls the image in a row.
         columns: What else was asked for: each (n,), int64 or text.
+        mode: Pillow's, that every image is converted to first, such as `L`; None: they are taken as they are.
     """
 
     labels: np.ndarray
     read: Callable[[np.ndarray], Iterator[bytes | np.ndarray]]
     where: Callable[[int], str]
     columns: Mapping[str, np.ndarray] = field(default_factory=dict)
+    mode: str | None = None
 
 
 @dataclass(frozen=True)
