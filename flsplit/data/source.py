@@ -119,12 +119,19 @@ def kept(dataset: DatasetDict, *, cache_dir: Path | None = None) -> Path:
     """A folder in the cache with this data set, written by its own `save_to_disk` unless it is there.
 
     Raises:
-        DataError: It is something else.
+        DataError: It is something else, or has a transform.
     """
     from datasets import DatasetDict
 
     if not isinstance(dataset, DatasetDict):
         raise DataError(f"dataset must be a DatasetDict with train and test, got {type(dataset).__name__}")
+    for name, split in dataset.items():
+        if "transform" in split.format["format_kwargs"]:
+            raise DataError(
+                f"dataset: the split {name!r} has a transform, which would not be applied; apply it with map(), or "
+                "remove it with reset_format()"
+            )
+    dataset = dataset.with_format(None)  # which may hide columns, or give something else than images
     splits = {name: split._fingerprint for name, split in dataset.items()}
     files = sorted({file for split in dataset.values() for file in arrow.outside(split)})  # by name in `_fingerprint`
     name = cache.fingerprint(splits=splits, files=cache.listing(files, Path(files[0].anchor if files else "")))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import datasets
 import numpy as np
@@ -138,6 +139,26 @@ def test_replaced_files_of_a_data_set_of_paths_are_another_table(
     assert first != second
     for got, images in ((before, pixels), (after, turned)):
         assert np.array_equal(got, np.concatenate([images["train"], images["test"]]))
+
+
+FORMATS: list[dict[str, Any]] = [{"type": "pandas"}, {"type": "arrow"}, {"type": "numpy"}, {"columns": ["label"]}]
+
+
+@pytest.mark.parametrize("form", FORMATS, ids=str)
+def test_a_format_changes_nothing(form: dict[str, Any], pixels: Pixels, tmp_path: Path, cache_dir: Path) -> None:
+    dataset = given(pixels).with_format(**form)
+    path = kept(dataset, cache_dir=cache_dir)
+    for config in (DatasetConfig(name="folder", path=str(path)), saved(tmp_path / "saved", dataset)):
+        found = load(config, seed=0, columns=["site"], cache_dir=cache_dir)
+        assert np.array_equal(found.train.pixels, pixels["train"]) and np.array_equal(found.test.pixels, pixels["test"])
+        assert found.train.column("site").tolist() == ["s0", "s1"] * 12
+
+
+def test_a_transform_is_refused(pixels: Pixels, cache_dir: Path) -> None:
+    for changed in (given(pixels).with_transform(dict), given(pixels).with_format("custom", transform=dict)):
+        with pytest.raises(DataError, match=r"^dataset: the split 'train' has a transform, .* apply it with map"):
+            kept(changed, cache_dir=cache_dir)
+    assert not cache_dir.exists()
 
 
 @pytest.mark.slow

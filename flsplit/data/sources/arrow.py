@@ -129,6 +129,7 @@ def of_datasets(train: Any, test: Any, config: DatasetConfig, columns: Sequence[
     """
     import datasets
 
+    train, test = train.with_format(None), test.with_format(None)
     image = _column(train, config, "image_column", datasets.Image, where)
     label = _column(train, config, "label_column", datasets.ClassLabel, where)
     for key, column in (("image_column", image), ("label_column", label)):
