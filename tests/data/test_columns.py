@@ -62,6 +62,17 @@ def test_columns_of_parquet_files(files: Callable[..., str], cache_dir: Path) ->
     assert samples.at(np.array([3, 0])).columns["writer"].tolist() == ["cyd", "ann"]
 
 
+def test_whole_numbers_of_64_bits_without_a_sign(files: Callable[..., str], folders: Path, cache_dir: Path) -> None:
+    ids = [2**63 + 1, 5, 2**64 - 1, 5, 2**63, 2**63 + 1]
+    own = config(files(writer=pa.array(ids, pa.uint64())))
+    data = load(own, seed=0, columns=("writer",), cache_dir=cache_dir)
+    assert data.train.column("writer").tolist() == [str(one) for one in ids]
+    rows = [f"{name}/{number}.png,{2**63 + number}" for name in ("cat", "dog") for number in range(2)]
+    (folders / "train" / "metadata.csv").write_text("\n".join(["file_name,writer", *rows]))
+    data = load(config(folders), seed=0, columns=("writer",), cache_dir=cache_dir)
+    assert data.train.column("writer").tolist() == [str(2**63), str(2**63 + 1)] * 2
+
+
 def test_a_limit_takes_the_values_of_its_samples(files: Callable[..., str], cache_dir: Path) -> None:
     data = load(config(files(writer=WRITERS), train_limit=3), seed=0, columns=("writer",), cache_dir=cache_dir)
     rows = [int(image[0, 0, 0]) // 20 for image in data.train.pixels]

@@ -70,7 +70,7 @@ def is_empty(image: Any) -> bool:
 
 
 def checked_column(name: str, values: Sequence[Any], where: str) -> np.ndarray:
-    """Returns a further column as (n,) int64 or text.
+    """Returns a further column as (n,) int64 or text; text too where a whole number fits in no int64.
 
     Raises:
         DataError: A value is missing, or is neither a whole number nor text.
@@ -79,7 +79,10 @@ def checked_column(name: str, values: Sequence[Any], where: str) -> np.ndarray:
         raise DataError(f"partition: {where} has rows without a value in the column {name!r}; every sample needs one")
     kinds = {type(value) for value in values}
     if kinds <= {int, bool}:
-        return np.array(values, np.int64)
+        try:
+            return np.array(values, np.int64)
+        except OverflowError:
+            return np.array([str(value) for value in values])
     if kinds == {str}:
         return np.array(values)
     named = ", ".join(sorted(kind.__name__ for kind in kinds))
