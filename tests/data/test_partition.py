@@ -269,6 +269,23 @@ def test_a_partition_that_breaks_its_contract_is_named(parts: list[Any], message
         deal(samples, 3, Own([np.array(part) for part in parts]), seed=0)
 
 
+@pytest.mark.parametrize("given", [None, 3])
+def test_a_partition_that_returns_no_parts_is_named(given: Any) -> None:
+    samples = Samples(labels=np.zeros(5, np.int64), classes=1)
+    with pytest.raises(UserError, match=rf"^partition: .*test_partition gave {type(given).__name__}; deal must return"):
+        deal(samples, 3, Own(given), seed=0)
+
+
+def test_what_deal_refuses_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise ValueError("partition.share=0.5: too little")
+
+    partition = build_partition("iid")
+    monkeypatch.setattr(partition, "deal", refuse)
+    with pytest.raises(UserError, match=r"^partition\.share=0\.5: too little$"):
+        deal(Samples(labels=np.zeros(6, dtype=np.int64), classes=1), 2, partition, seed=0)
+
+
 @pytest.mark.parametrize("none", [np.arange(0), np.array([]), []])
 @pytest.mark.parametrize("kind", [np.int64, np.uint8, np.uint64])
 def test_samples_may_be_left_out_and_empty_clients_get_one(none: Any, kind: Any) -> None:
