@@ -111,6 +111,8 @@ def _columns(folder: Path, images: list[tuple[Path, str]], names: Sequence[str])
     for name in ("file_name", *names):
         if name not in there:
             raise no_column(name, there, where)
+        if there.count(name) > 1:
+            raise DataError(f"partition: {where} has several columns {name!r}; give each a name of its own")
     of = {_cell(row, "file_name"): row for row in rows}
     if len(of) < len(rows):
         [(twice, _)] = Counter(_cell(row, "file_name") for row in rows).most_common(1)
