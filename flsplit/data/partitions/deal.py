@@ -47,14 +47,13 @@ def deal(samples: Samples, clients: int, partition: Partition, *, seed: int) -> 
         partition.check(samples, clients)
     rng = numpy_stream(seed, "partition")
     order = rng.permutation(len(samples))
-    with options_of_the_user():
-        dealt = partition.deal(samples.at(order), clients, rng)
-        if not isinstance(dealt, Iterable):
-            raise DataError(
-                f"partition: {type(partition).__module__} gave {type(dealt).__name__}; deal must return an array of "
-                "positions for each client"
-            )
-        parts = [np.asarray(part) for part in dealt]
+    dealt = partition.deal(samples.at(order), clients, rng)
+    if not isinstance(dealt, Iterable):
+        raise DataError(
+            f"partition: {type(partition).__module__} gave {type(dealt).__name__}; deal must return an array of "
+            "positions for each client"
+        )
+    parts = [np.asarray(part) for part in dealt]
     _hold_to_contract(partition, parts, len(samples), clients)
     return [np.sort(part) for part in _top_up([order[part.astype(np.int64)] for part in parts], rng)]
 

@@ -78,9 +78,6 @@ class Partition(ABC):
         Returns:
             for each client its positions in `samples`, in any order, none of them twice. A client without any
             gets one sample of the client that has most.
-
-        Raises:
-            ValueError: in one line that names the key, for what shows only here.
         """
 
 
