@@ -148,6 +148,7 @@ def test_numbers_and_text_in_a_table_of_class_folders(
          r"train/metadata.csv has several rows for cat/1.png; each image needs one"),
         ("file_name,device\ncat/0.png,1\ncat/1.png,  \ndog/0.png,1\ndog/1.png,1\n", r"without a value in the column"),
         ("file_name,device,device \ncat/0.png,1,2\n", r"train/metadata.csv has several columns 'device'; give each"),
+        ("file_name,device\ncat/0.png,Lab, 2nd floor\n", r"train/metadata.csv has more values than columns in the row"),
         (None, r"no column 'device'; class folders have columns in train/metadata.csv"),
         ("name,device\n", r"train/metadata.csv has no column 'file_name'; it has name, device"),
         ("file_name,site\n", r"train/metadata.csv has no column 'device'; it has file_name, site"),

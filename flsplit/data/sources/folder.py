@@ -113,6 +113,11 @@ def _columns(folder: Path, images: list[tuple[Path, str]], names: Sequence[str])
             raise no_column(name, there, where)
         if there.count(name) > 1:
             raise DataError(f"partition: {where} has several columns {name!r}; give each a name of its own")
+    if longer := [row for row in rows if None in row]:  # where csv puts what has no column
+        raise DataError(
+            f"partition: {where} has more values than columns in the row of {_cell(longer[0], 'file_name')}; put those "
+            "with a comma in quotes"
+        )
     of = {_cell(row, "file_name"): row for row in rows}
     if len(of) < len(rows):
         [(twice, _)] = Counter(_cell(row, "file_name") for row in rows).most_common(1)
