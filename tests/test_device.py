@@ -48,7 +48,7 @@ KEYS = ["engine=inline", "clients=2", "partition=iid", "batch_size=16", "dataset
 class ValuesAsked(TorchDispatchMode):
     """Answers 1 to whoever asks for the value of a tensor without one, notes the file that asks; counts operations.
 
-    Notes as well who brings a tensor from the CPU in a way that a GPU's host waits for; `put` does not, on a GPU.
+    Notes as well who brings a tensor from the CPU in a way that a GPU's host waits for.
     """
 
     def __init__(self) -> None:
@@ -60,10 +60,9 @@ class ValuesAsked(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.operations += 1
         options = kwargs or {}
-        if func is torch.ops.aten._to_copy.default and args[0].device.type == "cpu":
-            blocking = str(options.get("device")) == "meta" and not options.get("non_blocking")
-            if blocking and (file := _whose()) != "device.py":
-                self.brought.append(file)
+        waits = str(options.get("device")) == "meta" and not options.get("non_blocking")
+        if func is torch.ops.aten._to_copy.default and args[0].device.type == "cpu" and waits:
+            self.brought.append(_whose())
         if func is not torch.ops.aten._local_scalar_dense.default or args[0].device.type != "meta":
             return func(*args, **options)
         self.files.append(_whose())

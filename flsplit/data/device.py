@@ -6,10 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from compressors import onto
+
 
 def put(array: np.ndarray, device: torch.device) -> Tensor:
     """`array` as a tensor on `device`; on the CPU they share memory, to a GPU the copy runs in the background."""
-    tensor = torch.from_numpy(array)
-    if device.type == "cuda":
-        return tensor.pin_memory().to(device, non_blocking=True)
-    return tensor.to(device)
+    return onto(torch.from_numpy(array), device)
