@@ -28,11 +28,12 @@ from compressors.interface import (
     labels_of,
     onto,
 )
+from compressors.lost import Lost, filled
 from compressors.registry import STAGES, available, build, build_stage
 from compressors.stage import Stage, Way
 
 __all__ = [
-    "STAGES", "BatchShape", "Cohort", "Compressor", "Floats", "Integers", "Joined", "Layout", "Payload", "Share",
-    "Stage", "Way", "available", "bits_for", "build", "build_stage", "hard_labels", "labels_of",
+    "STAGES", "BatchShape", "Cohort", "Compressor", "Floats", "Integers", "Joined", "Layout", "Lost", "Payload",
+    "Share", "Stage", "Way", "available", "bits_for", "build", "build_stage", "filled", "hard_labels", "labels_of",
     "onto",
 ]  # fmt: skip

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from compressors.cohort import Cohort
+    from compressors.lost import Lost
 
 FLOAT_BITS = 32
 
@@ -110,11 +111,13 @@ class Payload:
         floats: fp32 tensors, perhaps with an autograd graph behind them.
         integers: int64 tensors.
         labels: the batch's labels (B,), int64, which are no part of what is compressed; None where they stay behind.
+        lost: what of it has not arrived, where a receiver knows that something has not; no part of a message.
     """
 
     floats: tuple[Tensor, ...]
     integers: tuple[Tensor, ...] = ()
     labels: Tensor | None = None
+    lost: Lost | None = None
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from compressors.stage import Stage
 _COMPRESSORS: Plugins[Compressor] = Plugins(
     "compressor", "compressors", Compressor,  # type: ignore[type-abstract]
     helpers=(
-        "adc_cohort", "channels", "cohort", "interface", "kmeans", "kmeans_triton", "noise", "options", "plugins",
-        "quantizers", "registry", "stage",
+        "adc_cohort", "channels", "cohort", "interface", "kmeans", "kmeans_triton", "lost", "noise", "options",
+        "plugins", "quantizers", "registry", "stage",
     ),
 )  # fmt: skip
 available = _COMPRESSORS.available

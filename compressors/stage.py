@@ -21,9 +21,9 @@ class Stage(ABC):
     """One stage. What it does not override passes unchanged, at no price.
 
     Gradients pass by a stage, straight through: the gradient with respect to what `receive` has made of the uplink is
-    that of what went into `send`. With `trained`, autograd goes through both halves instead, which is how parameters
-    of theirs are trained; such a stage acts on the uplink alone (its gradients are the downlink) and comes before all
-    stages that gradients pass by.
+    that of what went into `send`; but zero for values that `receive` says are lost (`Payload.lost`). With `trained`,
+    autograd goes through both halves instead, which is how parameters of theirs are trained; such a stage acts on the
+    uplink alone (its gradients are the downlink) and comes before all stages that gradients pass by.
 
     Attributes:
         name: last part of the module that defines the class.
@@ -110,7 +110,8 @@ class Stage(ABC):
         """The half on the side that a message reaches; what it returns has the fields that went into `send`.
 
         Args:
-            payload: what `send` has made.
+            payload: what `send` has made; its `lost` is what stages before have lost of it, and is forgotten unless it
+                is passed on for the fields that are returned.
             layout: of what went into `send`, and of what is returned.
             way: up or down.
             generator: of this message; another one than `send` has had.

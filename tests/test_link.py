@@ -20,6 +20,10 @@ BOTH = [
     "channel=bitflip", "channel.ebn0_db=[3,6]", "channel.fading=rayleigh", "channel.coherence=2",
     "channel.at_eval=true",
 ]  # fmt: skip
+LOST = [
+    "quantizer=uniform", "quantizer.bits=6", "channel=bitflip", "channel.rate=0.0005", "channel.checksum=true",
+    "channel.packet_bytes=64",
+]  # fmt: skip
 AGAIN = ["channel=erasure", "channel.retransmit=true", "channel.loss=0.25", "channel.packet_bytes=64"]
 
 
@@ -74,7 +78,7 @@ def test_what_is_sent_again_has_a_column(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("link", [BOTH, AGAIN], ids=["both", "again"])
+@pytest.mark.parametrize("link", [BOTH, LOST, AGAIN], ids=["both", "lost", "again"])
 def test_a_run_over_a_link_goes_on_to_the_same_numbers(link: list[str], tmp_path: Path) -> None:
     whole = flsplit.run([*SMALL, *link, f"out={tmp_path / 'whole'}"])
     with cut_after(2), pytest.raises(KeyboardInterrupt):
@@ -85,9 +89,9 @@ def test_a_run_over_a_link_goes_on_to_the_same_numbers(link: list[str], tmp_path
 @pytest.mark.slow
 @pytest.mark.xdist_group("ray")
 @pytest.mark.usefixtures("one_ray")
-@pytest.mark.parametrize("strategy", ["splitfed_v1", "splitfed_v2"])
-def test_ray_and_inline_are_the_same_over_a_link(strategy: str, tmp_path: Path) -> None:
-    keys = [*SMALL[1:], *BOTH, f"strategy={strategy}"]
+@pytest.mark.parametrize(("strategy", "link"), [("splitfed_v1", LOST), ("splitfed_v2", BOTH)])
+def test_ray_and_inline_are_the_same_over_a_link(strategy: str, link: list[str], tmp_path: Path) -> None:
+    keys = [*SMALL[1:], *link, f"strategy={strategy}"]
     same_numbers(
         flsplit.run([*keys, "engine=ray", f"out={tmp_path / 'ray'}"]),
         flsplit.run([*keys, "engine=inline", f"out={tmp_path / 'one'}"]),
@@ -95,9 +99,10 @@ def test_ray_and_inline_are_the_same_over_a_link(strategy: str, tmp_path: Path) 
 
 
 @pytest.mark.slow
-def test_stacked_clients_meet_the_same_link(tmp_path: Path) -> None:
+@pytest.mark.parametrize("link", [BOTH, LOST], ids=["both", "lost"])
+def test_stacked_clients_meet_the_same_link(link: list[str], tmp_path: Path) -> None:
     """Nothing here chooses by values, which another order of sums moves; other draws would differ by 1e-2."""
-    keys = [*SMALL[:-2], *BOTH, "quantizer.bits=12"]
+    keys = [*SMALL[:-2], *link, "quantizer.bits=12"]
     alone, stacked = (flsplit.run([*keys, f"engine.stack={n}", f"out={tmp_path / str(n)}"]) for n in (1, 3))
     assert stacked.rounds.train_loss.tolist() == pytest.approx(alone.rounds.train_loss.tolist(), rel=1e-3)
     assert stacked.rounds.wire_bytes.tolist() == alone.rounds.wire_bytes.tolist()

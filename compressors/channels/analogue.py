@@ -7,7 +7,15 @@ from abc import abstractmethod
 import torch
 from torch import Tensor
 
-from compressors.channels.interface import Channel, changed, decibels, disturbed, drawn_ratio, values_of
+from compressors.channels.interface import (
+    Channel,
+    changed,
+    decibels,
+    disturbed,
+    drawn_ratio,
+    values_of,
+    without,
+)
 from compressors.interface import BatchShape, Floats, Integers, Layout, Payload
 from compressors.noise import normal
 from compressors.stage import Way
@@ -42,8 +50,10 @@ class Analogue(Channel):
         self._bounds = decibels("snr_db", snr_db)
 
     @abstractmethod
-    def through(self, values: Tensor, noise: float, *, generator: torch.Generator, block: torch.Generator) -> Tensor:
-        """What arrives.
+    def through(
+        self, values: Tensor, noise: float, *, generator: torch.Generator, block: torch.Generator
+    ) -> Tensor | None:
+        """What arrives; None for nothing: then all values are lost, and 0.
 
         Args:
             values: (M,), of mean square 1.
@@ -88,8 +98,11 @@ class Analogue(Channel):
         values = torch.cat([t.flatten() for t in sent]) if len(sent) > 1 else sent[0].flatten()
         noise = drawn_ratio(self._bounds, generator) ** -0.5
         scale = power.clamp(min=torch.finfo(power.dtype).tiny)
-        arrived = self.through(values / scale, noise, generator=generator, block=block or generator) * scale
-        parts = arrived.split([span.count for span in spans])
+        arrived = self.through(values / scale, noise, generator=generator, block=block or generator)
+        if arrived is None:
+            nothing = changed(received, spans, [torch.zeros_like(t) for t in sent])
+            return without(nothing, spans, [torch.ones_like(t, dtype=torch.bool) for t in sent], "zero")
+        parts = (arrived * scale).split([span.count for span in spans])
         return changed(received, spans, [part.view(t.shape) for part, t in zip(parts, sent)])
 
     def _check(self, layout: Layout) -> None:

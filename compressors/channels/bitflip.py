@@ -17,8 +17,9 @@ from compressors.channels.interface import (
     values_of,
     with_zeros,
 )
-from compressors.channels.packets import FILLS, erased, geometric, packets
+from compressors.channels.packets import erased, geometric, packets
 from compressors.interface import Integers, Layout, Payload, onto
+from compressors.lost import FILLS
 from compressors.options import choice, fraction
 from compressors.stage import Way
 
@@ -40,7 +41,8 @@ class Bitflip(Channel):
             for each message. None: `rate` says it.
         fading: `none` or `rayleigh`, of `ebn0_db`.
         coherence: steps of a client's round in which the gain stays the same.
-        checksum: whether packets are checked (CRC-32, 32 bits each): one with a bit turned over is lost as a whole.
+        checksum: whether packets are checked (CRC-32, 32 bits each): one with a bit turned over is lost as a whole,
+            as `erasure` loses it.
         packet_bytes: size of a packet, with `checksum`.
         fill: what values of a lost packet are, see `erasure`.
         protect: whether labels, indices and ranges arrive as they were, at the price of `code_rate`; if not, those that

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 
 from compressors.channels.interface import Channel, disturbed
-from compressors.channels.packets import FILLS, Losses, erased, packets
+from compressors.channels.packets import Losses, erased, packets
 from compressors.interface import Layout, Payload
+from compressors.lost import FILLS
 from compressors.options import choice, fraction
 from compressors.stage import Way
 
@@ -14,10 +15,11 @@ from compressors.stage import Way
 class Erasure(Channel):
     """Messages cross in packets, of which some do not arrive.
 
-    Without `retransmit`, values that were in a lost packet are filled in, and what is protected always arrives. With
-    it, every packet is sent again until it has arrived: no value changes, nothing needs protection, and the bits that
-    were lost are counted in `retransmitted_bits`. Packets have no headers here, and are filled in the order of the
-    wire. Each message finds the link in a state of its own: a burst does not outlast the message.
+    Without `retransmit`, values that were in a lost packet are filled in (behind a quantiser once it has decoded the
+    others), their gradients are zeros, and what is protected always arrives. With it, every packet is sent again until
+    it has arrived: no value changes, nothing needs protection, and the bits that were lost are counted in
+    `retransmitted_bits`. Packets have no headers here, and are filled in the order of the wire. Each message finds the
+    link in a state of its own: a burst does not outlast the message.
 
     Args:
         packet_bytes: size of a packet.

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil, isfinite, prod
 
 import torch
 from torch import Tensor
 
 from compressors.interface import Floats, Integers, Layout, Payload
+from compressors.lost import Lost
 from compressors.options import fraction
 from compressors.stage import Stage, Way
 
@@ -117,6 +118,23 @@ def changed(payload: Payload, spans: tuple[Span, ...], values: list[Tensor]) -> 
         else:
             integers[span.at] = new
     return Payload(tuple(floats), tuple(integers), labels)
+
+
+def without(payload: Payload, spans: tuple[Span, ...], gone: list[Tensor], fill: str) -> Payload:
+    """The payload, which says that values of its fields are lost.
+
+    Args:
+        payload: with something in their place.
+        spans: fields of which some are.
+        gone: of each span which: bool, in its field's shape.
+        fill: what is in their place, see `filled`.
+    """
+    floats: list[Tensor | None] = [None] * len(payload.floats)
+    integers: list[Tensor | None] = [None] * len(payload.integers)
+    for span, missing in zip(spans, gone, strict=True):
+        if span.at is not None:
+            (floats if isinstance(span.field, Floats) else integers)[span.at] = missing
+    return replace(payload, lost=Lost(tuple(floats), tuple(integers), fill))
 
 
 def values_of(payload: Payload, span: Span) -> Tensor:

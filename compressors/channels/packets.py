@@ -8,10 +8,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from compressors.channels.interface import Span, changed, values_of
+from compressors.channels.interface import Span, changed, values_of, without
 from compressors.interface import Payload, onto
-
-FILLS = ("zero", "last")
+from compressors.lost import filled
 
 
 def packets(spans: tuple[Span, ...], size: int) -> list[int]:
@@ -73,31 +72,24 @@ def geometric(chance: float, count: int, generator: torch.Generator) -> Tensor:
 
 
 def erased(payload: Payload, spans: tuple[Span, ...], lost: Tensor, size: int, fill: str) -> Payload:
-    """What is left of a payload.
+    """What is left of a payload, which says what is not.
 
     Args:
         payload: as sent.
         spans: its fields that were in packets.
         lost: (packets,) bool.
         size: bytes of a packet.
-        fill: `zero`: values of which a bit is missing are 0; `last`: what came before them at the same place of the
-            last dimension (the token before), 0 where nothing did.
+        fill: what stands in the place of values of which a bit is missing, see `filled`.
     """
     if not bool(lost.any()):
         return payload
-    before, values = torch.cat([torch.zeros(1, dtype=torch.int64), lost.long()]).cumsum(0), []
+    before = torch.cat([torch.zeros(1, dtype=torch.int64), lost.long()]).cumsum(0)
+    values, gone = list[Tensor](), list[Tensor]()
     for span in spans:
         sent = values_of(payload, span)
         first = span.start + torch.arange(span.count, device=sent.device) * span.field.bits
         so_far = onto(before, sent.device)
-        gone = so_far[(first + span.field.bits - 1) // (8 * size) + 1] > so_far[first // (8 * size)]
-        gone = gone.view(sent.shape)
-        values.append(_last_known(sent, gone) if fill == "last" else sent.masked_fill(gone, 0))
-    return changed(payload, spans, values)
-
-
-def _last_known(values: Tensor, gone: Tensor) -> Tensor:
-    rows, missing = values.reshape(-1, values.shape[-1]), gone.reshape(-1, values.shape[-1])
-    index = torch.arange(len(rows), device=rows.device).unsqueeze(1).expand_as(rows)
-    last = index.masked_fill(missing, -1).cummax(0).values
-    return rows.gather(0, last.clamp(min=0)).masked_fill(last < 0, 0).view(values.shape)
+        missing = so_far[(first + span.field.bits - 1) // (8 * size) + 1] > so_far[first // (8 * size)]
+        gone.append(missing.view(sent.shape))
+        values.append(filled(sent, gone[-1], fill))
+    return without(changed(payload, spans, values), spans, gone, fill)

@@ -24,8 +24,8 @@ class Rayleigh(Analogue):
         snr_db: see `Analogue`, as are `up`, `down`, `code_rate` and `at_eval`.
         coherence: steps of a client's round in which h stays the same; uplink and downlink have their own.
         knowledge: of h at the receiver: `perfect` or `none`.
-        outage_db: if |h|^2 SNR is below so many decibels nothing arrives but what is protected, and values are 0; None:
-            everything always arrives, however noisy.
+        outage_db: if |h|^2 SNR is below so many decibels nothing arrives but what is protected: values are 0, and
+            their gradients; None: everything always arrives, however noisy.
         up: whether activations are disturbed.
         down: whether gradients are.
         code_rate: of what is protected.
@@ -49,12 +49,14 @@ class Rayleigh(Analogue):
         self._known = choice("knowledge", knowledge, KNOWN, group="channel") == "perfect"
         self._outage = None if outage_db is None else 10 ** (outage_db / 10)
 
-    def through(self, values: Tensor, noise: float, *, generator: torch.Generator, block: torch.Generator) -> Tensor:
+    def through(
+        self, values: Tensor, noise: float, *, generator: torch.Generator, block: torch.Generator
+    ) -> Tensor | None:
         """See `Analogue`."""
         real, imaginary = (torch.randn(2, generator=block) / math.sqrt(2)).tolist()
         gain = real**2 + imaginary**2
         if self._outage is not None and gain / noise**2 < self._outage:
-            return torch.zeros_like(values)
+            return None
         if self._known:  # dividing noise by h turns its phase, which changes nothing about it
             return gaussian(values, generator).mul_(noise / math.sqrt(gain)).add_(values)
         pairs = torch.cat([values, values.new_zeros(len(values) % 2)]).view(-1, 2)

@@ -62,7 +62,7 @@ class Passage:
         """Through the halves of the side that a message reaches.
 
         Raises:
-            ValueError: if a stage gives floats of other shapes than were sent.
+            ValueError: if a stage gives floats of other shapes than were sent, or says of others that they are lost.
         """
         for stage, layout in reversed(list(zip(self.stages, layouts))):
             if way in stage.ways and carries(layout):
@@ -70,6 +70,11 @@ class Passage:
                 wanted, found = [f.shape for f in layout.floats], [tuple(t.shape) for t in payload.floats]
                 if wanted != found:
                     raise ValueError(f"{stage.name}'s receive gives floats of shapes {found}, but {wanted} were sent")
+                if payload.lost is not None and not payload.lost.fits(payload.floats):
+                    raise ValueError(
+                        f"{stage.name}'s receive says which values are lost, but not with one mask (bool, in its "
+                        "field's shape) or None for each field of floats"
+                    )
         return payload
 
     def resent(self, layouts: Sequence[Layout], *, way: Way, key: Key) -> int:

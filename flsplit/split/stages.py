@@ -207,8 +207,7 @@ class Stages:
     def downlink(self, uplink: Uplink, payload: Payload) -> Downlink:
         """Host: the answer, after the backward pass; `payload` is from `received`."""
         route = self.route(uplink.shape)
-        answered = [t for t, answered in zip(payload.floats, route.answered, strict=True) if answered]
-        gradients = Payload(tuple(torch.zeros_like(t) if t.grad is None else t.grad for t in answered))
+        gradients = Payload(tuple(_gradients(payload, route.answered)))
         with torch.no_grad():
             sent = self._beyond.send(gradients, route.down, way="down", key=_key(uplink))
             sent = _crossed(sent, route.down[-1])
@@ -255,6 +254,15 @@ def go_back(pairs: Sequence[tuple[Tensor, Tensor]]) -> None:
     """Client: go backward from what was sent with the gradients that have come for it."""
     if pairs:
         torch.autograd.backward([t for t, _ in pairs], [g for _, g in pairs])
+
+
+def _gradients(payload: Payload, answered: Sequence[bool]) -> Iterator[Tensor]:
+    """Of each float that is answered; 0 where the value was lost, which has changed nothing."""
+    gone = [None] * len(payload.floats) if payload.lost is None else payload.lost.floats
+    for t, lost, back in zip(payload.floats, gone, answered, strict=True):
+        if back:
+            gradient = torch.zeros_like(t) if t.grad is None else t.grad
+            yield gradient if lost is None else gradient.masked_fill(lost, 0)
 
 
 def _crossed(payload: Payload, layout: Layout) -> Payload:

@@ -14,6 +14,7 @@ from compressors.channels.bitflip import turned_over
 from compressors.channels.packets import Losses
 from flsplit.ledger.prices import PriceList
 from flsplit.split.codec import pack, unpack
+from flsplit.split.stages import Stages
 
 Values = torch.Tensor
 CHANNELS = [
@@ -193,6 +194,56 @@ def test_what_is_lost_is_zero_or_the_last_known() -> None:
     for row in range(10):
         last = last if lost[row] else values.view(10, 4)[row]
         assert torch.equal(filled[row], last)
+
+
+LOSING = [
+    ("erasure", {"loss": 0.4, "packet_bytes": 20}), ("erasure", {"loss": 0.4, "packet_bytes": 20, "fill": "last"}),
+    ("erasure", {"loss": 0.2, "packet_bytes": 20, "protect": False}),
+    ("bitflip", {"rate": 2e-3, "checksum": True, "packet_bytes": 20}), ("rayleigh", {"outage_db": 60}),
+]  # fmt: skip
+CODES = [
+    ("none", {}), ("fp16", {}), ("nf4", {}), ("uniform", {}), ("uniform", {"bits": 3, "range": "token"}),
+    ("uniform", {"mode": "symmetric", "range": "channel"}), ("uniform", {"up": False}),
+]  # fmt: skip
+
+
+def met(link: Stages) -> list[tuple[Values, Values]]:
+    """Fields of numbers from 1.5 to 2.5: what arrives of each, and what comes back for gradients of 1."""
+    layout, draw = link.route(SHAPE).up[0], torch.Generator().manual_seed(0)
+    floats = tuple(1.5 + torch.rand(field.shape, generator=draw) for field in layout.floats)
+    integers = tuple(torch.zeros(field.shape, dtype=torch.int64) for field in layout.integers)
+    sent = Payload(floats, integers, torch.zeros(10, dtype=torch.int64) if layout.labels else None)
+    uplink = link.uplink(link.sent(sent, SHAPE, key=KEY), SHAPE, key=KEY)
+    arrived = link.received(uplink, torch.device("cpu"))
+    for t in arrived.floats:
+        t.grad = torch.ones_like(t)
+    back = link.answered(sent, uplink, link.downlink(uplink, arrived))
+    return [(t.detach(), gradient) for t, (_, gradient) in zip(arrived.floats, back, strict=True)]
+
+
+@pytest.mark.parametrize("quantizer", CODES, ids=str)
+@pytest.mark.parametrize("channel", LOSING, ids=str)
+@pytest.mark.parametrize("compressor", ["base", "topk", "adc"])
+def test_a_lost_value_is_filled_in_and_has_no_gradient(
+    compressor: str, channel: tuple[str, dict[str, object]], quantizer: tuple[str, dict[str, object]]
+) -> None:
+    of_tokens = quantizer[1].get("range") == "channel"
+    if (quantizer[0] != "none" and channel[0] == "rayleigh") or (of_tokens and compressor == "topk"):
+        return
+    name, options = channel[0], {**channel[1], "down": False}
+    clean = met(stages(compressor, ("quantizer", *quantizer)))
+    zero = {key: value for key, value in options.items() if key != "fill"}
+    zeros, found = (
+        met(stages(compressor, ("quantizer", *quantizer), ("channel", name, own))) for own in (zero, options)
+    )
+    for (whole, _), (zeroed, _), (arrived, gradient) in zip(clean, zeros, found, strict=True):
+        there = zeroed != 0
+        assert float(there.double().mean()) == 0 if name == "rayleigh" else 0.1 < float(there.double().mean()) < 0.95
+        assert torch.equal(gradient, there.float()) and torch.equal(arrived[there], whole[there])
+        last = torch.zeros(whole.shape[-1])
+        for row, known, own in zip(arrived.flatten(0, -2), there.flatten(0, -2), whole.flatten(0, -2)):
+            last = torch.where(known, own, last if options.get("fill") == "last" else 0.0)
+            assert torch.equal(row, last)
 
 
 def test_a_value_across_two_packets_is_lost_with_either() -> None:

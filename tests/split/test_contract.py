@@ -13,7 +13,7 @@ from test_repeatability import same_numbers
 from torch import Tensor, nn
 
 import flsplit
-from compressors import BatchShape, Floats, Integers, Layout, Payload, build, build_stage
+from compressors import BatchShape, Floats, Integers, Layout, Lost, Payload, build, build_stage
 from compressors.base import Base
 from compressors.bottlenet import BottleNet
 from compressors.quantizers.uniform import Uniform
@@ -130,6 +130,10 @@ def test_what_a_stage_says_of_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stage, "receive", lambda payload, layout, **_: Payload((torch.zeros(1, 5, 6),)))
     stages = Stages(build("base"), [stage], draw=lambda *key: torch.Generator())
     with pytest.raises(ValueError, match=r"fp16's receive gives floats of shapes \[\(1, 5, 6\)\], but \[\(4, 5, 6\)\]"):
+        crossed(stages)
+    lost = Lost((torch.zeros(4, 5, dtype=torch.bool),))
+    monkeypatch.setattr(stage, "receive", lambda payload, layout, **_: Payload((torch.zeros(4, 5, 6),), lost=lost))
+    with pytest.raises(ValueError, match=r"fp16's receive says which values are lost, but not with one mask"):
         crossed(stages)
     monkeypatch.setattr(stage, "ways", ("upp",))
     with pytest.raises(ValueError, match="fp16: ways are up and down"):
