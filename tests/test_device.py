@@ -184,7 +184,7 @@ def test_stacked_steps_stay_on_the_device(name: str, tmp_path: Path) -> None:
         host.open(client)
         members.append(
             Member(client=client, batches=assembly.batches(client, 1, 3), stream=assembly.stream(client, 1),
-                   fail=lambda error: pytest.fail(str(error)), stages=stack.stages)
+                   look=lambda uplink: None, fail=lambda error: pytest.fail(str(error)), stages=stack.stages)
         )  # fmt: skip
     together = stacked_pass(stack, members, round=1, classes=assembly.classes, autocast=assembly.autocast)
     with ValuesAsked() as asked:

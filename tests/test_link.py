@@ -109,6 +109,15 @@ def test_stacked_clients_meet_the_same_link(link: list[str], tmp_path: Path) -> 
 
 
 @pytest.mark.some
+def test_a_stacked_client_whose_numbers_turn_infinite_fails_where_a_single_one_does(tmp_path: Path) -> None:
+    keys = [*SMALL[:-2], "clients=5", "batch_size=4", "compressor=base", "channel=bitflip", "channel.rate=3e-5"]
+    alone, stacked = (flsplit.run([*keys, f"engine.stack={n}", f"out={tmp_path / str(n)}"]) for n in (1, 3))
+    assert alone.clients.reason.str.contains("its smashed activations are not finite after").any()
+    for column in ("samples", "uplink_bits", "downlink_bits", "reason"):
+        assert stacked.clients[column].tolist() == alone.clients[column].tolist()
+
+
+@pytest.mark.some
 @pytest.mark.parametrize(
     ("keys", "line"),
     [

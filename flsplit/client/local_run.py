@@ -131,6 +131,11 @@ class LocalRun:
         self.tally.retransmitted_downlink_bits += down
         return price.uplink_bits + up, price.downlink_bits + down
 
+    def look(self, message: Proposal | Uplink) -> None:
+        """Raises ClientFailed if what is about to be sent is not finite, as far as looking costs no wait."""
+        if not _sound(message.payload):
+            raise ClientFailed(f"its smashed activations are not finite after {self.tally.steps} steps")
+
     def fail(self, error: BaseException) -> None:
         """Drop out of the round."""
         self.message, self.error, self._fatal = None, self._of.reason(error), is_fatal(error)
@@ -166,8 +171,8 @@ class LocalRun:
 
         There, a spoilt client is found when its round ends. Faults befall uplinks alone.
         """
-        if message is not None and not _sound(message.payload):
-            raise ClientFailed(f"its smashed activations are not finite after {self.tally.steps} steps")
+        if message is not None:
+            self.look(message)
         if isinstance(message, Uplink):
             message = self._faults.on_way(message, partial(self._layout, message))
         elif self._spent_up:

@@ -184,7 +184,7 @@ class Stacked(Turns):
         client, number = run.client, of.task.round
         return Member(
             client=client, batches=of.assembly.batches(client, number, len(of.sizes(client))), fail=run.fail,
-            stream=of.assembly.stream(client, number), stages=of.assembly.stages_of(client, stages),
+            look=run.look, stream=of.assembly.stream(client, number), stages=of.assembly.stages_of(client, stages),
         )  # fmt: skip
 
 

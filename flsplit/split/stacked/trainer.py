@@ -28,13 +28,15 @@ class Member:
         batches: pairs of images (B, 3, S, S) and hard labels (B,), on the stack's device.
         stream: the random stream of a step, for compressors that draw.
         stages: what its batches go through, as the client has it.
-        fail: called with what those raised; the client drops out, which is no fault of the others.
+        look: called with each uplink before it is sent; raises what the client fails of.
+        fail: called with what these raised; the client drops out, which is no fault of the others.
     """
 
     client: int
     batches: Iterable[tuple[Tensor, Tensor]]
     stream: Callable[[int], torch.Generator]
     stages: Stages
+    look: Callable[[Uplink], None]
     fail: Callable[[Exception], None]
 
 
@@ -77,7 +79,9 @@ def stacked_pass(
                         payload = member.stages.compress(
                             activations, labels, attention, shape, generator=member.stream(step), key=key
                         )
-                        sent.append((member, payload, member.stages.uplink(payload, shape, key=key)))
+                        uplink = member.stages.uplink(payload, shape, key=key)
+                        member.look(uplink)
+                        sent.append((member, payload, uplink))
                     except Exception as error:
                         member.fail(error)
                         del batches[lane]
