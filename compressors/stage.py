@@ -110,8 +110,8 @@ class Stage(ABC):
         """The half on the side that a message reaches; what it returns has the fields that went into `send`.
 
         Args:
-            payload: what `send` has made; its `lost` is what stages before have lost of it, and is forgotten unless it
-                is passed on for the fields that are returned.
+            payload: what `send` has made; its `lost` says what of that has been lost behind this stage. It is forgotten
+                unless it is passed on for the fields that are returned, whose floats are then filled in.
             layout: of what went into `send`, and of what is returned.
             way: up or down.
             generator: of this message; another one than `send` has had.

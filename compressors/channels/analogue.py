@@ -89,8 +89,7 @@ class Analogue(Channel):
         block: torch.Generator | None = None,
     ) -> Payload:  # fmt: skip
         """Disturb the values."""
-        *floats, power = payload.floats
-        received = self._received(Payload(tuple(floats), payload.integers, payload.labels), layout)
+        received, power = self._received(payload, layout), payload.floats[-1]
         spans = disturbed(layout, protect=True)
         sent = [values_of(received, span) for span in spans]
         if not sent:

@@ -50,8 +50,10 @@ class Channel(Stage):
         return with_zeros(payload, self._further_bits(layout))
 
     def _received(self, payload: Payload, layout: Layout) -> Payload:
-        """What was sent, without the code's further bits."""
-        return Payload(payload.floats, payload.integers[: len(layout.integers)], payload.labels)
+        """The fields that were sent, without those that have been added on the way."""
+        floats, integers = len(layout.floats), len(layout.integers)
+        lost = None if payload.lost is None else payload.lost.first(floats, integers)
+        return Payload(payload.floats[:floats], payload.integers[:integers], payload.labels, lost)
 
     def _further_bits(self, layout: Layout) -> tuple[Integers, ...]:
         if not self.protect:
@@ -117,11 +119,11 @@ def changed(payload: Payload, spans: tuple[Span, ...], values: list[Tensor]) -> 
             floats[span.at] = new
         else:
             integers[span.at] = new
-    return Payload(tuple(floats), tuple(integers), labels)
+    return Payload(tuple(floats), tuple(integers), labels, payload.lost)
 
 
 def without(payload: Payload, spans: tuple[Span, ...], gone: list[Tensor], fill: str) -> Payload:
-    """The payload, which says that values of its fields are lost.
+    """The payload, which says that values of its fields are lost, beside those that it has said are.
 
     Args:
         payload: with something in their place.
@@ -134,7 +136,7 @@ def without(payload: Payload, spans: tuple[Span, ...], gone: list[Tensor], fill:
     for span, missing in zip(spans, gone, strict=True):
         if span.at is not None:
             (floats if isinstance(span.field, Floats) else integers)[span.at] = missing
-    return replace(payload, lost=Lost(tuple(floats), tuple(integers), fill))
+    return replace(payload, lost=Lost(tuple(floats), tuple(integers), fill).and_also(payload.lost))
 
 
 def values_of(payload: Payload, span: Span) -> Tensor:

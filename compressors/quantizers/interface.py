@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from compressors.interface import BatchShape, Floats, Integers, Layout, Payload
-from compressors.lost import Lost, filled
+from compressors.lost import Lost
 from compressors.options import choice
 from compressors.stage import Stage, Way
 
@@ -129,21 +129,17 @@ class Quantizer(Stage):
         return decoded if payload.lost is None else self._without(decoded, payload.lost, layout)
 
     def _without(self, decoded: Payload, lost: Lost, layout: Layout) -> Payload:
-        """What has been decoded, without values whose code or range is lost."""
-        floats, gone = list(decoded.floats), list[Tensor | None]()
-        sent, codes = iter(lost.floats), iter(lost.integers[len(layout.integers) :])
-        for at, field in enumerate(layout.floats):
+        """What has been decoded, which says that values are lost whose code or range is."""
+        others, gone = len(layout.integers), list[Tensor | None]()
+        sent, codes = iter(lost.floats), iter(lost.integers[others:])
+        for field in layout.floats:
             missing = next(codes) if field.bits else next(sent)
             if field.bits and self._over and (numbers := next(sent)) is not None:
                 rows, width = prod(field.shape[:-1]), field.shape[-1]
                 of_ranges = numbers.any(1).view(self._shape_of_ranges(field)).expand(rows, width).reshape(field.shape)
                 missing = of_ranges if missing is None else missing | of_ranges
-            if missing is not None:
-                floats[at] = filled(floats[at], missing, lost.fill)
             gone.append(missing)
-        return replace(
-            decoded, floats=tuple(floats), lost=Lost(tuple(gone), lost.integers[: len(layout.integers)], lost.fill)
-        )
+        return replace(decoded, lost=Lost(tuple(gone), lost.integers[:others], lost.fill))
 
     @property
     def _over(self) -> tuple[int, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -59,7 +59,7 @@ class Passage:
         return payload
 
     def receive(self, payload: Payload, layouts: Sequence[Layout], *, way: Way, key: Key) -> Payload:
-        """Through the halves of the side that a message reaches.
+        """Through the halves of the side that a message reaches; what a stage says is lost is filled in behind it.
 
         Raises:
             ValueError: if a stage gives floats of other shapes than were sent, or says of others that they are lost.
@@ -70,11 +70,13 @@ class Passage:
                 wanted, found = [f.shape for f in layout.floats], [tuple(t.shape) for t in payload.floats]
                 if wanted != found:
                     raise ValueError(f"{stage.name}'s receive gives floats of shapes {found}, but {wanted} were sent")
-                if payload.lost is not None and not payload.lost.fits(payload.floats):
-                    raise ValueError(
-                        f"{stage.name}'s receive says which values are lost, but not with one mask (bool, in its "
-                        "field's shape) or None for each field of floats"
-                    )
+                if payload.lost is not None:
+                    if not payload.lost.fits(payload.floats):
+                        raise ValueError(
+                            f"{stage.name}'s receive gives a payload whose `lost` is of other fields than its floats; "
+                            "it must be None, or have a mask (bool, in the field's shape) or None for each"
+                        )
+                    payload = replace(payload, floats=payload.lost.filled(payload.floats))
         return payload
 
     def resent(self, layouts: Sequence[Layout], *, way: Way, key: Key) -> int:

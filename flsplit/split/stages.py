@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from functools import lru_cache
 from math import inf
 
@@ -186,7 +187,8 @@ class Stages:
             return self._received(payload, uplink)
 
     def _received(self, payload: Payload, uplink: Uplink) -> Payload:
-        return self._within.receive(payload, self.route(uplink.shape).up, way="up", key=_key(uplink))
+        arrived = replace(payload, lost=None)  # gradients of what is lost end at the stages that they pass by
+        return self._within.receive(arrived, self.route(uplink.shape).up, way="up", key=_key(uplink))
 
     def _drawing(self, side: str, key: Key) -> AbstractContextManager[object]:
         return self._seeded(side, *key) if self.halves(side) else nullcontext()

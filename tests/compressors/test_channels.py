@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from test_quantizers import COMPRESSORS, KEY, SHAPE, stages
 
-from compressors import Floats, Integers, Layout, Payload, build_stage, labels_of
+from compressors import Floats, Integers, Layout, Payload, Stage, Way, build, build_stage, labels_of
 from compressors.channels.bitflip import turned_over
 from compressors.channels.packets import Losses
 from flsplit.ledger.prices import PriceList
@@ -244,6 +245,57 @@ def test_a_lost_value_is_filled_in_and_has_no_gradient(
         for row, known, own in zip(arrived.flatten(0, -2), there.flatten(0, -2), whole.flatten(0, -2)):
             last = torch.where(known, own, last if options.get("fill") == "last" else 0.0)
             assert torch.equal(row, last)
+
+
+@pytest.mark.parametrize(
+    "inner",
+    [
+        ("awgn", {"down": False}),
+        ("erasure", {"loss": 0.4, "packet_bytes": 30, "down": False}),
+        ("rayleigh", {"down": False}),
+    ],
+    ids=str,
+)
+def test_what_is_lost_stays_lost_behind_another_stage(inner: tuple[str, dict[str, object]]) -> None:
+    outer = ("erasure", {"loss": 0.4, "packet_bytes": 20, "down": False})
+    alone, chain = (
+        met(stages("base", ("channel", *outer))),
+        met(stages("base", *(("channel", *s) for s in (inner, outer)))),
+    )
+    (lost, _), (arrived, gradient) = alone[0], chain[0]
+    assert not arrived[lost == 0].any() and 0 < int((arrived != 0).sum()) <= int((lost != 0).sum())
+    assert torch.equal(gradient == 0, arrived == 0)
+    if inner[0] == "erasure":  # what only the inner one has lost
+        assert int((arrived != 0).sum()) < int((lost != 0).sum())
+
+
+class Narrow(Stage):
+    """Trained: half as wide on its way."""
+
+    trained, ways = True, ("up",)
+
+    def __init__(self) -> None:
+        self.client_half, self.server_half = torch.nn.Linear(16, 8), torch.nn.Linear(8, 16)
+
+    def fields(self, layout: Layout, way: Way) -> Layout:
+        return replace(layout, floats=tuple(Floats((*field.shape[:-1], 8)) for field in layout.floats))
+
+    def send(self, payload: Payload, layout: Layout, **_: object) -> Payload:
+        return replace(payload, floats=tuple(self.client_half(t) for t in payload.floats))
+
+    def receive(self, payload: Payload, layout: Layout, **_: object) -> Payload:
+        return replace(payload, floats=tuple(self.server_half(t) for t in payload.floats))
+
+
+def test_a_trained_stage_behind_which_values_are_lost_gets_zeros_and_answers_them() -> None:
+    erasure = build_stage("channel", "erasure", loss=0.4, packet_bytes=20, down=False)
+    both = Stages(build("base"), [Narrow(), erasure], draw=lambda *key: torch.Generator().manual_seed(1))
+    kept = both.compress(torch.randn(10, 17, 16), torch.arange(10), None, SHAPE, generator=torch.Generator(), key=KEY)
+    uplink = both.uplink(kept, SHAPE, key=KEY)
+    arrived = both.received(uplink, torch.device("cpu"))
+    both.decompress(arrived, uplink)[0].square().sum().backward()
+    [(_, gradient)] = both.answered(kept, uplink, both.downlink(uplink, arrived))
+    assert torch.equal(gradient == 0, arrived.floats[0] == 0) and 0 < int((gradient == 0).sum()) < gradient.numel()
 
 
 def test_a_value_across_two_packets_is_lost_with_either() -> None:
