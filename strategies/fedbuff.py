@@ -52,7 +52,8 @@ class FedBuff(Strategy):
             raise UserError(f"strategy.aggregator must be fedavg for fedbuff, got {self.aggregator.name}")
         self._buffer, self._server_lr, self._power = buffer, server_lr, staleness_power
         self._version = 0
-        self._flights: dict[int, tuple[float, int, int]] = {}  # client -> its end, version of its models, its round
+        # client -> its end, the version of its models, its round, its beginning
+        self._flights: dict[int, tuple[float, int, int, float]] = {}
         self._models: dict[int, Models] = {}  # versions that somebody trains from
 
     def state_dict(self) -> dict[str, Any]:
@@ -70,16 +71,16 @@ class FedBuff(Strategy):
         self._models[self._version] = *current, fed.server_model.moments
         for client in clients:
             if client not in self._flights:
-                self._flights[client] = now + fed.seconds(client), self._version, fed.round
+                self._flights[client] = now + fed.seconds(client), self._version, fed.round, now
         done = sorted(self._flights, key=lambda client: (self._flights[client], client))[: self._buffer]
         landed = {client: self._flights.pop(client) for client in done}
         fed.now = max([now, *(end for end, *_ in landed.values())])
-        starts = {c: self._start(version) for c, (_, version, _) in landed.items()}
-        begun = {client: number for client, (*_, number) in landed.items()}
-        ended = {client: end for client, (end, *_) in landed.items()}
+        starts = {c: self._start(version) for c, (_, version, *_) in landed.items()}
+        begun = {client: number for client, (*_, number, _) in landed.items()}
+        since = {client: beginning for client, (*_, beginning) in landed.items()}
         change, count, moments = [current[0] * 0, current[1] * 0], 0, RunningMean()
         statistics = [c[q:] * 0 for c, q in zip(current, fed.trained)]  # no step goes along buffers
-        for report in fed.train(done, starts=starts, begun=begun, landed=ended):
+        for report in fed.train(done, starts=starts, begun=begun, since=since):
             brought = fed.brought(report)
             if report.error is None:
                 version, replica = landed[report.client][1], brought[1]
@@ -98,7 +99,7 @@ class FedBuff(Strategy):
                 weights[q:] = total / count
             fed.client_model, fed.server_model = SideState(new[0]), SideState(new[1], moments.value())
         self._version += 1
-        used = {version for _, version, _ in self._flights.values()}
+        used = {version for _, version, *_ in self._flights.values()}
         self._models = {version: models for version, models in self._models.items() if version in used}
 
     def _start(self, version: int) -> tuple[SideState, SideState]:

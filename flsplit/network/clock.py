@@ -180,6 +180,13 @@ class Clock:
         ends = timed.down + np.cumsum(timed.steps) + timed.up
         return int((ends <= self.network.round_deadline_s).sum())
 
+    def downloaded(self, part: Round, number: int, attempt: int = 0) -> int:
+        """Bits of models that have come to a client before a round of `round_deadline_s` is over."""
+        assert self.network.round_deadline_s is not None
+        device, needed = self._device_of(part.client), self.timed(part, number, attempt).down
+        late = needed - part.down / device.downlink
+        return min(part.down, max(0, int((self.network.round_deadline_s - late) * device.downlink)))
+
 
 def side_by_side(parts: Sequence[Timed]) -> tuple[float, list[float]]:
     """All at once; the server works for each as if it were alone. The round is as long as the slowest."""

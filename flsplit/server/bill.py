@@ -44,10 +44,12 @@ class Bill:
     def add(self, report: Report, attempt: int) -> None:
         """What a client has sent and received, the models that moved with it, and what that leaves of its budget."""
         client, tally = report.client, report.tally
-        moved = self._moves.bits(
-            self._size, first=client not in self.acquainted, steps=tally.steps, came_up=report.came_up
-        )
-        self.acquainted.add(client)
+        first = client not in self.acquainted
+        moved = self._moves.bits(self._size, first=first, steps=tally.steps, came_up=report.came_up)
+        if report.came_down is not None:
+            moved += report.came_down - self._moves.down_bits(self._size, first=first)
+        if report.came_down in (None, self._moves.down_bits(self._size, first=first)):
+            self.acquainted.add(client)
         self.last[client] = attempt, report
         self.tallies[client] = self.tallies.get(client, Tally()) + tally
         self.sync_bits[client] = self.sync_bits.get(client, 0) + moved

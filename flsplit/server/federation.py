@@ -120,7 +120,7 @@ class Federation:
 
     def train(
         self, clients: Sequence[int], *, personal: bool = False, starts: Mapping[int, Models] | None = None,
-        begun: Mapping[int, int] | None = None, landed: Mapping[int, float] | None = None,
+        begun: Mapping[int, int] | None = None, since: Mapping[int, float] | None = None,
     ) -> Iterator[Report]:  # fmt: skip
         """Run `clients` side by side, each with a client-side model and, unless it is shared, a server-side replica.
 
@@ -131,7 +131,7 @@ class Federation:
             starts: client-side and server-side model of clients that start from others than `client_model` and
                 `server_model`, such as those of an earlier round; not with `engine.stack`, nor with a central host.
             begun: the rounds in which clients have begun, where that was earlier.
-            landed: when each has reported, in simulated seconds, where the strategy keeps time.
+            since: when each has begun, in simulated seconds, where the strategy keeps time.
 
         Returns:
             their reports, in the order of `clients`, as they come; all of them must be taken.
@@ -141,14 +141,14 @@ class Federation:
         keep = ("moments", "own", *(("weights",) if personal else ()))
         turns = "whole" if self._stack == 1 else "stacked"
         limits = self.bill.account.limits(clients)
-        most, late = None, list[int]()
+        most, late = None, dict[int, int]()
         if self._timekeeper is not None:
             most, late = self._timekeeper.by_the_deadline(
                 clients, self.round, self.attempt, known=self.bill.acquainted, limits=limits
             )
         run = self._run(stacks, limits, turns=turns, keep=keep, starts=starts or {}, most=most, late=late)
         schedule = "step" if self._shared else "side by side"  # one server-side model takes their batches in turn
-        return self._roll.taken(self._timed(schedule, run, limits, late=late, begun=begun, landed=landed))
+        return self._roll.taken(self._timed(schedule, run, limits, late=late, begun=begun, since=since))
 
     def train_cohort(self, clients: Sequence[int], *, turns: str = "whole", relay: bool = False) -> list[Report]:
         """Run `clients` in one place and in this order.
@@ -284,7 +284,7 @@ class Federation:
         keep: tuple[str, ...] = (),
         starts: Mapping[int, Models] = MappingProxyType({}),
         most: Mapping[int, int] | None = None,
-        late: Collection[int] = (),
+        late: Mapping[int, int] = MappingProxyType({}),
     ) -> Iterator[Report]:
         replica = self._placement == "replica" and not self._shared
         assert not starts or (replica and self._stack == 1), "only clients with a replica each start from other models"
@@ -314,21 +314,25 @@ class Federation:
                     raise RunFailed(str(report.error))
                 start = starts.get(report.client, (self.client_model, self.server_model))
                 report = self._arrived.fetch(report, start)
-                if report.client in late and report.error is None:
-                    assert self._timekeeper is not None
-                    seconds = self._timekeeper.deadline
-                    report = self._arrived.refuse(
-                        report, f"it would have been later than network.round_deadline_s={seconds:g}"
-                    )
+                if report.client in late:
+                    report = replace(self._late(report), came_down=late[report.client])
                 self.bill.add(report, self.attempt)
                 if report.kept:
                     self.kept[report.client] = self.kept.get(report.client, {}) | report.kept
                 self.reports.append(report)
                 yield report
 
+    def _late(self, report: Report) -> Report:
+        """That of a failure, which it is already if something else came before."""
+        assert self._timekeeper is not None
+        if report.error is not None:
+            return report
+        why = f"it would have been later than network.round_deadline_s={self._timekeeper.deadline:g}"
+        return self._arrived.refuse(report, why)
+
     def _timed(
         self, schedule: str, run: Iterator[Report], limits: Mapping[int, int] | None, *, late: Collection[int] = (),
-        begun: Mapping[int, int] | None = None, landed: Mapping[int, float] | None = None,
+        begun: Mapping[int, int] | None = None, since: Mapping[int, float] | None = None,
     ) -> Iterator[Report]:  # fmt: skip
         """Hand on reports as they come, and set the clock when all are there."""
         if self._timekeeper is None:
@@ -341,7 +345,7 @@ class Federation:
         whole, spent = self._timekeeper.of(
             schedule, reports, self.round, self.attempt, new={r.client for r in reports} - known, limits=limits,
             late=late, begun=begun,
-            idle=None if landed is None else {client: (self.now or 0.0) - end for client, end in landed.items()},
+            lasted=None if since is None else {client: (self.now or 0.0) - start for client, start in since.items()},
         )  # fmt: skip
         for client, own in spent.items():
             self.bill.add_time(client, own)

@@ -49,7 +49,7 @@ class Timekeeper:
     def by_the_deadline(
         self, clients: Sequence[int], number: int, attempt: int, *, known: Collection[int],
         limits: Mapping[int, int] | None,
-    ) -> tuple[dict[int, int] | None, list[int]]:  # fmt: skip
+    ) -> tuple[dict[int, int] | None, dict[int, int]]:  # fmt: skip
         """How many steps clients have time for, and who is left out.
 
         Args:
@@ -60,22 +60,23 @@ class Timekeeper:
             limits: bits that each may send; None without a budget.
 
         Returns:
-            steps by client, None without a deadline; and clients that would be late.
+            steps by client, None without a deadline; and of clients that would be late, the bits of models that come to
+            them before.
         """
         if self.deadline is None:
-            return None, []
-        most, late = {}, []
+            return None, {}
+        most, late = {}, {}
         for client in clients:
             part = self._part(client, first=client not in known, limit=None if limits is None else limits[client])
             most[client] = self._clock.affordable(part, number, attempt)
             if not most[client] or (self._drops and most[client] < len(part.steps)):
-                late.append(client)
+                late[client] = self._clock.downloaded(part, number, attempt)
         return most, late
 
     def of(
         self, schedule: str, reports: Sequence[Report], number: int, attempt: int, *, new: Collection[int],
         limits: Mapping[int, int] | None, late: Collection[int] = (), begun: Mapping[int, int] | None = None,
-        idle: Mapping[int, float] | None = None,
+        lasted: Mapping[int, float] | None = None,
     ) -> tuple[float, dict[int, Spent]]:  # fmt: skip
         """What clients' part in a round took.
 
@@ -88,7 +89,7 @@ class Timekeeper:
             limits: bits that each may send; None without a budget.
             late: clients that were stopped by the deadline.
             begun: the round in which a client began, where it is another.
-            idle: seconds that each waits from its report to the end of the round, where they did not begin together.
+            lasted: seconds from each client's beginning to the end of the round, where they did not begin together.
 
         Returns:
             simulated seconds of all together, and how each client spent them.
@@ -105,22 +106,22 @@ class Timekeeper:
             whole = max(whole, self.deadline)
         spent = {}
         for report, timed in zip(reports, parts):
-            lasted = whole if idle is None else timed.alone + idle[report.client]
+            there = whole if lasted is None else lasted[report.client]
             busy = timed.spent.compute + timed.spent.transfer  # with `pipeline` some of both at a time
-            spent[report.client] = replace(timed.spent, waiting=max(0.0, lasted - busy))
+            spent[report.client] = replace(timed.spent, waiting=max(0.0, there - busy))
         return whole, spent
 
     def _part(self, client: int, *, first: bool, limit: int | None, report: Report | None = None) -> Round:
         """A client's part: what it has done, or without a report what it would do."""
         works = [self._costs.work(client, step.samples) for step in self._costs.steps(client, limit)]
-        came_up = True
+        came_up, down = True, self._moves.down_bits(self._size, first=first)
         if report is not None:
             works = [_as_sent(work, sent) for work, sent in zip(works, report.sent)]
-            came_up = report.came_up
+            came_up, down = report.came_up, down if report.came_down is None else report.came_down
         per_step = FLOAT_BITS * self._size.travels * self._moves.step / 2  # of both ways
         return Round(
             client=client, steps=[replace(work, up_model=per_step, down_model=per_step) for work in works],
-            down=self._moves.down_bits(self._size, first=first),
+            down=down,
             up=self._moves.up_bits(self._size, first=first, came_up=came_up),
         )  # fmt: skip
 

@@ -94,6 +94,7 @@ class Report:
         kept: files with what it keeps.
         error: why it failed, in one line; None if it did not.
         refused: whether it failed by what it had brought, which came up before.
+        came_down: bits of models that had come to it when the time of the round was over; None for all.
         fatal: whether nobody else could go on after that either.
     """
 
@@ -105,6 +106,7 @@ class Report:
     kept: Kept = field(default_factory=dict)
     error: str | None = None
     refused: bool = False
+    came_down: int | None = None
     fatal: bool = False
 
     @property

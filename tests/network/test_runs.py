@@ -139,6 +139,23 @@ def test_a_profile_has_devices(tmp_path: Path) -> None:
     assert slow.transfer_seconds > 10 * fast.transfer_seconds
 
 
+@pytest.mark.parametrize("on_deadline", ["drop", "partial"])
+def test_a_round_is_over_at_its_deadline_though_a_model_is_still_coming(on_deadline: str, tmp_path: Path) -> None:
+    (tmp_path / "slow.csv").write_text("client,downlink_mbps\n0,0.1\n")  # its model takes half a minute
+    found = run(
+        f"client_profile={tmp_path / 'slow.csv'}", "network=lte", "network.jitter_ms=0", "network.round_deadline_s=6",
+        f"network.on_deadline={on_deadline}", out=tmp_path / "run",
+    )  # fmt: skip
+    assert found.rounds.simulated_seconds.tolist() == [6, 12, 18]
+    late = found.clients[found.clients.client == 0]
+    assert late.failed.all() and late.sync_bits.tolist() == 3 * [int((6 - 0.035) * 1e5)]  # LTE's latency is 35 ms
+    assert late.transfer_seconds.tolist() == pytest.approx(3 * [6], abs=2e-5)
+    assert late.joules.tolist() == pytest.approx(3 * [1.95 * 5.965], rel=1e-4)
+    spent = found.clients[["compute_seconds", "transfer_seconds", "waiting_seconds"]].sum(axis=1)
+    assert spent.tolist() == pytest.approx(9 * [6])
+    assert found.rounds.sync_bits.iloc[-1] == found.clients.sync_bits.sum()
+
+
 @pytest.mark.slow
 def test_the_report_shows_time_and_energy(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     for name, keys in (("timed", UNLIKE), ("plain", [])):
@@ -173,6 +190,17 @@ def test_fedbuff_takes_reports_in_simulated_time(tmp_path: Path) -> None:
     assert often.get(busy.idxmin(), 0) > often.get(busy.idxmax(), 0)
     # Its first step comes when the second-fastest client is there.
     assert found.rounds.simulated_seconds[0] == pytest.approx(busy.sort_values().iloc[1], rel=1e-6)
+
+
+def test_all_of_a_client_s_time_is_told_in_fedbuff_whoever_fails(tmp_path: Path) -> None:
+    """From its beginning, which is a step of the server, to the step that it reports for."""
+    found = run(*FEDBUFF, "faults.dropout=0.4", "rounds=8", out=tmp_path / "run")
+    ended = found.rounds.set_index("round").simulated_seconds
+    own = found.clients.assign(spent=found.clients[TIME[:3]].sum(axis=1))
+    assert own.failed.any() and not own.failed.all()
+    for _, rounds in own.groupby("client"):
+        began = [0.0, *ended[rounds["round"]]][:-1]
+        assert rounds.spent.tolist() == pytest.approx((ended[rounds["round"]] - began).tolist(), rel=1e-9)
 
 
 @pytest.mark.slow
