@@ -118,6 +118,8 @@ def load(
 def kept(dataset: DatasetDict, *, cache_dir: Path | None = None) -> Path:
     """A folder in the cache with this data set, written by its own `save_to_disk` unless it is there.
 
+    It is found again by the content of the rows and of the files that they name, however they have come about.
+
     Raises:
         DataError: It is something else, or has a transform.
     """
@@ -132,8 +134,8 @@ def kept(dataset: DatasetDict, *, cache_dir: Path | None = None) -> Path:
                 "remove it with reset_format()"
             )
     dataset = dataset.with_format(None)  # which may hide columns, or give something else than images
-    splits = {name: split._fingerprint for name, split in dataset.items()}
-    files = sorted({file for split in dataset.values() for file in arrow.outside(split)})  # by name in `_fingerprint`
+    splits = {name: arrow.digest(split) for name, split in dataset.items()}
+    files = sorted({file for split in dataset.values() for file in arrow.outside(split)})
     name = cache.fingerprint(splits=splits, files=cache.listing(files, Path(files[0].anchor if files else "")))
     place = (cache_dir or cache.root()) / f"given-{name}"
     cache.build_once(place, lambda temporary: arrow.save(dataset, temporary))

@@ -141,6 +141,76 @@ def test_replaced_files_of_a_data_set_of_paths_are_another_table(
         assert np.array_equal(got, np.concatenate([images["train"], images["test"]]))
 
 
+def mapped(folder: Path, where: str) -> datasets.DatasetDict:
+    """Six images of a level that is read from `folder`, in memory or in one file of the cache of `datasets`."""
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["ant", "bee"])})
+
+    def read(row: dict[str, Any]) -> dict[str, Any]:
+        level = int((folder / "level").read_text())
+        return {"image": Image.new("L", (8, 8), level), "label": row["label"]}
+
+    rows = datasets.Dataset.from_dict({"label": [0, 1] * 3})
+    if where == "disk":
+        if not (folder / "rows").exists():
+            rows.save_to_disk(str(folder / "rows"))
+        rows = datasets.Dataset.load_from_disk(str(folder / "rows"))
+    made = rows.map(read, features=features, load_from_cache_file=False)
+    assert bool(made.cache_files) is (where == "disk")
+    return datasets.DatasetDict(train=made.select(range(4)), test=made.select(range(4, 6)))
+
+
+def levels(dataset: datasets.DatasetDict, cache_dir: Path) -> set[int]:
+    """Of all pixels that a run with this data set would see."""
+    place = kept(dataset, cache_dir=cache_dir)
+    found = load(DatasetConfig(name="folder", path=str(place)), seed=0, cache_dir=cache_dir)
+    return {int(level) for table in (found.train, found.test) for level in np.unique(table.pixels)}
+
+
+@pytest.mark.parametrize("where", ["memory", "disk"])
+def test_one_function_that_reads_other_images(where: str, tmp_path: Path, cache_dir: Path) -> None:
+    made = {}
+    for level in (7, 9):
+        (tmp_path / "level").write_text(str(level))
+        made[level] = mapped(tmp_path, where)
+        assert levels(made[level], cache_dir) == {level}
+    assert len({split["train"]._fingerprint for split in made.values()}) == 1  # which would not tell them apart
+    assert [levels(made[level], tmp_path / "later") for level in (9, 7)] == [{9}, {7}]  # one file, two contents
+
+
+def test_rows_that_are_chosen_at_random(pixels: Pixels, tmp_path: Path, cache_dir: Path) -> None:
+    whole = datasets.DatasetDict.load_from_disk(str(saved(tmp_path / "saved", given(pixels)).path))
+    chosen: set[int] = set()
+
+    def choose(row: dict[str, Any], number: int) -> bool:
+        return number in chosen
+
+    for chosen in ({1, 5}, {2, 3, 4}, {0, 23}):
+        train = whole["train"].filter(choose, with_indices=True, keep_in_memory=True, new_fingerprint="same")
+        place = kept(datasets.DatasetDict(train=train, test=whole["test"]), cache_dir=cache_dir)
+        found = datasets.Dataset.load_from_disk(str(place / "train"))
+        assert np.array_equal([np.asarray(image) for image in found["image"]], pixels["train"][sorted(chosen)])
+
+
+def test_equal_content_is_kept_once(
+    pixels: Pixels, tmp_path: Path, cache_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = kept(given(pixels), cache_dir=cache_dir)
+    table = load(DatasetConfig(name="folder", path=str(first)), seed=0, cache_dir=cache_dir).path
+    on_disk = datasets.DatasetDict.load_from_disk(str(saved(tmp_path / "saved", given(pixels)).path))
+    turned, in_parts, twice_turned = datasets.DatasetDict(), datasets.DatasetDict(), datasets.DatasetDict()
+    for name, part in given(pixels).items():
+        backwards = range(len(part) - 1, -1, -1)
+        turned[name] = part.select(backwards)
+        twice_turned[name] = turned[name].select(backwards)
+        in_parts[name] = datasets.concatenate_datasets([part.select(range(3)), part.select(range(3, len(part)))])
+    monkeypatch.delattr("flsplit.data.sources.arrow.save")
+    for same in (given(pixels), on_disk, in_parts, twice_turned):
+        assert kept(same, cache_dir=cache_dir) == first
+    assert load(DatasetConfig(name="folder", path=str(first)), seed=0, cache_dir=cache_dir).path == table
+    with pytest.raises(AttributeError, match="save"):
+        kept(turned, cache_dir=cache_dir)
+
+
 FORMATS: list[dict[str, Any]] = [{"type": "pandas"}, {"type": "arrow"}, {"type": "numpy"}, {"columns": ["label"]}]
 
 
