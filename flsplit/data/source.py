@@ -24,7 +24,7 @@ from flsplit.streams import numpy_stream
 if TYPE_CHECKING:
     from datasets import DatasetDict
 
-_FORMAT = 3  # of the files in the cache; raise it when they change, or are checked for more
+_FORMAT = 4  # of the files in the cache; raise it when they change, or are checked for more
 
 
 @dataclass(frozen=True)

@@ -129,6 +129,13 @@ def test_without_names_classes_are_numbers(write: Any, tmp_path: Path, cache_dir
     assert load(config(tmp_path), seed=0, cache_dir=cache_dir).classes == ("0", "1", "2", "3")
 
 
+@pytest.mark.parametrize("named", ["train-0", "train-1", "test-0"])
+def test_files_without_names_are_taken_as_the_one_with(named: str, write: Any, tmp_path: Path, cache_dir: Path) -> None:
+    for name in ("train-0", "train-1", "test-0"):
+        write(tmp_path / f"{name}.parquet", [0, 1, 2], names=NAMES if name == named else None)
+    assert load(config(tmp_path), seed=0, cache_dir=cache_dir).classes == tuple(NAMES)
+
+
 @pytest.mark.parametrize(("labels", "names"), [([0], ["bee", "ant", "cow"]), ([1], ["ant", "cow"])])
 @pytest.mark.parametrize("other", ["train-1.parquet", "test-0.parquet"])
 def test_a_label_with_two_names_is_refused(

@@ -295,8 +295,18 @@ def test_a_test_split_with_other_names_is_refused(
     config = saved(tmp_path / "saved", renamed(plain, "test", datasets.ClassLabel(names=names)))
     with pytest.raises(DataError, match="the label 0 is 'ant' in the split to train on, but 'bee' in the split to"):
         load(config, seed=0, cache_dir=cache_dir)
-    numbers = saved(tmp_path / "numbers", plain)
-    assert load(numbers, seed=0, cache_dir=cache_dir).classes == ("ant", "bee", "cow")
+
+
+@pytest.mark.parametrize("without", [["test"], ["train"], ["train", "test"]])
+def test_a_split_without_names_is_taken_as_the_other(
+    without: list[str], pixels: Pixels, tmp_path: Path, cache_dir: Path
+) -> None:
+    dataset = given(pixels)
+    for split in without:
+        dataset = renamed(dataset, split, datasets.Value("int64"))
+    found = load(saved(tmp_path / "saved", dataset), seed=0, cache_dir=cache_dir)
+    assert found.classes == (("0", "1", "2") if len(without) == 2 else ("ant", "bee", "cow"))
+    assert found.train.labels.tolist() == [0, 1, 2] * 8
 
 
 @pytest.mark.parametrize(("split", "told"), [("train", "the split to train on"), ("test", "the split to test on")])

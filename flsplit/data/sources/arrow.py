@@ -15,11 +15,11 @@ from flsplit.data.errors import DataError
 from flsplit.data.sources.reader import (
     Source,
     Split,
-    check_names,
     checked_column,
     checked_labels,
     class_names,
     is_empty,
+    names_of_all,
     no_column,
     without,
 )
@@ -159,8 +159,8 @@ def of_datasets(train: Any, test: Any, config: DatasetConfig, columns: Sequence[
     for column in columns:
         if column not in others:
             raise no_column(column, others, where)
-    names, test_names = (getattr(part.features[label], "names", None) for part in (train, test))
-    check_names({_TRAIN: names, _TEST: test_names}, where)
+    own = {part: getattr(rows.features[label], "names", None) for part, rows in ((_TRAIN, train), (_TEST, test))}
+    names = names_of_all(own, where)
     name = f"dataset={config.name}"
     parts = (
         _split(train, image, label, columns, f"{name}: {_TRAIN}"),

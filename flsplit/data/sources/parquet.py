@@ -16,11 +16,11 @@ from flsplit.data.errors import DataError
 from flsplit.data.sources.reader import (
     Source,
     Split,
-    check_names,
     checked_column,
     checked_labels,
     class_names,
     is_empty,
+    names_of_all,
     no_column,
     without,
 )
@@ -81,7 +81,7 @@ def check(files: dict[str, list[Path]], config: DatasetConfig, columns: Sequence
                     f"dataset.path: {file.name} has no column {column!r}, only {', '.join(names)}; "
                     f"name the right one with dataset.{key}"
                 )
-    check_names({file.name: _names(file, config.label_column) for of in files.values() for file in of}, "dataset.path")
+    _class_names(files, config)
     for file in files["train"]:
         names = [name for name in _open(file).schema_arrow.names if name != config.image_column]
         for column in columns:
@@ -97,8 +97,7 @@ def source(files: dict[str, list[Path]], config: DatasetConfig, columns: Sequenc
     """
     check(files, config, columns)
     train, test = _split(files["train"], config, columns), _split(files["test"], config, ())
-    names = _names(files["train"][0], config.label_column)
-    return Source(train, test, class_names(names, train.labels, test.labels, "dataset.path"))
+    return Source(train, test, class_names(_class_names(files, config), train.labels, test.labels, "dataset.path"))
 
 
 def _named(folder: Path, split: str) -> list[Path]:
@@ -211,6 +210,11 @@ def _bytes(image: Any, file: Path, config: DatasetConfig) -> bytes:
             "expected a struct with the field 'bytes'"
         )
     return encoded
+
+
+def _class_names(files: dict[str, list[Path]], config: DatasetConfig) -> list[str] | None:
+    own = {file.name: _names(file, config.label_column) for file in files["train"] + files["test"]}
+    return names_of_all(own, "dataset.path")
 
 
 def _names(file: Path, label_column: str) -> list[str] | None:

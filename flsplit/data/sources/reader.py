@@ -96,12 +96,15 @@ def no_column(name: str, there: Iterable[str], where: str) -> DataError:
     return DataError(f"partition: {where} has no column {name!r}; {instead}")
 
 
-def check_names(names: Mapping[str, Sequence[str] | None], where: str) -> None:
-    """Refuses parts of a data set that call the same label differently; a part without names is taken as the others.
+def names_of_all(names: Mapping[str, list[str] | None], where: str) -> list[str] | None:
+    """Names of the classes, of the first part of a data set that has any; a part without is taken as the others.
 
     Args:
         names: of the classes, for each part.
         where: how the message calls the data set.
+
+    Returns:
+        The names; None where no part has any.
 
     Raises:
         DataError: A label has two names.
@@ -115,6 +118,7 @@ def check_names(names: Mapping[str, Sequence[str] | None], where: str) -> None:
                     f"{where}: the label {label} is {other!r} in {first}, but {name!r} in {part}; all must have the "
                     "same class names in the same order"
                 )
+    return next((own for own in names.values() if own is not None), None)
 
 
 def class_names(names: list[str] | None, train: np.ndarray, test: np.ndarray, where: str) -> tuple[str, ...]:
