@@ -257,6 +257,26 @@ def test_another_split_that_is_tested_on_is_noted(pixels: Pixels, tmp_path: Path
     assert prepare(compose([*keys, "dataset.test_split=validation"])).notes == []
 
 
+@pytest.mark.parametrize("stray", ["dataset_info.json", "state.json"])
+@pytest.mark.parametrize("form", ["class folders", "parquet"])
+def test_a_stray_file_makes_no_saved_data_set(
+    form: str, stray: str, pixels: Pixels, tmp_path: Path, cache_dir: Path
+) -> None:
+    path = tmp_path / "images"
+    for split, part in given(pixels).items():
+        for row, image in enumerate(pixels[split] if form == "class folders" else ()):
+            folder = path / split / ("ant", "bee", "cow")[row % 3]
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(folder / f"{row}.png")
+        if form == "parquet":
+            part.to_parquet(path / f"{split}.parquet")
+    (path / stray).write_text("{}")
+    config = DatasetConfig(name="folder", path=str(path))
+    check(config)
+    found = load(config, seed=0, cache_dir=cache_dir)
+    assert found.classes == ("ant", "bee", "cow") and len(found.train) == 24
+
+
 def test_what_is_wrong_is_one_line(pixels: Pixels, tmp_path: Path, cache_dir: Path) -> None:
     dataset = given(pixels)
     dataset["train"].save_to_disk(str(tmp_path / "lone"))

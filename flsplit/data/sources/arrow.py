@@ -31,7 +31,8 @@ _TRAIN, _TEST = "the split to train on", "the split to test on"  # in messages
 
 def is_saved(path: Path) -> bool:
     """Whether `save_to_disk` has written this folder."""
-    return (path / _SPLITS).is_file() or (path / "dataset_info.json").is_file()
+    alone = [path / "dataset_info.json", path / "state.json"]  # of one `Dataset`
+    return (path / _SPLITS).is_file() or all(file.is_file() for file in alone)
 
 
 def splits(path: Path, config: DatasetConfig) -> tuple[str, str]:
