@@ -167,7 +167,11 @@ def passed_over(config: DatasetConfig) -> str:
 
 
 def _local(config: DatasetConfig) -> Path | None:
-    """The local copy that the configuration names; None for the digits and the Hub."""
+    """The local copy that the configuration names; None for the digits and the Hub.
+
+    Raises:
+        DataError: There is none, or it holds data in more than one form.
+    """
     if config.name == "digits":
         if config.path is not None:
             raise DataError("dataset.path: the digits come with scikit-learn; leave it null or choose dataset=folder")
@@ -182,7 +186,21 @@ def _local(config: DatasetConfig) -> Path | None:
     path = Path(config.path).expanduser()
     if not path.is_dir():
         raise DataError(f"dataset.path: {'not a folder' if path.exists() else 'no such folder'}: {config.path}")
+    _check_form(path, config)
     return path
+
+
+def _check_form(path: Path, config: DatasetConfig) -> None:
+    """Refuses a folder with data in two forms, of which one would be passed over."""
+    files = parquet.folders(path, config)
+    forms = ["what save_to_disk left"] if arrow.is_saved(path) else []
+    if files:
+        forms.append(f"Parquet files ({(files[0] / config.train_split).relative_to(path)}*.parquet)")
+    if forms and folder.are_there(path, config):
+        forms.append(f"class folders of images ({config.train_split}/CLASS/*)")
+    if len(forms) > 1:
+        other = f", or name the folder {files[0]}" if files and files[0] != path else ""
+        raise DataError(f"dataset.path: {path} holds {' and '.join(forms)}; leave only one of them in it{other}")
 
 
 def _source(config: DatasetConfig, columns: Sequence[str]) -> Source:

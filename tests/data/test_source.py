@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 import pytest
 from PIL import Image
@@ -230,3 +231,58 @@ def test_everything_that_matters_is_in_the_name(
 def test_classes_are_kept_as_text(cache_dir: Path) -> None:
     data = load(DIGITS, seed=0, cache_dir=cache_dir)
     assert json.loads((data.path / "classes.json").read_text()) == list(data.classes)
+
+
+def two_images() -> datasets.Dataset:
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})
+    return datasets.Dataset.from_dict({"image": [Image.new("L", (8, 8), 7)] * 2, "label": [0, 1]}, features)
+
+
+SAVED, FILES, FOLDERS = "what save_to_disk left", r"Parquet files \({}train\*.parquet\)", r"class folders of images \("
+FORMS = [
+    (["folders", "export/train", "export/test"], FILES.format("export/"), FOLDERS),
+    (["folders", "export/train"], FILES.format("export/"), FOLDERS),
+    (["folders", "a/train", "b/train"], FILES.format("a/"), FOLDERS),
+    (["folders", "train/train", "train/test"], FILES.format("train/"), FOLDERS),
+    (["folders", "train", "test"], FILES.format(""), FOLDERS),
+    (["folders", "saved"], SAVED, FOLDERS),
+    (["saved", "export/train", "export/test"], SAVED, FILES.format("export/")),
+]
+
+
+@pytest.mark.parametrize(("there", "one", "other"), FORMS)
+def test_data_in_two_forms_are_refused(
+    there: list[str], one: str, other: str, image_folder: Callable[..., Path], tmp_path: Path, cache_dir: Path
+) -> None:
+    part = two_images()
+    path = tmp_path / "images"
+    if "folders" in there:
+        image_folder()
+    if "saved" in there:
+        datasets.DatasetDict(train=part, test=part).save_to_disk(str(path))
+    files = [path / f"{name}.parquet" for name in there if name not in ("folders", "saved")]
+    for file in files:
+        file.parent.mkdir(exist_ok=True)
+        part.to_parquet(file)
+    config = DatasetConfig(name="folder", path=str(path))
+    below = rf", or name the folder {files[0].parent}" if files and files[0].parent != path else ""
+    said = rf"^dataset.path: {path} holds {one} and {other}.*; leave only one of them in it{below}$"
+    for call in (lambda: check(config), lambda: load(config, seed=0, cache_dir=cache_dir)):
+        with pytest.raises(DataError, match=said):
+            call()
+    assert not cache_dir.exists()
+    if there[1:] == ["export/train", "export/test"]:
+        found = load(DatasetConfig(name="folder", path=str(path / "export")), seed=0, cache_dir=cache_dir)
+        assert len(found.train) == 2
+
+
+def test_parquet_files_beside_a_folder_without_images(
+    image_folder: Callable[..., Path], tmp_path: Path, cache_dir: Path
+) -> None:
+    path = image_folder()
+    for image in (path / "train").rglob("*.png"):
+        image.rename(image.with_suffix(".txt"))
+    part = two_images()
+    for name in ("train", "test"):
+        part.to_parquet(path / f"{name}.parquet")
+    assert len(load(DatasetConfig(name="folder", path=str(path)), seed=0, cache_dir=cache_dir).train) == 2

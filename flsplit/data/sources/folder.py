@@ -51,6 +51,14 @@ def find(path: Path, config: DatasetConfig) -> dict[str, Path]:
     return {"train": train, "test": tests[0]}
 
 
+def are_there(path: Path, config: DatasetConfig) -> bool:
+    """Whether there is a class folder with a training image."""
+    train = path / config.train_split
+    return train.is_dir() and any(
+        _is_image(file) for folder in _class_folders(train) for file in _below(folder, {train.resolve()})
+    )
+
+
 def files(path: Path, config: DatasetConfig, columns: Sequence[str]) -> list[Path]:
     """All images of both splits, in a fixed order, and the file with further columns where any are asked for."""
     folders = find(path, config)

@@ -31,6 +31,14 @@ _SHOWN = 10  # names in a message
 _PART = r"(?P<name>(-.*?)??)(-(?P<number>\d+)(-of-(?P<count>\d+)(-[0-9a-f]+)?)?)?"
 
 
+def folders(path: Path, config: DatasetConfig) -> list[Path]:
+    """Where training files lie: `path` alone if it has some, otherwise those folders directly below that have."""
+    if _named(path, config.train_split):
+        return [path]
+    below = sorted(item for item in path.iterdir() if item.is_dir() and not item.name.startswith("."))
+    return [folder for folder in below if _named(folder, config.train_split)]
+
+
 def find(path: Path, config: DatasetConfig) -> dict[str, list[Path]] | None:
     """The files of the two splits, in `path` itself, or in the one folder directly below that has some.
 
@@ -40,15 +48,12 @@ def find(path: Path, config: DatasetConfig) -> dict[str, list[Path]] | None:
     Raises:
         DataError: There are training files but no test files, or not one complete set of either.
     """
-    below = sorted(item for item in path.iterdir() if item.is_dir() and not item.name.startswith("."))
-    there = [folder for folder in below if _named(folder, config.train_split)]
-    if _named(path, config.train_split):
-        there = [path]
+    there = folders(path, config)
     if not there:
         return None
     if len(there) > 1:
-        folders = _listed(folder.name for folder in there)
-        raise DataError(f"dataset.path: {path} has training files in {folders}; name one of these folders")
+        names = _listed(folder.name for folder in there)
+        raise DataError(f"dataset.path: {path} has training files in {names}; name one of these folders")
     [folder] = there
     train = _whole(folder, config.train_split)
     test = next((name for name in config.test_names if _named(folder, name)), None)
