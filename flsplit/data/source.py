@@ -121,7 +121,7 @@ def kept(dataset: DatasetDict, *, cache_dir: Path | None = None) -> Path:
     It is found again by the content of the rows and of the files that they name, however they have come about.
 
     Raises:
-        DataError: It is something else, or has a transform.
+        DataError: It is something else, has a transform, or names an image that cannot be read.
     """
     from datasets import DatasetDict
 
@@ -135,7 +135,8 @@ def kept(dataset: DatasetDict, *, cache_dir: Path | None = None) -> Path:
             )
     dataset = dataset.with_format(None)  # which may hide columns, or give something else than images
     splits = {name: arrow.digest(split) for name, split in dataset.items()}
-    files = sorted({file for split in dataset.values() for file in arrow.outside(split)})
+    outside = [arrow.outside(split, f"dataset: the split {name!r}") for name, split in dataset.items()]
+    files = sorted({file for found in outside for file in found})
     name = cache.fingerprint(splits=splits, files=cache.listing(files, Path(files[0].anchor if files else "")))
     place = (cache_dir or cache.root()) / f"given-{name}"
     cache.build_once(place, lambda temporary: arrow.save(dataset, temporary))

@@ -211,6 +211,62 @@ def test_equal_content_is_kept_once(
         kept(turned, cache_dir=cache_dir)
 
 
+def of_paths(folder: Path, pixels: Pixels) -> datasets.DatasetDict:
+    """Images by the names of their files in `folder`, such as test3.png."""
+    features = given(pixels)["train"].features
+    parts = {}
+    for name, images in pixels.items():
+        files = [folder / f"{name}{row}.png" for row in range(len(images))]
+        for file, image in zip(files, images):
+            Image.fromarray(image).save(file)
+        rows = {"image": list(map(str, files)), "label": [row % 3 for row in range(len(images))],
+                "site": ["a"] * len(images)}  # fmt: skip
+        parts[name] = datasets.Dataset.from_dict(rows, features=features)
+    return datasets.DatasetDict(parts)
+
+
+def without_bytes(path: Path, dataset: datasets.DatasetDict) -> DatasetConfig:
+    """What `save_to_disk` leaves of images by name, but for the bytes, which it fetches."""
+    import pyarrow
+
+    config = saved(path, dataset)
+    for name, split in dataset.items():
+        [file] = (path / name).glob("*.arrow")
+        rows = split.data.table
+        with pyarrow.OSFile(str(file), "wb") as sink, pyarrow.ipc.new_stream(sink, rows.schema) as stream:
+            stream.write_table(rows)
+    return config
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+@pytest.mark.parametrize("damage", ["removed", "a folder"])
+def test_an_image_that_is_not_where_its_path_says_is_named(
+    damage: str, split: str, pixels: Pixels, tmp_path: Path, cache_dir: Path
+) -> None:
+    dataset = of_paths(tmp_path, pixels)
+    config = without_bytes(tmp_path / "saved", dataset)
+    file = tmp_path / f"{split}3.png"
+    file.unlink()
+    if damage == "a folder":
+        file.mkdir()
+    reason = "is not there" if damage == "removed" else "cannot be read"
+    with pytest.raises(UserError, match=rf"^dataset: the split '{split}' names an image in {file}, which {reason}$"):
+        flsplit.run(["engine=inline", f"out={tmp_path}/run"], dataset=dataset)
+    told = f"^dataset=folder: the split to {split} on: image 3 cannot be read from {file} "
+    with pytest.raises(DataError, match=told):
+        load(config, seed=0, cache_dir=cache_dir)
+    assert not (tmp_path / "run").exists() and list(cache_dir.iterdir()) == []
+
+
+def test_an_image_that_is_not_chosen_need_not_be_there(pixels: Pixels, tmp_path: Path, cache_dir: Path) -> None:
+    dataset = of_paths(tmp_path, pixels)
+    (tmp_path / "train3.png").unlink()
+    dataset["train"] = dataset["train"].select([*range(3), *range(4, 24)])
+    place = kept(dataset, cache_dir=cache_dir)
+    found = load(DatasetConfig(name="folder", path=str(place)), seed=0, cache_dir=cache_dir)
+    assert np.array_equal(found.train.pixels, np.delete(pixels["train"], 3, axis=0))
+
+
 FORMATS: list[dict[str, Any]] = [{"type": "pandas"}, {"type": "arrow"}, {"type": "numpy"}, {"columns": ["label"]}]
 
 

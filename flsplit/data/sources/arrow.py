@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -103,18 +104,32 @@ def digest(part: Any) -> str:
     return str(state.hexdigest())
 
 
-def outside(part: Any) -> set[Path]:
-    """Files of images that a `datasets.Dataset` names without holding their bytes, as far as they are there."""
+def outside(part: Any, where: str) -> set[Path]:
+    """Local files of images that the rows of a `datasets.Dataset` name without holding their bytes.
+
+    Raises:
+        DataError: One is not there, or cannot be read; `where` is how the message calls the rows.
+    """
     import datasets
+
+    images = [name for name, feature in part.features.items() if isinstance(feature, datasets.Image)]
+    found = {Path(path).absolute() for name in images for path in _paths(part, name) if "://" not in path}
+    for file in sorted(found):
+        if not (file.is_file() and os.access(file, os.R_OK)):
+            reason = "cannot be read" if file.exists() else "is not there"
+            raise DataError(f"{where} names an image in {file}, which {reason}")
+    return found
+
+
+def _paths(part: Any, image: str) -> set[str]:
     from pyarrow import compute
 
-    found: set[Path] = set()
-    for name, feature in part.features.items():
-        if isinstance(feature, datasets.Image):
-            cells = part.data.column(name)  # of more rows, perhaps, than have been selected
-            named = compute.struct_field(cells, "path").filter(compute.struct_field(cells, "bytes").is_null())
-            found |= {Path(path).absolute() for path in named.unique().to_pylist() if path is not None}
-    return {file for file in found if file.is_file()}
+    found: set[str] = set()
+    for rows in part.select_columns([image]).with_format("arrow").iter(_ROWS_AT_ONCE):
+        cells = rows.column(image)
+        named = compute.struct_field(cells, "path").filter(compute.struct_field(cells, "bytes").is_null())
+        found.update(named.drop_null().to_pylist())
+    return found
 
 
 def source(path: Path, config: DatasetConfig, columns: Sequence[str]) -> Source:
@@ -195,7 +210,14 @@ def _split(part: Any, image: str, label: str, columns: Sequence[str], name: str)
             found = cells[image]
             if is_empty(found):
                 raise without("an image", row, image, name)
-            yield found["bytes"] if found["bytes"] is not None else Path(found["path"]).read_bytes()
+            yield found["bytes"] if found["bytes"] is not None else _read(found["path"], f"{name}: image {row}")
 
     further = {column: checked_column(column, part.select_columns([column])[:][column], name) for column in columns}
     return Split(checked_labels(labels.to_numpy(), name), read, lambda row: f"{name}: image {row}", further, mode)
+
+
+def _read(path: str, where: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise DataError(f"{where} cannot be read from {path} ({error.strerror})") from error
