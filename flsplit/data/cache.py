@@ -33,17 +33,15 @@ def fingerprint(**content: object) -> str:
 
 
 def listing(files: list[Path], base: Path) -> list[tuple[str, int, int, int, int]]:
-    """(name relative to `base`, bytes, inode, times of change of content and of inode in ns) of every file.
+    """(name, relative to `base` if in it, bytes, inode, times of change of content and of inode in ns) of every file.
 
     No other content can stand behind the same of these: whoever puts a file in another's place, or writes into it,
     changes the time of its inode, which cannot be set, even where its size and the time of its content are kept, as
     unpacking an archive does.
     """
+    names = [(file.relative_to(base) if file.is_relative_to(base) else file).as_posix() for file in files]
     stats = [file.stat() for file in files]
-    return [
-        (file.relative_to(base).as_posix(), stat.st_size, stat.st_ino, stat.st_mtime_ns, stat.st_ctime_ns)
-        for file, stat in zip(files, stats)
-    ]
+    return [(name, stat.st_size, stat.st_ino, stat.st_mtime_ns, stat.st_ctime_ns) for name, stat in zip(names, stats)]
 
 
 def digest_of(folder: Path) -> str:

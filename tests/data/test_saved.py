@@ -238,6 +238,18 @@ def without_bytes(path: Path, dataset: datasets.DatasetDict) -> DatasetConfig:
     return config
 
 
+def test_replaced_files_of_a_saved_data_set_of_paths_are_another_table(
+    pixels: Pixels, tmp_path: Path, cache_dir: Path
+) -> None:
+    config = without_bytes(tmp_path / "saved", of_paths(tmp_path, pixels))
+    first = load(config, seed=0, cache_dir=cache_dir)
+    assert np.array_equal(first.train.pixels, pixels["train"])
+    assert load(config, seed=0, cache_dir=cache_dir).path == first.path
+    other = pixels["train"][5] ^ 255
+    Image.fromarray(other).save(tmp_path / "train5.png")
+    assert np.array_equal(load(config, seed=0, cache_dir=cache_dir).train.pixels[5], other)
+
+
 @pytest.mark.parametrize("split", ["train", "test"])
 @pytest.mark.parametrize("damage", ["removed", "a folder"])
 def test_an_image_that_is_not_where_its_path_says_is_named(

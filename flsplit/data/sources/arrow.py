@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -82,8 +83,36 @@ def save(dataset: Any, path: Path) -> None:
 
 
 def files(path: Path) -> list[Path]:
-    """All files of a saved data set, in a fixed order."""
-    return sorted(file for file in path.rglob("*") if file.is_file())
+    """All files of a saved data set and those that its rows name without holding their bytes, in a fixed order."""
+    own = sorted(file for file in path.rglob("*") if file.is_file())
+    named = {Path(name).absolute() for file in own if file.suffix == ".arrow" for name in _named(file)}
+    return own + sorted(file for file in named if file.is_file())
+
+
+def _named(file: Path) -> set[str]:
+    """What the images in a file of Arrow batches name; none of a file that cannot be read, which `source` refuses."""
+    import pyarrow
+
+    found: set[str] = set()
+    with suppress(pyarrow.ArrowException), pyarrow.memory_map(str(file)) as mapped:
+        for rows in pyarrow.ipc.open_stream(mapped):
+            images = [field.name for field in rows.schema if _is_struct_of(field.type, {"bytes", "path"})]
+            found.update(path for image in images for path in _paths(rows.column(image)))
+    return found
+
+
+def _is_struct_of(kind: Any, names: set[str]) -> bool:
+    import pyarrow
+
+    return pyarrow.types.is_struct(kind) and {field.name for field in kind} == names
+
+
+def _paths(cells: Any) -> list[str]:
+    """The paths in a column of images, as `datasets` stores them, of those without bytes."""
+    from pyarrow import compute
+
+    named = compute.struct_field(cells, "path").filter(compute.struct_field(cells, "bytes").is_null())
+    return list(named.drop_null().to_pylist())
 
 
 def digest(part: Any) -> str:
@@ -113,22 +142,14 @@ def outside(part: Any, where: str) -> set[Path]:
     import datasets
 
     images = [name for name, feature in part.features.items() if isinstance(feature, datasets.Image)]
-    found = {Path(path).absolute() for name in images for path in _paths(part, name) if "://" not in path}
+    paths: set[str] = set()
+    for rows in part.select_columns(images).with_format("arrow").iter(_ROWS_AT_ONCE):
+        paths.update(path for image in images for path in _paths(rows.column(image)))
+    found = {Path(path).absolute() for path in paths if "://" not in path}
     for file in sorted(found):
         if not (file.is_file() and os.access(file, os.R_OK)):
             reason = "cannot be read" if file.exists() else "is not there"
             raise DataError(f"{where} names an image in {file}, which {reason}")
-    return found
-
-
-def _paths(part: Any, image: str) -> set[str]:
-    from pyarrow import compute
-
-    found: set[str] = set()
-    for rows in part.select_columns([image]).with_format("arrow").iter(_ROWS_AT_ONCE):
-        cells = rows.column(image)
-        named = compute.struct_field(cells, "path").filter(compute.struct_field(cells, "bytes").is_null())
-        found.update(named.drop_null().to_pylist())
     return found
 
 
