@@ -116,6 +116,7 @@ def test_stacked_clients_are_v1_to_rounding(compressor: str, tmp_path: Path) -> 
     "keys",
     [
         ["strategy=splitfed_v3"],
+        ["strategy=splitfed_v3", "strategy.aggregator=fedprox", "strategy.aggregator_args.proximal_mu=5"],
         ["strategy=fedavg"],
         ["strategy.aggregator=fedprox", "strategy.aggregator_args.proximal_mu=0.5"],
         ["optimizer_state=reset", "clients_per_round=2"],

@@ -40,6 +40,7 @@ class Stack:
         sizes = [parameter.numel() for parameter in named.values()]
         self._weights = torch.zeros(lanes, sum(sizes), device=side.device)
         self._means, self._squares, self._anchors = (torch.zeros_like(self._weights) for _ in range(3))
+        self._anchored = self._weights.new_zeros(lanes, 1)  # 1 where a lane has an anchor
         self._steps = torch.zeros(lanes, 1, dtype=torch.float64, device=side.device)
         self._parameters = {
             name: part.view(lanes, *parameter.shape)
@@ -78,7 +79,7 @@ class Stack:
     def _adam(self, lanes: slice, gradients: Tensor) -> None:
         weights, means, squares = self._weights[lanes], self._means[lanes], self._squares[lanes]
         if self._mu:
-            gradients.add_(weights - self._anchors[lanes], alpha=self._mu)
+            gradients.add_((weights - self._anchors[lanes]) * self._anchored[lanes], alpha=self._mu)
         steps = self._steps[lanes].add_(1)
         first, second = (1 - beta**steps for beta in BETAS)  # a lane's own, since clients differ in steps taken
         means.lerp_(gradients, 1 - BETAS[0])
@@ -99,6 +100,7 @@ class Stack:
         """See `Side.load`."""
         check_size(state.weights, self._weights.shape[1])
         self._weights[lane].copy_(state.weights)
+        self._anchored[lane] = 0
         means, squares, steps = self._means[lane], self._squares[lane], self._steps[lane]
         if state.moments is None:
             for values in (means, squares, steps):
@@ -120,6 +122,7 @@ class Stack:
         """See `Side.anchor`."""
         if self._mu:
             self._anchors[lane].copy_(self._weights[lane])
+            self._anchored[lane] = 1
 
     def forget(self) -> None:
         """Drop what was called and not stepped."""
