@@ -29,7 +29,7 @@ def build(
 
     Args:
         name: of the family: `vit_micro`, `deit_tiny`, `deit_small`, or the name of a timm model.
-        classes: L; the head is new.
+        classes: L; the head is new, unless the weights have one of as many.
         image_size: side of the square input, pixels.
         pretrained: weights of the family's own (`True`), none (`False`), or a file.
         seed: of the initialisation.

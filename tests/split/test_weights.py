@@ -16,6 +16,7 @@ from flsplit.assembly import assembly_for
 from flsplit.compose import compose
 from flsplit.errors import UserError
 from flsplit.experiment import prepare
+from flsplit.split.families import weights
 from flsplit.split.model import build
 
 State = dict[str, Tensor]
@@ -53,6 +54,10 @@ def with_nan(state: State) -> State:
     return {**state, "norm.bias": torch.full((192,), torch.nan)}
 
 
+def with_codes(state: State) -> State:
+    return {**state, "blocks.0.mlp.fc1.weight": state["blocks.0.mlp.fc1.weight"].mul(100).to(torch.int8)}
+
+
 @pytest.mark.some
 @pytest.mark.parametrize("classes", [7, 10])
 @pytest.mark.parametrize(
@@ -63,6 +68,7 @@ def with_nan(state: State) -> State:
         (with_norms, "it has blocks.0.attn.q_norm.weight and 11 more, which the model has not"),
         (other_patches, "patch_embed.proj.weight is (192, 3, 8, 8), in the model (192, 3, 16, 16)"),
         (lacking, "it lacks blocks.11.attn.proj.bias and 11 more"),
+        (with_codes, "blocks.0.mlp.fc1.weight is torch.int8, codes of a quantiser perhaps, not weights"),
         (with_nan, "holds numbers that are not finite, in norm.bias"),
     ],
 )
@@ -75,6 +81,22 @@ def test_another_models_weights_are_refused(
         build("deit_tiny", classes=classes, image_size=32, pretrained=path, seed=0)
     assert says in str(refused.value) and "\n" not in str(refused.value)
     assert str(refused.value).startswith(f"model.pretrained: {path}")
+
+
+@pytest.mark.some
+@pytest.mark.parametrize("classes", [7, 1000])
+def test_all_that_fits_is_taken_the_head_as_well(classes: int, state: State, tmp_path: Path) -> None:
+    path = str(tmp_path / "own.safetensors")
+    head = {"head.weight": torch.randn(classes, 192), "head.bias": torch.randn(classes)}
+    given = {**state, **head} if classes == 1000 else state
+    save_file({key: value.half() if value.ndim > 1 else value for key, value in given.items()}, path)
+    model = build("deit_tiny", classes=classes, image_size=48, pretrained=path, seed=0)
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, given[key].half().float() if value.ndim > 1 else given[key]), key
+    assert weights.said(model, path) == [f"model.pretrained={path}: the head is that of the file"]
+    save_file({key: value for key, value in state.items() if "head" not in key}, path)
+    model = build("deit_tiny", classes=classes, image_size=48, pretrained=path, seed=0)
+    assert weights.said(model, path) == [f"model.pretrained={path}: the head is new"]
 
 
 @pytest.mark.slow

@@ -28,7 +28,7 @@ def create(name: str, kind: str, *, classes: int, pretrained: bool | str, **opti
     Args:
         name: `deit_tiny`, `deit_small`, or timm's name.
         kind: what it should be, for a message.
-        classes: L; the head is new.
+        classes: L; the head is new, unless the weights have one of as many.
         pretrained: timm's weights from its Hub (`True`), none (`False`), or a weights file in timm's names.
         options: further arguments of the model.
 
@@ -38,9 +38,9 @@ def create(name: str, kind: str, *, classes: int, pretrained: bool | str, **opti
     _check_name(name)
     options["num_classes"] = classes
     _check_memory(name, options)
-    if isinstance(pretrained, str):
-        options["pretrained_cfg_overlay"] = {"file": str(Path(pretrained))}
     try:
+        if isinstance(pretrained, str):
+            options["pretrained_cfg_overlay"] = _local(name, pretrained)
         with _offline_if_unreachable() if pretrained is True else nullcontext(), _quiet():
             model: nn.Module = timm.create_model(DEIT.get(name, name), pretrained=bool(pretrained), **options)
     except Exception as error:
@@ -52,6 +52,13 @@ def create(name: str, kind: str, *, classes: int, pretrained: bool | str, **opti
     if isinstance(pretrained, str):
         weights.check(model, name, pretrained)
     return model
+
+
+def _local(name: str, path: str) -> dict[str, object]:
+    """What timm is told of a weights file: how many classes it is for, too, or timm takes them for its own weights'."""
+    config = timm.get_pretrained_cfg(DEIT.get(name, name).partition(".")[0])
+    heads = None if config is None else config.classifier
+    return {"file": str(Path(path)), "num_classes": weights.classes(path, heads or ())}
 
 
 def _check_name(name: str) -> None:

@@ -71,7 +71,7 @@ class Family(ABC):
 
         Args:
             name: which (`model.name`).
-            classes: L; the head is new.
+            classes: L; the head is new, unless the weights have one of as many.
             image_size: side of the square input, pixels.
             pretrained: weights from where the family has them (`True`), none (`False`), or a file.
 
