@@ -218,7 +218,9 @@ class Server:
         own = self._own_scores(evaluator, clients)
         if not any(map(fed.has_own_model, clients)):  # one global model
             return evaluator.score((fed.client_model, fed.server_model), test), own
-        scores = [evaluator.score(fed.models_of(client), test) for client in clients]  # who has failed is one of them
+        scores = [
+            evaluator.score(fed.models_of(client), test, client=client) for client in clients
+        ]  # who has failed is one of them
         found = [score for score in scores if score is not None]
         return (mean(found) if found else None), own
 
@@ -226,7 +228,7 @@ class Server:
         """Scores of clients on their held-out parts, for those that have any, with the models they would use."""
         parts, train = held_out_rows(self._assembly.plan.clients), self._assembly.dataset.train
         found = {
-            client: evaluator.score(self._fed.models_of(client), train, parts[client])
+            client: evaluator.score(self._fed.models_of(client), train, parts[client], client=client)
             for client in clients
             if len(parts[client])
         }

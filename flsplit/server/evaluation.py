@@ -41,6 +41,21 @@ def mean(scores: Sequence[Score]) -> Score:
     return Score(sum(score.loss for score in scores) / len(scores), metrics)
 
 
+@dataclass(frozen=True)
+class _Way:
+    """What batches go through, as the client has it whose models are evaluated.
+
+    Attributes:
+        sides: compressor and stages at the client and at the server.
+        link: those of them that say `at_eval`, if there are any behind the compressor.
+        batch: samples of a message.
+    """
+
+    sides: tuple[Stages, Stages]
+    link: tuple[Stages, Stages] | None
+    batch: int
+
+
 class Evaluator:
     """Evaluates models of one experiment; compression is off unless the compressor says `at_eval`.
 
@@ -52,8 +67,7 @@ class Evaluator:
         self._assembly = assembly
         self.client, self.server = assembly.client_side(), assembly.server_side()
         self._compress = self.client.stages.compressor.at_eval
-        sides = self.client.stages.for_evaluation(), self.server.stages.for_evaluation()
-        self._link = sides if sides[0].behind else None
+        self._link = bool(self.client.stages.for_evaluation().behind)
         self._metrics = {
             prefix: assembly.config.metric_instances(assembly.dataset.classes)
             for prefix in ("", *([LINK] if self._link else []))
@@ -61,9 +75,16 @@ class Evaluator:
 
     @torch.no_grad()
     def score(
-        self, models: tuple[SideState, SideState], table: Table, indices: np.ndarray | None = None
-    ) -> Score | None:
-        """Evaluate client-side and server-side model on `table`, or on its rows `indices`.
+        self, models: tuple[SideState, SideState], table: Table, indices: np.ndarray | None = None, *,
+        client: int | None = None,
+    ) -> Score | None:  # fmt: skip
+        """Evaluate client-side and server-side model.
+
+        Args:
+            models: both.
+            table: of samples.
+            indices: of its rows; None for all.
+            client: whose they are: they are evaluated at its ratio, in messages of its size. None: those of all.
 
         Returns:
             the score, or None where there are no samples.
@@ -76,9 +97,9 @@ class Evaluator:
         samples = 0
         for metric in chain.from_iterable(self._metrics.values()):
             metric.reset()
-        messages = count()
-        for images, labels in self._batches(table, indices):
-            for prefix, logits in self._logits(images, labels, messages).items():
+        messages, way = count(), self._way(client)
+        for images, labels in self._batches(table, indices, way):
+            for prefix, logits in self._logits(images, labels, messages, way).items():
                 losses[prefix] = losses[prefix] + F.cross_entropy(logits, labels, reduction="sum").double()
                 for metric in self._metrics[prefix]:
                     metric.update(logits, labels)
@@ -99,39 +120,46 @@ class Evaluator:
         if self._assembly.device.type == "cuda" and self._assembly.config.engine.name != "inline":
             torch.cuda.empty_cache()
 
-    def _batches(self, table: Table, indices: np.ndarray | None) -> Iterator[tuple[Tensor, Tensor]]:
+    def _way(self, client: int | None) -> _Way:
+        at, batch = (self.client.stages, self.server.stages), self._assembly.config.batch_size
+        if client is not None:
+            at = self._assembly.stages_of(client, at[0]), self._assembly.stages_of(client, at[1])
+            batch = self._assembly.profile(client).batch_size or batch
+        return _Way(at, (at[0].for_evaluation(), at[1].for_evaluation()) if self._link else None, batch)
+
+    def _batches(self, table: Table, indices: np.ndarray | None, way: _Way) -> Iterator[tuple[Tensor, Tensor]]:
         """Large batches, of whole messages; where compression is on, batches of the training size in whole groups."""
-        size, most = self._assembly.config.batch_size, BATCH[self._assembly.device.type]
+        size, most = way.batch, BATCH[self._assembly.device.type]
         if not self._compress:
-            large = most if self._link is None else max(1, most // size) * size
+            large = most if way.link is None else max(1, most // size) * size
             yield from self._assembly.pipeline.eval_batches(table, indices, large)
             return
-        group = self.client.stages.compressor.group_size
+        group = way.sides[0].compressor.group_size
         for images, labels in self._assembly.pipeline.eval_batches(table, indices, size):
             whole = len(labels) - len(labels) % group
             for part in (slice(0, whole), slice(whole, len(labels))):
                 if len(labels[part]):
                     yield images[part], labels[part]
 
-    def _logits(self, images: Tensor, labels: Tensor, messages: Iterator[int]) -> dict[str, Tensor]:
+    def _logits(self, images: Tensor, labels: Tensor, messages: Iterator[int], way: _Way) -> dict[str, Tensor]:
         """Of one batch, by the prefix of their columns: as models are evaluated, and through the link."""
         stream = self._assembly.stream(-1, 0)
         with self._assembly.autocast():
             z, scores = self.client.model(images)
             found = {}
             if self._compress:
-                payload = self.client.stages.compressor.compress(z, labels, scores, generator=stream(0))
-                received, _ = self.server.stages.compressor.decompress(payload, shape_of(z, self._assembly.classes))
-                found[""] = self.server.stages.compressor.expand(self.server.model(received), payload)
+                client, server = (stages.compressor for stages in way.sides)
+                payload = client.compress(z, labels, scores, generator=stream(0))
+                received, _ = server.decompress(payload, shape_of(z, self._assembly.classes))
+                found[""] = server.expand(self.server.model(received), payload)
             else:
                 found[""] = self.server.model(z)
-            if self._link is not None:
-                size = self._assembly.config.batch_size
+            if way.link is not None:
                 through = []
-                for first in range(0, len(z), size):
-                    part = slice(first, first + size)
+                for first in range(0, len(z), way.batch):
+                    part = slice(first, first + way.batch)
                     own = None if scores is None else scores[part]
-                    through.append(self._through(*self._link, z[part], labels[part], own, next(messages)))
+                    through.append(self._through(*way.link, z[part], labels[part], own, next(messages)))
                 found[LINK] = torch.cat(through)
         return {prefix: logits.float() for prefix, logits in found.items()}
 

@@ -8,8 +8,12 @@ import pandas as pd
 import pytest
 
 import flsplit
+from flsplit.assembly import assembly_for
+from flsplit.compose import compose
 from flsplit.config.profile import Profile, read_profiles
 from flsplit.errors import UserError
+from flsplit.experiment import prepare
+from flsplit.server.evaluation import Evaluator, Score
 
 SMALL = [
     "engine=inline", "clients=3", "rounds=1", "batch_size=8", "dataset.train_limit=120", "dataset.test_limit=20",
@@ -52,6 +56,28 @@ def test_each_client_does_what_it_would_do_among_its_like(
     for client, other in enumerate(alike):
         pd.testing.assert_series_equal(mixed.loc[client], other.clients.loc[client], check_exact=True)
     assert mixed.samples.tolist() == [40, 40, 32]
+
+
+@pytest.mark.parametrize("link", [[], ["channel=erasure", "channel.loss=0.3", "channel.at_eval=true"]], ids=str)
+def test_a_client_is_evaluated_at_its_own_ratio_and_in_messages_of_its_size(link: list[str], tmp_path: Path) -> None:
+    path = a_file(tmp_path, "client,ratio,batch_size\n0,0.5,\n1,,4\n")
+    keys = [*SMALL, "compressor=topk", "compressor.rate=0.02", "compressor.at_eval=true", *link]
+
+    def score(client: int | None, *more: str) -> Score:
+        assembly = assembly_for(prepare(compose([*keys, *more, f"out={tmp_path / 'o'}"])).plan.to_json())
+        evaluator = Evaluator(assembly)
+        models = assembly.client_side().state(moments=False), assembly.server_side().state(moments=False)
+        found = evaluator.score(models, assembly.dataset.test, client=client)
+        assert found is not None
+        return found
+
+    of_all, profile = score(None), f"client_profile={path}"
+    assert score(None, profile) == score(2, profile) == of_all
+    assert score(0, profile) == score(None, "compressor.rate=0.5") != of_all
+    smaller = score(1, profile)
+    assert smaller == score(None, "batch_size=4")
+    if link:
+        assert smaller.metrics != of_all.metrics
 
 
 @pytest.mark.some
