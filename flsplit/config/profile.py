@@ -128,6 +128,8 @@ def _number(text: str | None, kind: type, where: str, name: str) -> float | int 
     if text is None or not text.strip():
         return None
     try:
+        if "_" in text or not text.isascii():  # which Python reads as numbers
+            raise ValueError(text)
         return kind(text)
     except ValueError:
         wanted = "a whole number" if kind is int else "a number"

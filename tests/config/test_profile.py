@@ -114,6 +114,8 @@ def test_what_is_left_out_is_like_the_run(tmp_path: Path) -> None:
         ("client,ratio\n0,nan\n", "line 2: ratio must be above 0"),
         ("client,ratio\n0,half\n", "line 2: ratio must be a number, got 'half'"),
         ("client,batch_size\n0,2.5\n", "line 2: batch_size must be a whole number"),
+        ("client,local_steps\n0,1_0\n", "line 2: local_steps must be a whole number, got '1_0'"),
+        ("client,speed\n\u0661,1\n", "line 2: client must be a whole number"),
         ("client,batch_size\n0,0\n", "line 2: batch_size must be at least 1"),
         ("client,speed\n0,0\n", "line 2: speed must be above 0"),
         ("client,speed\n3,1\n", "line 2: client must be between 0 and 2, got '3'"),
