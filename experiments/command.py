@@ -8,12 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from experiments.folder import MACHINE
 from experiments.point import Point
 from experiments.results import Results
 from experiments.runner import Place
 from flsplit.errors import UNREAD, RunFailed, UserError, explained, is_unread
 
-_MACHINE = ("device", "engine", "compile", "client_timeout", "logger")
 Value = TypeVar("Value", str, int, float)
 
 
@@ -44,10 +44,10 @@ def place(arguments: argparse.Namespace) -> Place:
     """
     for override in arguments.machine:
         key = override.partition("=")[0]
-        if key.partition(".")[0] not in _MACHINE:
+        if key.partition(".")[0] not in MACHINE:
             raise UserError(
                 f"--machine {override}: {key} may change the numbers, so it is part of the row: give it with --set "
-                f"(of the machine are {', '.join(_MACHINE)})"
+                f"(of the machine are {', '.join(MACHINE)})"
             )
     return Place(
         runs=arguments.runs, data=arguments.data, weights=arguments.weights, overrides=tuple(arguments.machine)

@@ -91,13 +91,14 @@ class Results:
             lines = " and ".join(str(at + 2) for at in first.index[:2])
             raise UserError(f"{self.path}: lines {lines} are of the same run; remove one of them")
 
-    def add(self, experiment: str, point: Point, run: Run) -> None:
+    def add(self, experiment: str, point: Point, run: Run, commit: str) -> None:
         """Append a finished run.
 
         Args:
             experiment: the figure or table that asked for it.
             point: what was run.
             run: what came out.
+            commit: of the code that trained it.
         """
         summary, held = run.summary, run.clients.test_accuracy
         tuned = experiment == "fig3"  # whose one client is scored on what it holds back
@@ -109,7 +110,7 @@ class Results:
             "worst_client_accuracy": None if tuned else (summary.get("own_test_accuracy") or {}).get("worst_decile"),
             "uplink_bits": summary["uplink_bits"], "downlink_bits": summary["downlink_bits"],
             "sync_bits": summary["sync_bits"], "seconds": round(summary["seconds"], 1), "device": summary["device"],
-            "commit": commit(),
+            "commit": commit,
         }  # fmt: skip
         self._curves.mkdir(parents=True, exist_ok=True)
         columns = ["round", "samples", "uplink_bits", "downlink_bits", "sync_bits", "xi", "train_loss", "test_accuracy"]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from experiments.folder import check_same, is_begun, note_commit, trained_by
 from experiments.point import Point
 from experiments.results import Results
 from flsplit.compose import compose
@@ -36,21 +37,30 @@ class Place:
     weights: str | None = None
     overrides: tuple[str, ...] = ()
 
+    def keys(self, point: Point) -> list[str]:
+        """A point's run here, as on flsplit's command line, without `out`."""
+        return [*point.overrides(data=self.data, weights=self.weights), *self.overrides]
+
 
 def run_missing(experiment: str, points: Sequence[Point], results: Results, place: Place) -> int:
     """Run every point that has no row yet, and append the rows.
 
     Returns:
         how many were run.
+
+    Raises:
+        UserError: if a folder holds a run with other settings; see `check_same`.
     """
     missing = [point for point in points if results.row(point) is None]
     with kept():
         for number, point in enumerate(missing, 1):
             print(f"{experiment}: run {number} of {len(missing)}: {point.slug}", flush=True)
             folder = place.runs / point.slug
+            if is_begun(folder):
+                check_same(folder, place.keys(point))
             if not _finished(folder):
                 _run(point, folder, place)
-            results.add(experiment, point, read_run(folder))
+            results.add(experiment, point, read_run(folder), trained_by(folder))
     return len(missing)
 
 
@@ -60,12 +70,9 @@ def _finished(folder: Path) -> bool:
 
 
 def _run(point: Point, folder: Path, place: Place) -> None:
-    begun = (folder / "config.yaml").exists()
-    keys = [f'resume="{folder}"'] if begun else point.overrides(data=place.data, weights=place.weights)
-    if not begun:
-        keys += [*place.overrides, f'out="{folder}"']
-    config = compose(keys)
+    config = compose([f'resume="{folder}"'] if is_begun(folder) else [*place.keys(point), f'out="{folder}"'])
     if point.scale in _FOR_A_GPU and not torch.cuda.is_available():
         light = _FOR_A_GPU[point.scale]
         print(f"--scale {point.scale} is meant for a GPU, and PyTorch sees none; {light} two cores", file=sys.stderr)
+    note_commit(folder)
     execute(config)

@@ -17,6 +17,7 @@ import pandas as pd
 
 import flsplit
 from experiments import command
+from experiments.folder import check_same, is_begun
 from experiments.results import mean, told
 from flsplit.record.run import read_run
 from flsplit.report.style import Style, figure
@@ -85,11 +86,17 @@ def _suffix(options: Sequence[str]) -> str:
 
 
 def finished(folder: Path, keys: Sequence[str]) -> flsplit.Run:
-    """The run in a folder, begun, taken up or read."""
+    """The run in a folder, begun, taken up or read.
+
+    Raises:
+        UserError: if the folder holds a run with other settings; see `check_same`.
+    """
+    begun = is_begun(folder)
+    if begun:
+        check_same(folder, keys)
     summary = folder / "summary.json"
     if summary.exists() and json.loads(summary.read_text())["status"] == "completed":
         return read_run(folder)
-    begun = (folder / "config.yaml").exists()
     return flsplit.run([f'resume="{folder}"'] if begun else [*keys, f'out="{folder}"'])
 
 

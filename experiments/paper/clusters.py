@@ -15,6 +15,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from compressors.adc import ADC
+from experiments.folder import check_same
 from experiments.point import Point
 from experiments.runner import Place
 from flsplit.assembly import Assembly
@@ -31,7 +32,7 @@ def fig8(points: Sequence[Point], place: Place, path: Path) -> None:
     """Draw the largest cluster of one batch for each point: images above, attention rollout below.
 
     Raises:
-        UserError: if a run's folder, with its trained model, is not there.
+        UserError: if a run's folder, with its trained model, is not there or holds a run with other settings.
     """
     with figure(1.6 * SHOWN, 3.9 * len(points)) as drawing:
         parts = drawing.subfigures(len(points), 1, squeeze=False)[:, 0]
@@ -48,10 +49,15 @@ def fig8(points: Sequence[Point], place: Place, path: Path) -> None:
 
 
 def _trained(point: Point, place: Place) -> tuple[Assembly, Side]:
-    """A finished run: its assembly, and a client side with the model that it ended with."""
+    """A finished run: its assembly, and a client side with the model that it ended with.
+
+    Raises:
+        UserError: if its folder is not there, or holds a run with other settings.
+    """
     folder = place.runs / point.slug
     if not (folder / "checkpoint").is_dir():
         raise UserError(f"fig8 needs the trained model of {point.slug}, but {folder} holds no finished run")
+    check_same(folder, place.keys(point))
     assembly, side, _ = trained(folder)
     return assembly, side
 

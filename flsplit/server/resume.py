@@ -40,7 +40,7 @@ def resumed(values: dict[str, Any], typed: Collection[str]) -> dict[str, Any]:
     if not isinstance(resume, str) or not resume.strip():
         raise UserError(f"resume must be the folder of a run, got {shown(resume)}")
     folder = Path(resume).expanduser()
-    saved = _saved(folder, resume)
+    saved = saved_settings(folder, resume)
     for key in typed:
         if key in ("resume", "resume_force") or key in _FREE:
             continue
@@ -69,7 +69,16 @@ def _engine(new: dict[str, Any], saved: dict[str, Any], typed: Collection[str]) 
     return {**saved, **{key: value for key, value in new.items() if f"engine.{key}" in typed}}
 
 
-def _saved(folder: Path, resume: str) -> dict[str, Any]:
+def saved_settings(folder: Path, resume: str) -> dict[str, Any]:
+    """What the `config.yaml` of a run says.
+
+    Args:
+        folder: of the run.
+        resume: the folder as it was typed.
+
+    Raises:
+        UserError: there is none, or it is damaged.
+    """
     path = folder / "config.yaml"
     if not path.is_file():
         raise UserError(f"resume must be the folder of a run (with a config.yaml), got {resume}")

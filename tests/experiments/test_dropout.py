@@ -1,10 +1,13 @@
 import json
+import re
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from experiments.dropout import __main__ as dropout
+from flsplit.compose import compose
+from flsplit.errors import UserError
 from flsplit.record.run import Run
 
 
@@ -39,8 +42,9 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         folder = Path(keys[-1].removeprefix("out=").strip('"'))
         rounds = [int(key.removeprefix("rounds=")) for key in keys if key.startswith("rounds=")][-1]
         folder.mkdir(parents=True)
+        (folder / "config.yaml").write_text(compose(keys).to_yaml(folder))
         summary = {"status": "completed", "rounds": rounds, "uplink_bits": 1}
-        summary["final_test_accuracy"] = rounds / 100 if rounds else None  # no round: it diverged
+        summary["final_test_accuracy"] = rounds / 100 if rounds > 1 else None  # one round: it diverged
         (folder / "summary.json").write_text(json.dumps(summary))
         ran.append(folder.name)
         return read(folder)
@@ -73,6 +77,18 @@ def test_runs_of_other_settings_are_others_with_a_table_of_their_own(runs: list[
 
 
 def test_a_run_that_diverged_is_told(runs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    table = dropout.make([0], ["rounds=0"], tmp_path / "runs", tmp_path)
-    assert table.final_test_accuracy.isna().all() and (tmp_path / "accuracy-rounds=0.png").exists()
+    table = dropout.make([0], ["rounds=1"], tmp_path / "runs", tmp_path)
+    assert table.final_test_accuracy.isna().all() and (tmp_path / "accuracy-rounds=1.png").exists()
     assert capsys.readouterr().out.splitlines()[0] == "base dropout=0 seed=0: diverged"
+
+
+def test_a_run_with_other_settings_is_not_taken_for_the_one_asked_for(
+    runs: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dropout.make([0], ["rounds=2"], tmp_path / "runs", tmp_path)
+    monkeypatch.setitem(dropout.METHODS, "adc", ["compressor=adc", "compressor.ratio=0.5"])
+    folder = tmp_path / "runs" / "adc-0-s0-rounds=2"
+    said = f"{folder} holds a run with compressor.ratio=0.25, and asked for is compressor.ratio=0.5; remove the folder"
+    with pytest.raises(UserError, match=re.escape(said)):
+        dropout.make([0], ["rounds=2"], tmp_path / "runs", tmp_path)
+    assert len(runs) == 2

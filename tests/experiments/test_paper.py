@@ -171,7 +171,7 @@ def test_the_grid_is_scored_on_the_held_back_fifth(tmp_path: Path) -> None:
 
     [point, *_] = points("fig3", Choice(seeds=(1,)))
     results = Results(tmp_path)
-    results.add("fig3", point, Run())  # type: ignore[arg-type]
+    results.add("fig3", point, Run(), "abc")  # type: ignore[arg-type]
     row = results.row(point)
     assert row is not None and (row.final_test_accuracy, row.best_test_accuracy) == (0.6, 0.7)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,14 +12,23 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from helpers.cut import cut_after
 
 from experiments import command, runner
+from experiments.bench.images import noise
+from experiments.folder import check_same
 from experiments.point import Point
 from experiments.results import Results, commit
 from experiments.runner import Place, run_missing
+from flsplit.compose import compose
+from flsplit.errors import UserError
 from flsplit.record.run import Run
 
-POINT = Point(scale="reduced", dataset="cifar100", model="deit_tiny", method="base", seed=1)
+POINT = Point(
+    scale="reduced", dataset="cifar100", model="deit_tiny", method="base", seed=1,
+    options=("dataset=digits", "model=vit_micro", "model.image_size=8", "dataset.train_limit=64", "batch_size=32"),
+)  # fmt: skip
+SHORT = replace(POINT, options=(*POINT.options, "dataset.test_limit=20", "budget.base_epochs=null", "rounds=2"))
 SUMMARY = {
     "status": "completed", "xi": 1.0, "samples": 64, "final_test_accuracy": 0.1, "best_test_accuracy": 0.2,
     "uplink_bits": 1, "downlink_bits": 1, "sync_bits": 1, "seconds": 1.0, "device": "cpu",
@@ -33,6 +44,7 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     def run(point: Point, folder: Path, place: Place) -> None:
         ran.append(point.slug)
         folder.mkdir(parents=True, exist_ok=True)
+        (folder / "config.yaml").write_text(compose(place.keys(point)).to_yaml(folder))
         status = "failed" if len(ran) == 1 else "completed"
         (folder / "summary.json").write_text(json.dumps({**SUMMARY, "status": status}))
         if status == "failed":
@@ -106,6 +118,76 @@ def test_a_row_is_kept_where_git_is_missing(
     run_missing("fig4", [POINT], results, place)
     row = results.row(POINT)
     assert row is not None and row["commit"] == "unknown"
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(runs=tmp_path / "runs", overrides=("device=cpu",))
+
+
+@pytest.mark.parametrize("status", ["completed", "cut off"])
+def test_a_run_with_other_settings_is_no_row_of_this_point(status: str, place: Place, tmp_path: Path) -> None:
+    folder, results = place.runs / SHORT.slug, Results(tmp_path / "results")
+    other = replace(SHORT, options=(*SHORT.options, "lr=0.5"))
+    if status == "completed":
+        runner._run(other, folder, place)
+    else:
+        folder.mkdir(parents=True)
+        (folder / "config.yaml").write_text(compose(place.keys(other)).to_yaml(folder))
+    before = sorted(path.name for path in folder.iterdir())
+    said = f"{folder} holds a run with lr=0.5, and asked for is lr=0.002; remove the folder, or choose another --runs"
+    with pytest.raises(UserError, match=re.escape(said)):
+        run_missing("fig4", [SHORT], results, place)
+    assert results.row(SHORT) is None and sorted(path.name for path in folder.iterdir()) == before
+
+
+def test_a_run_that_is_the_one_asked_for_is_taken_wherever_it_is_computed(place: Place, tmp_path: Path) -> None:
+    folder, results = place.runs / SHORT.slug, Results(tmp_path / "results")
+    runner._run(SHORT, folder, place)
+    stamp = (folder / "summary.json").stat().st_mtime_ns
+    moved = tmp_path / "elsewhere"
+    place.runs.rename(moved)
+    run_missing("fig4", [SHORT], results, Place(runs=moved, overrides=("engine.cpus_per_client=2",)))
+    assert results.row(SHORT) is not None
+    assert (moved / SHORT.slug / "summary.json").stat().st_mtime_ns == stamp
+
+
+def test_weights_and_data_are_settings_and_a_path_is_however_it_is_typed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noise(tmp_path / "data", train=4, test=2)
+    shutil.copytree(tmp_path / "data", tmp_path / "other")
+    keys = ["dataset=cifar100", "model=vit_micro", f"dataset.path={tmp_path / 'data'}"]
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "config.yaml").write_text(compose(keys).to_yaml(folder))
+    monkeypatch.chdir(tmp_path)
+    check_same(folder, [*keys[:2], "dataset.path=data"])
+    with pytest.raises(UserError, match=rf"dataset.path={tmp_path}/data, and asked for is dataset.path={tmp_path}/oth"):
+        check_same(folder, [*keys[:2], "dataset.path=other"])
+
+
+def test_the_commit_of_a_row_is_that_of_the_code_that_trained(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def at(commit: str) -> str:
+        monkeypatch.setattr("experiments.folder.commit", lambda: commit)
+        results = Results(tmp_path / commit)
+        run_missing("fig4", [SHORT], results, place)
+        row = results.row(SHORT)
+        assert row is not None
+        return str(row["commit"])
+
+    assert at("abc") == "abc"
+    assert at("def") == "abc"  # nothing is trained
+    folder = place.runs / SHORT.slug
+    (folder / "summary.json").unlink()
+    with cut_after(1), pytest.raises(KeyboardInterrupt):
+        shutil.rmtree(folder)
+        at("old")
+    assert at("new") == "old+new"
+    folder.with_name(f"{folder.name}.commit").unlink()
+    assert at("later") == "unknown"
 
 
 def test_a_fault_keeps_its_traceback(tmp_path: Path, monkeypatch: Any, capsys: pytest.CaptureFixture[str]) -> None:
