@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from omegaconf import OmegaConf
 from experiments.results import commit
 from flsplit.compose import compose
 from flsplit.config.schema import Config
-from flsplit.errors import UserError, shown
+from flsplit.errors import RunFailed, UserError, shown
 from flsplit.record import atomic
 from flsplit.server.resume import saved_settings
 from flsplit.typed import read
@@ -61,6 +62,27 @@ def trained_by(folder: Path) -> str:
     """The commit of the code that trained a run, several with `+` between them; `unknown` if nobody has kept it."""
     note = _note(folder)
     return note.read_text() if note.exists() else "unknown"
+
+
+def passed_over(name: str, error: RunFailed) -> str:
+    """Say that a run has diverged and has no row.
+
+    Returns:
+        its name.
+
+    Raises:
+        RunFailed: `error`, if it is another failure.
+    """
+    if not error.diverged:
+        raise error
+    print(f"{name} has diverged and gets no row: {error}", file=sys.stderr, flush=True)
+    return name
+
+
+def check_all_ended(diverged: Sequence[str], count: int) -> None:
+    """Raises RunFailed if some of `count` runs have diverged, naming them."""
+    if diverged:
+        raise RunFailed(f"{len(diverged)} of {count} runs have diverged and have no row: {', '.join(diverged)}")
 
 
 def _note(folder: Path) -> Path:

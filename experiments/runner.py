@@ -10,11 +10,12 @@ from pathlib import Path
 
 import torch
 
-from experiments.folder import check_same, is_begun, note_commit, trained_by
+from experiments.folder import check_all_ended, check_same, is_begun, note_commit, passed_over, trained_by
 from experiments.point import Point
 from experiments.results import Results
 from flsplit.compose import compose
 from flsplit.engine import kept
+from flsplit.errors import RunFailed
 from flsplit.experiment import execute
 from flsplit.record.run import read_run
 
@@ -45,12 +46,16 @@ class Place:
 def run_missing(experiment: str, points: Sequence[Point], results: Results, place: Place) -> int:
     """Run every point that has no row yet, and append the rows.
 
+    One whose training cannot go on because its numbers are not finite has no row; the others are run all the same.
+
     Returns:
         how many were run.
 
     Raises:
         UserError: if a folder holds a run with other settings; see `check_same`.
+        RunFailed: if a run failed otherwise, or, at the end, naming those that diverged.
     """
+    diverged = []
     missing = [point for point in points if results.row(point) is None]
     with kept():
         for number, point in enumerate(missing, 1):
@@ -59,8 +64,13 @@ def run_missing(experiment: str, points: Sequence[Point], results: Results, plac
             if is_begun(folder):
                 check_same(folder, place.keys(point))
             if not _finished(folder):
-                _run(point, folder, place)
+                try:
+                    _run(point, folder, place)
+                except RunFailed as error:
+                    diverged.append(passed_over(point.slug, error))
+                    continue
             results.add(experiment, point, read_run(folder), trained_by(folder))
+    check_all_ended(diverged, len(missing))
     return len(missing)
 
 

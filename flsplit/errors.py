@@ -21,7 +21,16 @@ class UserError(ValueError):
 
 
 class RunFailed(RuntimeError):
-    """The run cannot go on; what it has finished stays in its folder."""
+    """The run cannot go on; what it has finished stays in its folder.
+
+    Args:
+        text: one line that says why.
+        diverged: whether it is because numbers of the training are not finite, which another start would not change.
+    """
+
+    def __init__(self, text: str, *, diverged: bool = False) -> None:
+        super().__init__(text)
+        self.diverged = diverged
 
 
 def nearest(word: str, words: Iterable[str]) -> str:

@@ -17,8 +17,9 @@ import pandas as pd
 
 import flsplit
 from experiments import command
-from experiments.folder import check_same, is_begun
+from experiments.folder import check_all_ended, check_same, is_begun, passed_over
 from experiments.results import mean, told
+from flsplit.errors import RunFailed
 from flsplit.record.run import read_run
 from flsplit.report.style import Style, figure
 
@@ -51,12 +52,20 @@ def make(seeds: Sequence[int], options: Sequence[str], runs: Path, home: Path) -
 
     Returns:
         a row per method, dropout and seed.
+
+    Raises:
+        UserError: if a folder holds a run with other settings; see `check_same`.
+        RunFailed: if a run failed, or, at the end, naming those that diverged; the others are in table and figure.
     """
-    rows, own = [], _suffix(options)
+    rows, diverged, own = [], list[str](), _suffix(options)
     for seed, dropout, method in product(seeds, DROPOUT, METHODS):
         folder = runs / f"{method}-{dropout:g}-s{seed}{own}"
         keys = [*METHODS[method], f"faults.dropout={dropout:g}", f"seed={seed}", "engine=inline", "rounds=30", *options]
-        run = finished(folder, keys)
+        try:
+            run = finished(folder, keys)
+        except RunFailed as error:
+            diverged.append(passed_over(folder.name, error))
+            continue
         away = run.clients.injected.eq("dropout").mean()
         rows.append({
             "method": method, "dropout": dropout, "seed": seed, "away": away, "rounds": run.summary["rounds"],
@@ -64,9 +73,12 @@ def make(seeds: Sequence[int], options: Sequence[str], runs: Path, home: Path) -
         })  # fmt: skip
         print(f"{method} dropout={dropout:g} seed={seed}: {told(rows[-1]['final_test_accuracy'], '.1%')}", flush=True)
     path = home / f"results{own}.csv"
+    if not rows:
+        check_all_ended(diverged, len(diverged))
     table = with_other_seeds(pd.DataFrame(rows).astype({"final_test_accuracy": float}), path)
     table.to_csv(path, index=False)
     draw(table, home / f"accuracy{own}.png")
+    check_all_ended(diverged, len(rows) + len(diverged))
     return table
 
 

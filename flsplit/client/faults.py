@@ -20,6 +20,10 @@ class ClientFailed(Exception):
     """Why a client drops out of a round, in one line: nothing that the program, or the user, would have to mend."""
 
 
+class Diverged(ClientFailed):
+    """A client drops out because its numbers are not finite."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Faults:
     """What befalls a client in a round.

@@ -11,7 +11,7 @@ from typing import Any
 
 from compressors import BatchShape, Layout, Payload
 from flsplit.assembly import Assembly, Costs
-from flsplit.client.faults import ClientFailed, Faults, drawn
+from flsplit.client.faults import ClientFailed, Diverged, Faults, drawn
 from flsplit.errors import explained, is_fatal
 from flsplit.ledger.prices import Tally
 from flsplit.split.messages import Downlink, Grouping, Proposal, Uplink
@@ -96,7 +96,7 @@ class LocalRun:
         self.sent: list[Sent] = []
         self.message: Proposal | Uplink | None = None
         self.error: str | None = None
-        self._fatal = False
+        self._fatal = self._diverged = False
         self._of, self._task, self._loop = of, of.task, loop
         self._faults = of.faults(client)
         self._attempt(partial(self._begin, model))
@@ -132,18 +132,19 @@ class LocalRun:
         return price.uplink_bits + up, price.downlink_bits + down
 
     def look(self, message: Proposal | Uplink) -> None:
-        """Raises ClientFailed if what is about to be sent is not finite, as far as looking costs no wait."""
+        """Raises Diverged if what is about to be sent is not finite, as far as looking costs no wait."""
         if not _sound(message.payload):
-            raise ClientFailed(f"its smashed activations are not finite after {self.tally.steps} steps")
+            raise Diverged(f"its smashed activations are not finite after {self.tally.steps} steps")
 
     def fail(self, error: BaseException) -> None:
         """Drop out of the round."""
         self.message, self.error, self._fatal = None, self._of.reason(error), is_fatal(error)
+        self._diverged = isinstance(error, Diverged)
 
     def finish(self) -> Report:
         """Hand in what the round left."""
         if self.error is not None:
-            return self.report(error=self.error, fatal=self._fatal)
+            return self.report(error=self.error, fatal=self._fatal, diverged=self._diverged)
         closed = self._of.link.close(self.client, moments=self._task.keep_moments)
         if not math.isfinite(closed.loss):
             return self._spoilt("the loss")
@@ -153,7 +154,7 @@ class LocalRun:
         return self._hand_in(closed.replica)
 
     def _spoilt(self, what: str) -> Report:
-        return self.report(error=f"{what} is not finite after {self.tally.steps} steps")
+        return self.report(error=f"{what} is not finite after {self.tally.steps} steps", diverged=True)
 
     def report(self, **more: Any) -> Report:
         """How the round went, with what it has cost so far."""
@@ -255,7 +256,7 @@ class SharedRun(LocalRun):
         if _sound(downlink.payload):
             self._send(downlink)
         else:
-            self.fail(ClientFailed(f"its gradients are not finite after {self.tally.steps} steps"))
+            self.fail(Diverged(f"its gradients are not finite after {self.tally.steps} steps"))
 
     def proceed(self) -> None:
         """Go on to the next uplink, after the update of the side that all share."""

@@ -173,7 +173,8 @@ class Server:
             if not model.finite:
                 raise RunFailed(
                     f"the global {name}-side model is not finite after round {number}; the checkpoint is that of round "
-                    f"{number - 1}"
+                    f"{number - 1}",
+                    diverged=True,
                 )
 
     def _start(self) -> State:

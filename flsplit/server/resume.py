@@ -139,7 +139,7 @@ def check_checkpoint(folder: Path, config: Config, assembly: Assembly, origin: d
 
 
 def _anew(folder: Path) -> list[str]:
-    """A run that has no checkpoint: it was killed before there was one, or somebody has taken it away."""
+    """A run that has no checkpoint: it was stopped before there was one, or somebody has taken it away."""
     try:
         recorder = Recorder(folder)
         recorder.restore(sys.maxsize)
@@ -148,7 +148,7 @@ def _anew(folder: Path) -> list[str]:
         rounds = 0
     if rounds > 1:  # tables are written first: killed in between, the first round is in them
         raise _damaged(folder, f"checkpoint/ is missing, and rounds.parquet has {rounds} rounds")
-    return ["the run was killed before its first checkpoint; it starts over"]
+    return ["there is no checkpoint of the run; it starts over"]
 
 
 def _damaged(folder: Path, what: str) -> UserError:

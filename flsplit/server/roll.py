@@ -70,11 +70,13 @@ class Roll:
         left = len(seen) - len(failed)
         if left >= self._fewest or not failed:
             return
+        diverged = all(report.diverged for report in failed)
         why = f"client {failed[0].client}: {failed[0].error}"
         if not left:
-            raise TooFew(f"every client failed in round {self._round}; {why}")
+            raise TooFew(f"every client failed in round {self._round}; {why}", diverged=diverged)
         raise TooFew(
-            f"{left} of {len(seen)} clients are left in round {self._round}, below min_clients={self._fewest}; {why}"
+            f"{left} of {len(seen)} clients are left in round {self._round}, below min_clients={self._fewest}; {why}",
+            diverged=diverged,
         )
 
     def end(self) -> None:

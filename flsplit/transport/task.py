@@ -96,6 +96,7 @@ class Report:
         refused: whether it failed by what it had brought, which came up before.
         came_down: bits of models that had come to it when the time of the round was over; None for all.
         fatal: whether nobody else could go on after that either.
+        diverged: whether it failed because its numbers are not finite.
     """
 
     client: int
@@ -108,6 +109,7 @@ class Report:
     refused: bool = False
     came_down: int | None = None
     fatal: bool = False
+    diverged: bool = False
 
     @property
     def came_up(self) -> bool:

@@ -7,7 +7,7 @@ import pytest
 
 from experiments.dropout import __main__ as dropout
 from flsplit.compose import compose
-from flsplit.errors import UserError
+from flsplit.errors import RunFailed, UserError
 from flsplit.record.run import Run
 
 
@@ -40,6 +40,8 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def run(keys: list[str]) -> Run:
         folder = Path(keys[-1].removeprefix("out=").strip('"'))
+        if "lr=1e18" in keys:
+            raise RunFailed("every client failed in round 1", diverged=True)
         rounds = [int(key.removeprefix("rounds=")) for key in keys if key.startswith("rounds=")][-1]
         folder.mkdir(parents=True)
         (folder / "config.yaml").write_text(compose(keys).to_yaml(folder))
@@ -92,3 +94,16 @@ def test_a_run_with_other_settings_is_not_taken_for_the_one_asked_for(
     with pytest.raises(UserError, match=re.escape(said)):
         dropout.make([0], ["rounds=2"], tmp_path / "runs", tmp_path)
     assert len(runs) == 2
+
+
+def test_a_run_without_finite_numbers_does_not_keep_others_from_being_run(
+    runs: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(dropout.METHODS, "base", ["compressor=base", "lr=1e18"])
+    with pytest.raises(RunFailed, match="1 of 2 runs have diverged and have no row: base-0-s0"):
+        dropout.make([0], [], tmp_path / "runs", tmp_path)
+    assert capsys.readouterr().err == "base-0-s0 has diverged and gets no row: every client failed in round 1\n"
+    assert pd.read_csv(tmp_path / "results.csv").method.tolist() == ["adc"] and (tmp_path / "accuracy.png").exists()
+    monkeypatch.setitem(dropout.METHODS, "adc", dropout.METHODS["base"])
+    with pytest.raises(RunFailed, match="2 of 2 runs"):
+        dropout.make([1], [], tmp_path / "runs", tmp_path)

@@ -21,7 +21,7 @@ from experiments.point import Point
 from experiments.results import Results, commit
 from experiments.runner import Place, run_missing
 from flsplit.compose import compose
-from flsplit.errors import UserError
+from flsplit.errors import RunFailed, UserError
 from flsplit.record.run import Run
 
 POINT = Point(
@@ -188,6 +188,26 @@ def test_the_commit_of_a_row_is_that_of_the_code_that_trained(
     assert at("new") == "old+new"
     folder.with_name(f"{folder.name}.commit").unlink()
     assert at("later") == "unknown"
+
+
+def test_a_point_that_diverges_does_not_keep_others_from_being_run(
+    place: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results, wild = Results(tmp_path / "results"), replace(SHORT, options=(*SHORT.options, "lr=1e18"))
+    for count in (2, 1):  # of what is missing; a second start does not claim that it was killed
+        with pytest.raises(RunFailed, match=re.escape(f"1 of {count} runs have diverged and have no row: {wild.slug}")):
+            run_missing("fig4", [wild, SHORT], results, place)
+        said = capsys.readouterr().err
+        assert f"{wild.slug} has diverged and gets no row: every client failed in round 1; client 0: its " in said
+        assert "killed" not in said and ("there is no checkpoint of the run; it starts over" in said) == (count == 1)
+    assert results.row(SHORT) is not None and len(results.table()) == 1
+
+
+def test_another_failure_ends_all(place: Place, tmp_path: Path) -> None:
+    results, broken = Results(tmp_path / "results"), replace(SHORT, options=(*SHORT.options, "faults.crash=1"))
+    with pytest.raises(RunFailed, match="every client failed in round 1; client 0: it has crashed"):
+        run_missing("fig4", [broken, SHORT], results, place)
+    assert results.row(SHORT) is None
 
 
 def test_a_fault_keeps_its_traceback(tmp_path: Path, monkeypatch: Any, capsys: pytest.CaptureFixture[str]) -> None:

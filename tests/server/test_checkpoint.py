@@ -209,6 +209,6 @@ def test_a_run_without_a_checkpoint_starts_over_and_says_so(whole: Path, tmp_pat
     out.mkdir()
     shutil.copy(whole / "cut" / "config.yaml", out)
     resumed = flsplit.run([f"resume={out}", "rounds=4"])
-    assert resumed.summary["notes"] == ["the run was killed before its first checkpoint; it starts over"]
+    assert resumed.summary["notes"] == ["there is no checkpoint of the run; it starts over"]
     expected = read_run(whole / "run")
     pd.testing.assert_frame_equal(expected.clients, resumed.clients)
