@@ -43,9 +43,14 @@ class Results:
         self.path, self._curves = folder / "results.csv", folder / "curves"
 
     def table(self) -> pd.DataFrame:
-        """All rows, of all commits."""
+        """All rows, of all commits.
+
+        Raises:
+            UserError: if the file is no such table, has been cut off, or says what cannot be.
+        """
         if not self.path.exists():
             return pd.DataFrame(columns=COLUMNS)
+        check_whole(self.path)
         try:
             rows = pd.read_csv(self.path, dtype=dict.fromkeys(_WORDS, str)).fillna(dict.fromkeys(_WORDS, ""))
         except ValueError as error:  # no table, or not in UTF-8
@@ -85,6 +90,12 @@ class Results:
                 at = wrong.idxmax()
                 wanted = "a fraction between 0 and 1" if "accuracy" in column else "a number"
                 raise UserError(f"{self.path}, line {at + 2}: {column} must be {wanted}, got {rows[column][at]}")
+        for column in ("device", "commit"):
+            if (empty := rows[column] == "").any():
+                raise UserError(
+                    f"{self.path}, line {empty.idxmax() + 2}: {column} is missing; the row has been cut off: complete "
+                    "it, or remove it"
+                )
         twice = rows[rows.duplicated(_KEY, keep=False)]
         if not twice.empty:
             first = twice[(twice[_KEY] == twice[_KEY].iloc[0]).where(twice[_KEY].notna(), True).all(axis=1)]
@@ -99,7 +110,11 @@ class Results:
             point: what was run.
             run: what came out.
             commit: of the code that trained it.
+
+        Raises:
+            UserError: if the table has been changed so that no row can follow; see `table`.
         """
+        self.table()
         summary, held = run.summary, run.clients.test_accuracy
         tuned = experiment == "fig3"  # whose one client is scored on what it holds back
         row = {
@@ -122,6 +137,20 @@ class Results:
         run.rounds[columns].round(6).to_csv(self._curves / f"{point.slug}.csv", index=False)
         pd.DataFrame([row], columns=COLUMNS).to_csv(
             self.path, mode="a", header=not self.path.exists(), index=False, float_format="%.6g"
+        )
+
+
+def check_whole(path: Path) -> None:
+    """Refuse a table whose last line does not end, since the rest of it may be missing.
+
+    Raises:
+        UserError: naming the file and the line.
+    """
+    content = path.read_bytes()
+    if content and not content.endswith(b"\n"):
+        line = content.count(b"\n") + 1
+        raise UserError(
+            f"{path}, line {line}: it does not end in a newline, so it may have been cut off: complete it, or remove it"
         )
 
 

@@ -18,7 +18,7 @@ import pandas as pd
 import flsplit
 from experiments import command
 from experiments.folder import check_all_ended, check_same, is_begun, passed_over
-from experiments.results import mean, told
+from experiments.results import check_whole, mean, told
 from flsplit.errors import RunFailed
 from flsplit.record.run import read_run
 from flsplit.report.style import Style, figure
@@ -54,10 +54,13 @@ def make(seeds: Sequence[int], options: Sequence[str], runs: Path, home: Path) -
         a row per method, dropout and seed.
 
     Raises:
-        UserError: if a folder holds a run with other settings; see `check_same`.
+        UserError: if the table there is cut off, or a folder holds a run with other settings; see `check_same`.
         RunFailed: if a run failed, or, at the end, naming those that diverged; the others are in table and figure.
     """
     rows, diverged, own = [], list[str](), _suffix(options)
+    path = home / f"results{own}.csv"
+    if path.exists():
+        check_whole(path)
     for seed, dropout, method in product(seeds, DROPOUT, METHODS):
         folder = runs / f"{method}-{dropout:g}-s{seed}{own}"
         keys = [*METHODS[method], f"faults.dropout={dropout:g}", f"seed={seed}", "engine=inline", "rounds=30", *options]
@@ -72,7 +75,6 @@ def make(seeds: Sequence[int], options: Sequence[str], runs: Path, home: Path) -
             "final_test_accuracy": run.summary["final_test_accuracy"], "uplink_bits": run.summary["uplink_bits"],
         })  # fmt: skip
         print(f"{method} dropout={dropout:g} seed={seed}: {told(rows[-1]['final_test_accuracy'], '.1%')}", flush=True)
-    path = home / f"results{own}.csv"
     if not rows:
         check_all_ended(diverged, len(diverged))
     table = with_other_seeds(pd.DataFrame(rows).astype({"final_test_accuracy": float}), path)

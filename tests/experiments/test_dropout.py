@@ -107,3 +107,12 @@ def test_a_run_without_finite_numbers_does_not_keep_others_from_being_run(
     monkeypatch.setitem(dropout.METHODS, "adc", dropout.METHODS["base"])
     with pytest.raises(RunFailed, match="2 of 2 runs"):
         dropout.make([1], [], tmp_path / "runs", tmp_path)
+
+
+def test_a_table_that_was_cut_off_is_refused_before_anything_runs(runs: list[str], tmp_path: Path) -> None:
+    dropout.make([0], [], tmp_path / "runs", tmp_path)
+    table = tmp_path / "results.csv"
+    table.write_text(table.read_text()[:-1])
+    with pytest.raises(UserError, match=re.escape(f"{table}, line 3: it does not end in a newline")):
+        dropout.make([1], [], tmp_path / "runs", tmp_path)
+    assert len(runs) == 2

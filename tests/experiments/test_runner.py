@@ -22,7 +22,7 @@ from experiments.results import Results, commit
 from experiments.runner import Place, run_missing
 from flsplit.compose import compose
 from flsplit.errors import RunFailed, UserError
-from flsplit.record.run import Run
+from flsplit.record.run import Run, read_run
 
 POINT = Point(
     scale="reduced", dataset="cifar100", model="deit_tiny", method="base", seed=1,
@@ -188,6 +188,46 @@ def test_the_commit_of_a_row_is_that_of_the_code_that_trained(
     assert at("new") == "old+new"
     folder.with_name(f"{folder.name}.commit").unlink()
     assert at("later") == "unknown"
+
+
+@pytest.mark.parametrize(
+    ("cut", "said"),
+    [
+        (1, "it does not end in a newline, so it may have been cut off"),  # the newline alone
+        (4, "it does not end in a newline"),  # a part of the commit
+        (len(",cpu,unknown\n"), "it does not end in a newline"),  # device and commit
+        (len("0,cpu,unknown\n"), "it does not end in a newline"),  # and of the seconds a digit
+        (-1, "device is missing; the row has been cut off"),
+        (-2, "commit is missing; the row has been cut off"),
+    ],
+)
+def test_a_row_that_was_cut_off_is_refused_before_anything_runs(
+    cut: int, said: str, runs: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("experiments.folder.commit", lambda: "unknown")
+    results, place = Results(tmp_path / "results"), Place(runs=tmp_path / "runs")
+    runs.append("an earlier one")
+    run_missing("fig4", [POINT, replace(POINT, seed=2)], results, place)
+    whole = results.path.read_text()
+    ends = {-1: ",cpu,unknown\n", -2: ",unknown\n"}
+    content = whole[:-cut] if cut > 0 else whole.removesuffix(ends[cut]) + "\n"
+    results.path.write_text(content)
+    with pytest.raises(UserError, match=re.escape(f"{results.path}, line 3: {said}")):
+        run_missing("fig4", [POINT, replace(POINT, seed=3)], results, place)
+    assert len(runs) == 3 and results.path.read_text() == content
+
+
+def test_no_row_is_glued_to_one_that_was_cut_off_meanwhile(place: Place, tmp_path: Path) -> None:
+    results, other = Results(tmp_path / "results"), replace(SHORT, seed=2)
+    run_missing("fig4", [SHORT], results, place)
+    whole, run = results.path.read_text(), read_run(place.runs / SHORT.slug)
+    results.path.write_text(whole[:-1])
+    with pytest.raises(UserError, match="line 2: it does not end in a newline"):
+        results.add("fig4", other, run, "abc")
+    assert results.path.read_text() == whole[:-1] and results.curve(other) is None
+    results.path.write_text(whole)
+    results.add("fig4", other, run, "abc")
+    assert len(results.table()) == 2
 
 
 def test_a_point_that_diverges_does_not_keep_others_from_being_run(
