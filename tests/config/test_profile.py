@@ -80,6 +80,19 @@ def test_a_client_is_evaluated_at_its_own_ratio_and_in_messages_of_its_size(link
         assert smaller.metrics != of_all.metrics
 
 
+@pytest.mark.parametrize("strategy", ["splitfed_v1", "splitfed_v3"])
+def test_who_keeps_all_is_scored_in_a_run_as_without_compression(strategy: str, tmp_path: Path) -> None:
+    path = a_file(tmp_path, "client,ratio\n0,1\n1,1\n2,1\n")
+    keys = ["compressor=topk", "compressor.rate=0.01", f"client_profile={path}", f"strategy={strategy}", "rounds=6"]
+    keys += ["partition.holdout=0.4", "dataset.train_limit=300", "lr=0.003"]
+    through, clean = (run(tmp_path / at, *keys, f"compressor.at_eval={at}") for at in ("true", "false"))
+    assert through.clients.test_accuracy.tolist() == clean.clients.test_accuracy.tolist()
+    if strategy == "splitfed_v3":  # whose global numbers are means over models of clients
+        assert through.rounds.test_loss.tolist() == pytest.approx(clean.rounds.test_loss.tolist(), rel=1e-5)
+    else:
+        assert through.rounds.test_loss.tolist() != pytest.approx(clean.rounds.test_loss.tolist(), rel=1e-3)
+
+
 @pytest.mark.some
 @pytest.mark.parametrize("strategy", ["splitfed_v2", "splitfed_v3", "sequential", "parallel"])
 def test_every_strategy_runs_clients_that_differ(strategy: str, tmp_path: Path) -> None:
