@@ -111,16 +111,23 @@ class LocalRun:
 
     def receive(self, downlink: Downlink) -> None:
         """Go backward with the answer to an uplink, and on to the next message."""
-        self._attempt(partial(self._send, self._counted(downlink)))
+        assert isinstance(self.message, Uplink)
+        self.count(self.message)
+        self._attempt(partial(self._send, downlink))
 
     def proceed(self) -> None:
         """Go on after a step of all; here, nothing has waited for it."""
 
-    def count(self, uplink: Uplink) -> None:
-        """Enter a step into the account, and tell how far the client is."""
+    def count(self, uplink: Uplink, *, finished: bool = True) -> None:
+        """Enter a step into the account, and tell how far the client is.
+
+        Args:
+            uplink: of the step, which has been answered.
+            finished: see `Sent`.
+        """
         begun = self.sent.pop() if len(self.sent) > self.tally.steps else Sent()
         up, down = self._enter(self._of.costs.prices(self.client).step(uplink.shape), uplink.shape, uplink)
-        self.sent.append(begun._replace(up=up, down=down))
+        self.sent.append(begun._replace(up=up, down=down, finished=finished))
         self._of.hub.report(self.client, self.tally, self._of.link)
 
     def _enter(self, price: Tally, shape: BatchShape, message: Proposal | Uplink) -> tuple[int, int]:
@@ -200,11 +207,6 @@ class LocalRun:
         if "weights" not in self._task.keep and not self._task.relay:  # it will be averaged
             self.side.anchor()
 
-    def _counted(self, downlink: Downlink) -> Downlink:
-        assert isinstance(self.message, Uplink)
-        self.count(self.message)
-        return downlink
-
     def _send(self, value: Grouping | Downlink | None) -> None:
         assert self._loop is not None
         try:
@@ -252,8 +254,10 @@ class SharedRun(LocalRun):
 
     def receive(self, downlink: Downlink) -> None:
         """See `LocalRun`; the next uplink comes only after `proceed`. A spoilt gradient is left out of the sum."""
-        downlink = self._counted(downlink)
-        if _sound(downlink.payload):
+        assert isinstance(self.message, Uplink)
+        sound = _sound(downlink.payload)
+        self.count(self.message, finished=sound)
+        if sound:
             self._send(downlink)
         else:
             self.fail(Diverged(f"its gradients are not finite after {self.tally.steps} steps"))

@@ -103,7 +103,7 @@ def _outputs(assembly: Assembly) -> int | None:
 
 def _check_budget(costs: Costs, samples: Sequence[int]) -> None:
     budget, config = costs.budget_of(samples), costs.config
-    if budget is not None and not budget.able({}, config.taking_part):
+    if budget is not None and not budget.able({}, (), config.taking_part):
         raise UserError(
             f"budget.base_epochs={config.budget.base_epochs:g} does not pay for the models of a first round "
             f"(budget.count_models=true); it must be above {budget.least(config.taking_part):.3g}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
@@ -74,42 +74,46 @@ class Budget:
         sent = tally.nominal_bits if self._nominal else tally.uplink_bits + tally.downlink_bits
         return sent + (sync_bits if self._count_models else 0)
 
-    def able(self, spent: Mapping[int, int], taking_part: int) -> list[int]:
+    def able(self, spent: Mapping[int, int], acquainted: Collection[int], taking_part: int) -> list[int]:
         """Clients that could still send activations in a further round.
 
         Args:
-            spent: bits that each client has been charged; who is not named has not taken part yet.
+            spent: bits that each client has been charged.
+            acquainted: clients that have had their first models.
             taking_part: clients in a round.
         """
         if self._shares is None:
-            dearest = sorted(self._clients, key=spent.__contains__)[:taking_part]  # who takes part for the first time
-            return list(self._clients) if self._pool(spent, dearest) > 0 else []
-        return [client for client in self._clients if self._left(client, spent) > 0]
+            dearest = sorted(self._clients, key=acquainted.__contains__)[:taking_part]  # whose first models are to come
+            return list(self._clients) if self._pool(spent, acquainted, dearest) > 0 else []
+        return [client for client in self._clients if self._left(client, spent, acquainted) > 0]
 
-    def limits(self, spent: Mapping[int, int], steps: Mapping[int, Sequence[Tally]]) -> dict[int, int]:
+    def limits(
+        self, spent: Mapping[int, int], acquainted: Collection[int], steps: Mapping[int, Sequence[Tally]]
+    ) -> dict[int, int]:
         """Bits that clients may send of activations and gradients in a round.
 
         Args:
-            spent: bits that each client has been charged; who is not named has not taken part yet.
+            spent: bits that each client has been charged.
+            acquainted: clients that have had their first models.
             steps: what those who take part would do without a budget.
         """
         if self._shares is not None:
-            return {client: self._left(client, spent) for client in steps}
+            return {client: self._left(client, spent, acquainted) for client in steps}
         costs = {client: self._training(own) for client, own in steps.items()}
-        left, whole = self._pool(spent, steps), sum(costs.values())
+        left, whole = self._pool(spent, acquainted, steps), sum(costs.values())
         if whole <= left:
             return dict.fromkeys(costs, left)
         return {client: math.ceil(left * cost / whole) for client, cost in costs.items()}  # a step at least
 
-    def _left(self, client: int, spent: Mapping[int, int]) -> int:
+    def _left(self, client: int, spent: Mapping[int, int], acquainted: Collection[int]) -> int:
         assert self._shares is not None
-        return self._shares[client] - spent.get(client, 0) - self._models(client, spent)
+        return self._shares[client] - spent.get(client, 0) - self._models(client, acquainted)
 
-    def _pool(self, spent: Mapping[int, int], clients: Iterable[int]) -> int:
-        return self.gamma - sum(spent.values()) - sum(self._models(client, spent) for client in clients)
+    def _pool(self, spent: Mapping[int, int], acquainted: Collection[int], clients: Iterable[int]) -> int:
+        return self.gamma - sum(spent.values()) - sum(self._models(client, acquainted) for client in clients)
 
-    def _models(self, client: int, spent: Mapping[int, int]) -> int:
-        return self._later if client in spent else self._first
+    def _models(self, client: int, acquainted: Collection[int]) -> int:
+        return self._later if client in acquainted else self._first
 
     def _training(self, steps: Sequence[Tally]) -> int:
         return sum(self.cost(step, self._per_step) for step in steps)

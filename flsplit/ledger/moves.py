@@ -45,17 +45,26 @@ class Moves:
     step: int = 0
     whole: bool = False
 
-    def bits(self, size: ModelSize, *, first: bool, steps: int, came_up: bool = True) -> int:
+    def bits(
+        self, size: ModelSize, *, first: bool, steps: int, came_up: bool = True, came_down: int | None = None
+    ) -> int:
         """What one client's round moves.
 
         Args:
             size: of one such model.
             first: whether it is the client's first round.
-            steps: that it has taken.
+            steps: that it has finished.
             came_up: whether it has sent its model back.
+            came_down: bits of models that have come to it; None for all.
         """
+        down, whole = self.arrived(size, first=first, came_down=came_down)
         steps_bits = FLOAT_BITS * size.travels * self.step * steps
-        return self.down_bits(size, first=first) + steps_bits + self.up_bits(size, first=first, came_up=came_up)
+        return down + steps_bits + self.up_bits(size, first=first and whole, came_up=came_up)
+
+    def arrived(self, size: ModelSize, *, first: bool, came_down: int | None) -> tuple[int, bool]:
+        """Bits that have come to a client at the start of its round, and whether that is all; see `bits`."""
+        whole = self.down_bits(size, first=first)
+        return (whole, True) if came_down is None else (came_down, came_down == whole)
 
     def down_bits(self, size: ModelSize, *, first: bool) -> int:
         """What comes to a client at the start of its round."""
@@ -63,6 +72,6 @@ class Moves:
         return FLOAT_BITS * (size.travels * (self.first * first + self.down) + once)
 
     def up_bits(self, size: ModelSize, *, first: bool, came_up: bool = True) -> int:
-        """What goes up from it beside its steps."""
+        """What goes up from it beside its steps; what it says once of itself when its first models are there."""
         told = size.told if first and (self.first or self.down) else 0
         return FLOAT_BITS * (size.travels * self.up * came_up + told)

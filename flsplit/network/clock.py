@@ -181,10 +181,13 @@ class Clock:
         return int((ends <= self.network.round_deadline_s).sum())
 
     def downloaded(self, part: Round, number: int, attempt: int = 0) -> int:
-        """Bits of models that have come to a client before a round of `round_deadline_s` is over."""
+        """Bits of models that have come to a client in time to bring what goes `up` before a round is over.
+
+        Steps are left out; the round is that of `round_deadline_s`.
+        """
         assert self.network.round_deadline_s is not None
-        device, needed = self._device_of(part.client), self.timed(part, number, attempt).down
-        late = needed - part.down / device.downlink
+        device, timed = self._device_of(part.client), self.timed(part, number, attempt)
+        late = timed.down - part.down / device.downlink + timed.up
         return min(part.down, max(0, int((self.network.round_deadline_s - late) * device.downlink)))
 
 

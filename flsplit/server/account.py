@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from flsplit.assembly import Costs
 from flsplit.ledger.prices import Tally
@@ -14,14 +14,16 @@ class Account:
     Args:
         costs: of the run.
         charged: bits that each client has been charged before; empty for a new run.
+        acquainted: clients that have had their first models before.
 
     Attributes:
         charged: bits that each client has been charged so far; empty without a budget.
+        acquainted: clients that have had their first models so far, whole.
     """
 
-    def __init__(self, costs: Costs, charged: Mapping[int, int]) -> None:
+    def __init__(self, costs: Costs, charged: Mapping[int, int], acquainted: Collection[int]) -> None:
         self._costs, self._budget = costs, costs.budget
-        self.charged = dict(charged)
+        self.charged, self.acquainted = dict(charged), set(acquainted)
 
     @property
     def clients(self) -> range:
@@ -38,10 +40,11 @@ class Account:
         config = self._costs.config
         if self._budget is None:
             return list(self.clients)
-        return self._budget.able(self.charged, config.taking_part)
+        return self._budget.able(self.charged, self.acquainted, config.taking_part)
 
     def limits(self, clients: Sequence[int]) -> dict[int, int] | None:
         """Bits that each of `clients` may send if they train together now; None without a budget."""
         if self._budget is None:
             return None
-        return self._budget.limits(self.charged, {client: self._costs.steps(client) for client in clients})
+        steps = {client: self._costs.steps(client) for client in clients}
+        return self._budget.limits(self.charged, self.acquainted, steps)

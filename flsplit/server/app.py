@@ -45,7 +45,7 @@ class Totals:
     seconds: float = 0.0  # of rounds, evaluation included, start-up apart
     joules: float = 0.0  # of all clients, simulated
     training_seconds: float = 0.0  # of rounds, start-up and evaluation apart
-    acquainted: list[int] = field(default_factory=list)  # clients that have taken part
+    acquainted: list[int] = field(default_factory=list)  # clients that have had their first models
 
 
 class Server:
@@ -86,9 +86,8 @@ class Server:
         self._assembly = assembly = assembly_for(self._plan)
         config, costs = assembly.config, Costs(assembly)
         start = self._start()
-        self._account = account = Account(
-            costs, {int(client): bits for client, bits in start.totals.get("charged", {}).items()}
-        )
+        charged = {int(client): bits for client, bits in start.totals.get("charged", {}).items()}
+        self._account = account = Account(costs, charged, self.totals.acquainted)
         shown = Shown(
             self._progress, hub, costs, account,
             so_far=lambda: self.totals.tally, done=lambda: len(self._fed.reports),
@@ -110,7 +109,7 @@ class Server:
             files=self._checkpoints.clients, stack=config.engine.stack,
             trained=(evaluator.client.trained, evaluator.server.trained), personal_buffers=strategy.personal_buffers,
             bound=strategy.bound, fewest=config.min_clients, cohort=assembly.cohort,
-            bill=Bill(account, strategy.moves, costs.model_size, acquainted=self.totals.acquainted),
+            bill=Bill(account, strategy.moves, costs.model_size),
             timekeeper=None if (clock := costs.clock) is None else Timekeeper(
                 costs, clock, strategy.moves, costs.model_size
             ),
@@ -267,7 +266,7 @@ class Server:
             now=fed.now, aggregator=aggregator, strategy=strategy, totals={
                 "tally": totals.tally.as_dict(), "sync_bits": totals.sync_bits, "seconds": totals.seconds,
                 "training_seconds": totals.training_seconds, "joules": totals.joules,
-                "charged": dict(self._account.charged), "acquainted": sorted(fed.bill.acquainted),
+                "charged": dict(self._account.charged), "acquainted": sorted(self._account.acquainted),
             },
         )  # fmt: skip
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-
 from flsplit.ledger.moves import ModelSize, Moves
 from flsplit.ledger.prices import Tally
 from flsplit.network import Spent
@@ -18,20 +16,17 @@ class Bill:
         account: is charged as items come.
         moves: models that the strategy moves.
         size: of one of them.
-        acquainted: clients that have taken part in earlier rounds.
 
     Attributes:
-        account: of what clients may send.
-        acquainted: clients that have taken part so far.
+        account: of what clients may send, and who has had its first models.
         tallies: steps, by client.
         sync_bits: bits of models that moved between a client and the server, by client.
         last: the attempt at which each client has taken part last, and its report.
         time: how clients have spent simulated time; empty without a network.
     """
 
-    def __init__(self, account: Account, moves: Moves, size: ModelSize, acquainted: Collection[int]) -> None:
+    def __init__(self, account: Account, moves: Moves, size: ModelSize) -> None:
         self.account, self._moves, self._size = account, moves, size
-        self.acquainted = set(acquainted)
         self.begin()
 
     def begin(self) -> None:
@@ -44,12 +39,12 @@ class Bill:
     def add(self, report: Report, attempt: int) -> None:
         """What a client has sent and received, the models that moved with it, and what that leaves of its budget."""
         client, tally = report.client, report.tally
-        first = client not in self.acquainted
-        moved = self._moves.bits(self._size, first=first, steps=tally.steps, came_up=report.came_up)
-        if report.came_down is not None:
-            moved += report.came_down - self._moves.down_bits(self._size, first=first)
-        if report.came_down in (None, self._moves.down_bits(self._size, first=first)):
-            self.acquainted.add(client)
+        first = client not in self.account.acquainted
+        moved = self._moves.bits(
+            self._size, first=first, steps=report.finished, came_up=report.came_up, came_down=report.came_down
+        )
+        if self._moves.arrived(self._size, first=first, came_down=report.came_down)[1]:
+            self.account.acquainted.add(client)
         self.last[client] = attempt, report
         self.tallies[client] = self.tallies.get(client, Tally()) + tally
         self.sync_bits[client] = self.sync_bits.get(client, 0) + moved

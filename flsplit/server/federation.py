@@ -144,7 +144,7 @@ class Federation:
         most, late = None, dict[int, int]()
         if self._timekeeper is not None:
             most, late = self._timekeeper.by_the_deadline(
-                clients, self.round, self.attempt, known=self.bill.acquainted, limits=limits
+                clients, self.round, self.attempt, known=self.bill.account.acquainted, limits=limits
             )
         run = self._run(stacks, limits, turns=turns, keep=keep, starts=starts or {}, most=most, late=late)
         schedule = "step" if self._shared else "side by side"  # one server-side model takes their batches in turn
@@ -189,7 +189,9 @@ class Federation:
             raise RunFailed("this strategy needs simulated time: network must be another than none, such as lte")
         limits = self.bill.account.limits([client])
         limit = None if limits is None else limits[client]
-        return self._timekeeper.seconds(client, self.round, first=client not in self.bill.acquainted, limit=limit)
+        return self._timekeeper.seconds(
+            client, self.round, first=client not in self.bill.account.acquainted, limit=limit
+        )
 
     def handed_in(self, reports: Iterable[Report], clients: Sequence[int]) -> SideState:
         """The client-side model of the last of `clients` that did not fail.
@@ -338,7 +340,7 @@ class Federation:
         if self._timekeeper is None:
             yield from run
             return
-        known, reports = set(self.bill.acquainted), []
+        known, reports = set(self.bill.account.acquainted), []
         for report in run:
             reports.append(report)
             yield report

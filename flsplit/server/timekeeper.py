@@ -70,7 +70,8 @@ class Timekeeper:
             part = self._part(client, first=client not in known, limit=None if limits is None else limits[client])
             most[client] = self._clock.affordable(part, number, attempt)
             if not most[client] or (self._drops and most[client] < len(part.steps)):
-                late[client] = self._clock.downloaded(part, number, attempt)
+                told = self._moves.up_bits(self._size, first=client not in known, came_up=False)
+                late[client] = self._clock.downloaded(replace(part, up=told), number, attempt)
         return most, late
 
     def of(
@@ -113,17 +114,18 @@ class Timekeeper:
 
     def _part(self, client: int, *, first: bool, limit: int | None, report: Report | None = None) -> Round:
         """A client's part: what it has done, or without a report what it would do."""
-        works = [self._costs.work(client, step.samples) for step in self._costs.steps(client, limit)]
-        came_up, down = True, self._moves.down_bits(self._size, first=first)
+        per_step = FLOAT_BITS * self._size.travels * self._moves.step / 2  # of both ways
+        works = [
+            replace(self._costs.work(client, step.samples), up_model=per_step, down_model=per_step)
+            for step in self._costs.steps(client, limit)
+        ]
+        came_up, came_down = True, None
         if report is not None:
             works = [_as_sent(work, sent) for work, sent in zip(works, report.sent)]
-            came_up, down = report.came_up, down if report.came_down is None else report.came_down
-        per_step = FLOAT_BITS * self._size.travels * self._moves.step / 2  # of both ways
-        return Round(
-            client=client, steps=[replace(work, up_model=per_step, down_model=per_step) for work in works],
-            down=down,
-            up=self._moves.up_bits(self._size, first=first, came_up=came_up),
-        )  # fmt: skip
+            came_up, came_down = report.came_up, report.came_down
+        down, whole = self._moves.arrived(self._size, first=first, came_down=came_down)
+        up = self._moves.up_bits(self._size, first=first and whole, came_up=came_up)
+        return Round(client=client, steps=works, down=down, up=up)
 
     def _served_as_one(self, rounds: Sequence[Round], reports: Sequence[Report]) -> list[Round]:
         """A cohort's steps with the server's work on all their samples together; the first client has it."""
@@ -145,5 +147,9 @@ class Timekeeper:
 
 def _as_sent(work: Work, sent: Sent) -> Work:
     """The work of a step whose messages have crossed; of one that was not finished, what came before it failed."""
-    done = bool(sent.up or sent.down) or not (sent.proposal or sent.grouping)
-    return replace(work, **sent._asdict(), backward=work.backward if done else 0, server=work.server if done else 0)
+    return replace(
+        work, up=sent.up, down=sent.down, proposal=sent.proposal, grouping=sent.grouping,
+        server=work.server if sent.finished or sent.up else 0,
+        backward=work.backward * sent.finished, up_model=work.up_model * sent.finished,
+        down_model=work.down_model * sent.finished,
+    )  # fmt: skip

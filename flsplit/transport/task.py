@@ -73,12 +73,17 @@ class Task:
 
 
 class Sent(NamedTuple):
-    """Bits of a step that have crossed, sent again or not; 0 what a client that failed has not come to."""
+    """Bits of a step that have crossed, sent again or not; 0 what a client that failed has not come to.
+
+    `finished` says whether the client has gone backward with what came down, and its gradient, where all clients step
+    one client-side model, is in their sum.
+    """
 
     up: int = 0
     down: int = 0
     proposal: int = 0
     grouping: int = 0
+    finished: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +115,11 @@ class Report:
     came_down: int | None = None
     fatal: bool = False
     diverged: bool = False
+
+    @property
+    def finished(self) -> int:
+        """Steps that it has finished, see `Sent`."""
+        return sum(sent.finished for sent in self.sent)
 
     @property
     def came_up(self) -> bool:

@@ -196,3 +196,25 @@ def test_the_end_is_about_where_it_is_expected(tmp_path: Path) -> None:
 def test_mistakes_are_named(keys: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
         compose(keys)
+
+
+@pytest.mark.parametrize("share", ["equal", "pool"])
+def test_a_model_that_came_in_part_is_set_aside_for_again(share: str, tmp_path: Path) -> None:
+    """It begins anew in the next round, for which there may be too little left."""
+    (tmp_path / "slow.csv").write_text("client,downlink_mbps,jitter_ms\n0,1.9,500\n")
+    keys = [
+        "clients=2", "partition=iid", "rounds=null", "compressor=adc", "compressor.ratio=0.05", "model.tune=lora",
+        "network=custom", f"client_profile={tmp_path / 'slow.csv'}", "network.round_deadline_s=2.1", "seed=1",
+        "budget.count_models=true", f"budget.share={share}",
+    ]  # fmt: skip
+    found = flsplit.run(
+        [*SMALL[:1], "dataset.train_limit=40", "dataset.test_limit=20", "batch_size=4", "eval_every=100", *keys,
+         "budget.base_epochs=3", f"out={tmp_path / 'run'}"]
+    )  # fmt: skip
+    own = found.clients
+    charged = (own.uplink_bits + own.downlink_bits + own.sync_bits).groupby(own.client).sum()
+    gamma = 3 * 40 * SAMPLE
+    first = own.sync_bits[(own.client == 1) & (own["round"] == 1)].iloc[0]  # a whole first model, and one back
+    assert own.sync_bits[own.client == 0].iloc[0] < first  # this one came in part
+    step = own.uplink_bits.max()
+    assert (charged < gamma / 2 + step).all() if share == "equal" else charged.sum() < gamma + 2 * step

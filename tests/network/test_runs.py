@@ -156,6 +156,46 @@ def test_a_round_is_over_at_its_deadline_though_a_model_is_still_coming(on_deadl
     assert found.rounds.sync_bits.iloc[-1] == found.clients.sync_bits.sum()
 
 
+@pytest.mark.parametrize("on_deadline", ["drop", "partial"])
+def test_a_client_tells_of_its_labels_once_its_model_is_there(on_deadline: str, tmp_path: Path) -> None:
+    """And not in every round that is over before."""
+    (tmp_path / "slow.csv").write_text("client,downlink_mbps\n0,0.1\n")
+    keys = [
+        f"client_profile={tmp_path / 'slow.csv'}", "network=lte", "network.jitter_ms=0", "network.round_deadline_s=6",
+        f"network.on_deadline={on_deadline}",
+    ]  # fmt: skip
+    plain = run(*keys, out=tmp_path / "plain")
+    told = run(*keys, "strategy.logit_adjustment=1", out=tmp_path / "told")
+    assert told.rounds.simulated_seconds.tolist() == [6, 12, 18]
+    more = told.clients.sync_bits - plain.clients.sync_bits
+    known = told.clients.client != 0
+    assert more[known].tolist() == [320, 320, 0, 0, 0, 0]
+    late = 1e5 * (320 / 5.64e6 + 0.035)  # what would have come while counts go up: 5.64 Mbit/s and 35 ms in LTE
+    assert more[~known].tolist() == pytest.approx(3 * [-late], abs=1)
+
+
+JOINT = [
+    "strategy=parallel", "rounds=1", "network=custom", "network.latency_ms=0", "seed=1",
+    "network.send_power_w=1", "network.receive_power_w=1", "network.compute_power_w=0", "network.downlink_mbps=10",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", ["faults.nan=0.7", "faults.crash=0.4"])
+@pytest.mark.parametrize("scope", ["client", "cohort"])
+def test_whoever_fails_in_a_step_of_all_has_moved_the_gradients_that_are_in_its_sum(
+    scope: str, fault: str, tmp_path: Path
+) -> None:
+    """And no others: in bits, seconds and joules."""
+    found = run(*JOINT, f"compressor.scope={scope}", fault, out=tmp_path / "run").clients
+    model = found.sync_bits.max() / 9  # which comes once; then its gradient in four steps, both ways
+    finished = found.samples // 8 - found.reason.str.contains("its gradients are not finite").fillna(False)
+    assert found.failed.any() and finished.max() == 4
+    assert found.sync_bits.tolist() == (model * (1 + 2 * finished)).tolist()
+    bits = found.uplink_bits + found.downlink_bits + found.sync_bits  # both ways at 10 Mbit/s, with 1 W
+    assert found.transfer_seconds.tolist() == pytest.approx((bits / 1e7).tolist(), rel=1e-12)
+    assert found.joules.tolist() == pytest.approx((bits / 1e7).tolist(), rel=1e-12)
+
+
 @pytest.mark.slow
 def test_the_report_shows_time_and_energy(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     for name, keys in (("timed", UNLIKE), ("plain", [])):

@@ -12,7 +12,7 @@ from flsplit.split.tuning.interface import Tuning, head_of
 class Lora(Tuning):
     """W x becomes W x + (alpha / rank) B A x, with A (rank, in) random, B (out, rank) zero: the two are trained.
 
-    So is the head of a server side, which is new.
+    The head of a server side, which is new, is trained whole, unless it is among the targets.
 
     Args:
         rank: of the change, 1 at least and less than the layers' width.
