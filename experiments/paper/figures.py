@@ -18,6 +18,7 @@ from experiments.paper.reported import reported
 from experiments.point import Point
 from experiments.results import Results, mean
 from experiments.runner import Place
+from experiments.seeds import like_for_like
 from flsplit.report.style import Style, figure, plain_axes
 
 LABELS = {
@@ -37,7 +38,7 @@ def draw(name: str, points: Sequence[Point], results: Results, folder: Path, pla
 
     Args:
         name: `fig1`, `fig3` to `fig8`.
-        points: the runs behind it; those without a row are left out.
+        points: the runs behind it; those without a row are left out, and seeds that have other rows than the rest.
         results: their rows.
         folder: where the images go.
         place: the runs' folders, which Figure 8 looks into.
@@ -59,13 +60,13 @@ def draw(name: str, points: Sequence[Point], results: Results, folder: Path, pla
 
 
 def gather(points: Sequence[Point], results: Results) -> pd.DataFrame:
-    """The rows of `points`, each with its point and what it was set to."""
+    """The rows of `points`, each with its point and what it was set to; see `like_for_like`."""
     found = []
-    for point in points:
+    for point in like_for_like(points, results):
         row = results.row(point)
-        if row is not None:
-            options = dict(option.split("=", 1) for option in point.options)
-            found.append({**row.to_dict(), "point": point, "value": point.value, "options": options})
+        assert row is not None
+        options = dict(option.split("=", 1) for option in point.options)
+        found.append({**row.to_dict(), "point": point, "value": point.value, "options": options})
     return pd.DataFrame(found)
 
 

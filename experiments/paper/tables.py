@@ -10,6 +10,7 @@ from experiments.paper.protocol import METHODS, RATIOS, RULES, VECTORS, values
 from experiments.paper.reported import reported
 from experiments.point import Point
 from experiments.results import Results, told
+from experiments.seeds import like_for_like
 from flsplit.ledger.prices import Tally
 
 
@@ -38,6 +39,7 @@ def _prices(point: Point, whole: Tally) -> str:
 def table2(results: Results, points: Sequence[Point]) -> str:
     """Accuracy of ADC by clustering vector and ratio, the reported value in brackets."""
     theirs = reported().query("figure == 'table2'")
+    there = like_for_like(points, results)
     lines = []
     for dataset in dict.fromkeys(point.dataset for point in points):
         ratios = sorted({point.value for point in points if point.value is not None})
@@ -48,7 +50,7 @@ def table2(results: Results, points: Sequence[Point]) -> str:
             for ratio in ratios:
                 own = [
                     row.final_test_accuracy
-                    for point in points
+                    for point in there
                     if point.dataset == dataset and point.value == ratio
                     and (option in point.options or (vector == "cls_score" and not point.options))
                     and (row := results.row(point)) is not None

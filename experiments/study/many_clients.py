@@ -18,6 +18,7 @@ import pandas as pd
 
 from experiments.point import Point
 from experiments.results import Results, told
+from experiments.seeds import like_for_like
 from flsplit.report.seeds import mean_of
 from flsplit.report.style import Style, figure
 
@@ -119,28 +120,28 @@ def _point(
 
 
 def gather(wanted: Sequence[Point], results: Results) -> pd.DataFrame:
-    """A row for each setting and method that has been run: means over seeds.
+    """A row for each setting and method that has been run: means over seeds, the same in all; see `like_for_like`.
 
     `accuracy` and `worst` (of the worst tenth of the clients, each on the part of its data that was held back) in
     percent, `models` the share of models in what was sent, in percent.
     """
     rows = []
-    for point in wanted:
+    for point in like_for_like(wanted, results):
         row = results.row(point)
-        if row is not None:
-            given = dict(option.split("=", 1) for option in point.options)
-            method = max(
-                (m for m in (*METHODS, *SKEWED, *FEW) if (m.compressor, m.value) == (point.method, point.value)),
-                key=lambda m: len(m.options) if set(m.options) <= set(point.options) else -1,
-            )
-            bits = row.uplink_bits + row.downlink_bits + row.sync_bits
-            rows.append({
-                "clients": point.clients, "strategy": point.strategy if point.clients > 1 else "-",
-                "alpha": point.alpha, "tune": given["model.tune"],
-                "method": method.name,
-                "accuracy": 100 * row.final_test_accuracy, "worst": 100 * row.worst_client_accuracy,
-                "samples": row.samples, "gigabits": bits / 1e9, "models": 100 * row.sync_bits / bits, "point": point,
-            })  # fmt: skip
+        assert row is not None
+        given = dict(option.split("=", 1) for option in point.options)
+        method = max(
+            (m for m in (*METHODS, *SKEWED, *FEW) if (m.compressor, m.value) == (point.method, point.value)),
+            key=lambda m: len(m.options) if set(m.options) <= set(point.options) else -1,
+        )
+        bits = row.uplink_bits + row.downlink_bits + row.sync_bits
+        rows.append({
+            "clients": point.clients, "strategy": point.strategy if point.clients > 1 else "-",
+            "alpha": point.alpha, "tune": given["model.tune"],
+            "method": method.name,
+            "accuracy": 100 * row.final_test_accuracy, "worst": 100 * row.worst_client_accuracy,
+            "samples": row.samples, "gigabits": bits / 1e9, "models": 100 * row.sync_bits / bits, "point": point,
+        })  # fmt: skip
     if not rows:
         return pd.DataFrame()
     keys = ["clients", "strategy", "alpha", "tune", "method"]

@@ -15,6 +15,7 @@ import pandas as pd
 
 from experiments.point import Point
 from experiments.results import Results, mean, told
+from experiments.seeds import like_for_like
 from experiments.study.link import SCALE, SEEDS, STYLES, TASK, name, run_of, span
 from flsplit.report.style import figure
 
@@ -52,26 +53,26 @@ def points(seeds: Sequence[int] = SEEDS, methods: Sequence[str] = NAMES, options
 def gather(wanted: Sequence[Point], results: Results) -> pd.DataFrame:
     """A row for each method, channel and level that has been run: means over seeds, and what was lost.
 
-    `lost` is in percentage points, against the same method and seed without a channel, over the seeds that have both.
+    The seeds are the same in all rows; see `like_for_like`. `lost` is in percentage points, against the same method
+    without a channel.
     """
     found = []
-    for point in wanted:
-        row = results.row(point)
-        if row is not None:
-            channel, level = channel_of(point)
-            found.append({
-                "method": point.method, "value": point.value, "channel": channel, "level": level, "seed": point.seed,
-                "accuracy": 100 * row.final_test_accuracy,
-            })  # fmt: skip
+    for point in like_for_like(wanted, results):
+        row, (channel, level) = results.row(point), channel_of(point)
+        assert row is not None
+        found.append({
+            "method": point.method, "value": point.value, "channel": channel, "level": level, "seed": point.seed,
+            "accuracy": 100 * row.final_test_accuracy,
+        })  # fmt: skip
     if not found:
         return pd.DataFrame()
     rows = pd.DataFrame(found).sort_values(["channel", "level"], key=_in_order, kind="stable", ignore_index=True)
     clean = rows[rows.channel == "clean"].set_index(["method", "seed"]).accuracy
     keys = pd.Series(list(zip(rows.method, rows.seed)))
-    paired, rows["lost"] = keys.isin(clean.index), keys.map(clean) - rows.accuracy
+    rows["lost"] = keys.map(clean) - rows.accuracy
     return rows.groupby(["channel", "level", "method", "value"], dropna=False, sort=False, as_index=False).agg(
         accuracy=("accuracy", mean), low=("accuracy", "min"), high=("accuracy", "max"),
-        lost=("lost", lambda lost: mean(lost[paired[lost.index]])), seeds=("seed", "nunique"),
+        lost=("lost", mean), seeds=("seed", "nunique"),
     )  # fmt: skip
 
 
@@ -90,7 +91,7 @@ def table(rows: pd.DataFrame) -> str:
             f"{row.channel:9} {level:>5} {name(row.method, row.value):10} {told(row.accuracy, '8.2f')} "
             f"{span(row.low, row.high, of=row.accuracy)} {lost:>6} {row.seeds:5}"
         )
-    return "\n".join([*lines, "lost: percentage points, against the same method and seeds without a channel"])
+    return "\n".join([*lines, "lost: percentage points, against the same method without a channel"])
 
 
 def draw(rows: pd.DataFrame, results: Results, folder: Path, options: Sequence[str] = ()) -> list[Path]:

@@ -15,6 +15,7 @@ import pandas as pd
 
 from experiments.point import Point
 from experiments.results import Results, mean, told
+from experiments.seeds import like_for_like
 from experiments.study.link import SCALE, SEEDS, STYLES, TASK, name, run_of, span
 from flsplit.report.style import figure, plain_log
 
@@ -39,15 +40,18 @@ def points(seeds: Sequence[int] = SEEDS, methods: Sequence[str] = NAMES, options
 
 
 def gather(wanted: Sequence[Point], results: Results) -> pd.DataFrame:
-    """A row for each method and number of bits that has been run: means over seeds, and their range."""
+    """A row for each method and number of bits that has been run: means over seeds, and their range.
+
+    The seeds are the same in all rows; see `like_for_like`.
+    """
     found = []
-    for point in wanted:
+    for point in like_for_like(wanted, results):
         row = results.row(point)
-        if row is not None:
-            found.append({
-                "method": point.method, "value": point.value, "bits": bits_of(point), "seed": point.seed,
-                "gigabits": (row.uplink_bits + row.downlink_bits) / 1e9, "accuracy": 100 * row.final_test_accuracy,
-            })  # fmt: skip
+        assert row is not None
+        found.append({
+            "method": point.method, "value": point.value, "bits": bits_of(point), "seed": point.seed,
+            "gigabits": (row.uplink_bits + row.downlink_bits) / 1e9, "accuracy": 100 * row.final_test_accuracy,
+        })  # fmt: skip
     if not found:
         return pd.DataFrame()
     return pd.DataFrame(found).groupby(["method", "value", "bits"], dropna=False, sort=False, as_index=False).agg(
