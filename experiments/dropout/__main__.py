@@ -17,9 +17,9 @@ import pandas as pd
 
 import flsplit
 from experiments import command
-from experiments.folder import check_all_ended, check_same, is_begun, passed_over
+from experiments.folder import check_all_ended, check_same, is_begun, note_commit, passed_over, trained_by
 from experiments.results import check_whole, mean, told
-from flsplit.errors import RunFailed
+from flsplit.errors import RunFailed, UserError
 from flsplit.record.run import read_run
 from flsplit.report.style import Style, figure
 
@@ -27,6 +27,9 @@ HOME = Path(__file__).parent
 METHODS = {"base": ["compressor=base"], "adc": ["compressor=adc", "compressor.ratio=0.25"]}
 DROPOUT = (0.0, 0.2, 0.4, 0.6)  # with more, all ten are away twice in some round, which ends the run
 SEEDS = (0, 1, 2)
+COLUMNS = [
+    "method", "dropout", "seed", "away", "rounds", "final_test_accuracy", "uplink_bits", "device", "commit",
+]  # fmt: skip
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -42,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def make(seeds: Sequence[int], options: Sequence[str], runs: Path, home: Path) -> pd.DataFrame:
-    """Run what is missing, write the table and draw it.
+    """Run what has no row in the table, append its row, and draw the table.
 
     Args:
         seeds: of the runs; rows of others that the table has already stay in it.
@@ -54,14 +57,16 @@ def make(seeds: Sequence[int], options: Sequence[str], runs: Path, home: Path) -
         a row per method, dropout and seed.
 
     Raises:
-        UserError: if the table there is cut off, or a folder holds a run with other settings; see `check_same`.
+        UserError: if the table there is cut off or is another, or a folder holds a run with other settings; see
+            `check_same`.
         RunFailed: if a run failed, or, at the end, naming those that diverged; the others are in table and figure.
     """
-    rows, diverged, own = [], list[str](), _suffix(options)
-    path = home / f"results{own}.csv"
-    if path.exists():
-        check_whole(path)
-    for seed, dropout, method in product(seeds, DROPOUT, METHODS):
+    own, diverged = _suffix(options), list[str]()
+    path, wanted = home / f"results{own}.csv", list(product(seeds, DROPOUT, METHODS))
+    there = {(row.seed, row.dropout, row.method) for row in _read(path).itertuples()}
+    for seed, dropout, method in wanted:
+        if (seed, dropout, method) in there:
+            continue
         folder = runs / f"{method}-{dropout:g}-s{seed}{own}"
         keys = [*METHODS[method], f"faults.dropout={dropout:g}", f"seed={seed}", "engine=inline", "rounds=30", *options]
         try:
@@ -69,27 +74,33 @@ def make(seeds: Sequence[int], options: Sequence[str], runs: Path, home: Path) -
         except RunFailed as error:
             diverged.append(passed_over(folder.name, error))
             continue
-        away = run.clients.injected.eq("dropout").mean()
-        rows.append({
-            "method": method, "dropout": dropout, "seed": seed, "away": away, "rounds": run.summary["rounds"],
-            "final_test_accuracy": run.summary["final_test_accuracy"], "uplink_bits": run.summary["uplink_bits"],
-        })  # fmt: skip
-        print(f"{method} dropout={dropout:g} seed={seed}: {told(rows[-1]['final_test_accuracy'], '.1%')}", flush=True)
-    if not rows:
-        check_all_ended(diverged, len(diverged))
-    table = with_other_seeds(pd.DataFrame(rows).astype({"final_test_accuracy": float}), path)
-    table.to_csv(path, index=False)
-    draw(table, home / f"accuracy{own}.png")
-    check_all_ended(diverged, len(rows) + len(diverged))
+        row = {
+            "method": method, "dropout": dropout, "seed": seed, "away": run.clients.injected.eq("dropout").mean(),
+            **{key: run.summary[key] for key in ("rounds", "final_test_accuracy", "uplink_bits", "device")},
+            "commit": trained_by(folder),
+        }  # fmt: skip
+        pd.DataFrame([row], columns=COLUMNS).to_csv(path, mode="a", header=not path.exists(), index=False)
+        print(f"{method} dropout={dropout:g} seed={seed}: {told(row['final_test_accuracy'], '.1%')}", flush=True)
+    table = _read(path)
+    if not table.empty:
+        draw(table, home / f"accuracy{own}.png")
+    check_all_ended(diverged, len(wanted))
     return table
 
 
-def with_other_seeds(table: pd.DataFrame, path: Path) -> pd.DataFrame:
-    """A table, and the rows of seeds that it lacks in the one at `path`, if that is there."""
+def _read(path: Path) -> pd.DataFrame:
+    """The table, by seed.
+
+    Raises:
+        UserError: if it is cut off, or has other columns.
+    """
     if not path.exists():
-        return table
-    there = pd.read_csv(path, float_precision="round_trip")
-    rows = pd.concat([there[~there.seed.isin(table.seed)], table])
+        return pd.DataFrame(columns=COLUMNS)
+    check_whole(path)
+    rows = pd.read_csv(path, float_precision="round_trip", dtype={"device": str, "commit": str})
+    if list(rows) != COLUMNS:
+        raise UserError(f"{path}: the columns must be {', '.join(COLUMNS)}, got {', '.join(rows)}")
+    rows["final_test_accuracy"] = rows.final_test_accuracy.astype(float)
     return rows.sort_values("seed", kind="stable", ignore_index=True)
 
 
@@ -111,6 +122,7 @@ def finished(folder: Path, keys: Sequence[str]) -> flsplit.Run:
     summary = folder / "summary.json"
     if summary.exists() and json.loads(summary.read_text())["status"] == "completed":
         return read_run(folder)
+    note_commit(folder)
     return flsplit.run([f'resume="{folder}"'] if begun else [*keys, f'out="{folder}"'])
 
 

@@ -1,8 +1,8 @@
 """What a link that disturbs values or loses packets does to training: accuracy by channel, for methods, one client.
 
 Both ways are disturbed, at every step. Models are scored without the channel, so that accuracy says what training has
-come to. Methods train as long as the bits of four epochs without compression last them, over every channel, on the 20
-superclasses of CIFAR-100, which are learned sooner than its 100 classes.
+come to. Methods train for as many epochs as they get out of the bits of four without compression, whatever a channel
+adds to these bits, on the 20 superclasses of CIFAR-100, which are learned sooner than its 100 classes.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from flsplit.record import atomic
 from flsplit.record.folder import folder_for
 from flsplit.record.loggers import Loggers, Told
 from flsplit.record.tables import Recorder, write_partition
-from flsplit.report.labels import settings
+from flsplit.report.labels import settings, text
 from flsplit.server.checkpoint import Checkpoints
 from flsplit.server.origin import origin_of
 from flsplit.server.resume import check_checkpoint
@@ -121,7 +121,8 @@ def lay_out(prepared: Prepared) -> tuple[Recorder, Checkpoints]:
     """
     out, config = prepared.out, prepared.plan.config
     checkpoints = Checkpoints(out / "checkpoint")
-    told = Told(out, settings(config.as_dict()), prepared.varied, prepared.sweep)
+    varied = {key: text(value) for key, value in prepared.varied.items() if value is not None}
+    told = Told(out, settings(config.as_dict()), varied, prepared.sweep)
     recorder = Recorder(out, Loggers(config.logger, told), config.metric_columns(prepared.dataset.classes))
     try:
         out.mkdir(parents=True, exist_ok=True)

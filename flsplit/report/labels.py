@@ -37,6 +37,8 @@ def text(value: Any) -> str:
         return {True: "true", False: "false", None: "null"}[value]
     if isinstance(value, float):
         return f"{value:g}"
+    if isinstance(value, list):
+        return f"[{','.join(map(text, value))}]"
     said = alike(value)
     return Path(said).name if said.startswith(("/", "~", "./", "../")) else said
 

@@ -1,11 +1,13 @@
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from experiments.dropout import __main__ as dropout
+from experiments.results import commit
 from flsplit.compose import compose
 from flsplit.errors import RunFailed, UserError
 from flsplit.record.run import Run
@@ -45,7 +47,7 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         rounds = [int(key.removeprefix("rounds=")) for key in keys if key.startswith("rounds=")][-1]
         folder.mkdir(parents=True)
         (folder / "config.yaml").write_text(compose(keys).to_yaml(folder))
-        summary = {"status": "completed", "rounds": rounds, "uplink_bits": 1}
+        summary = {"status": "completed", "rounds": rounds, "uplink_bits": 1, "device": "cpu (x86_64)"}
         summary["final_test_accuracy"] = rounds / 100 if rounds > 1 else None  # one round: it diverged
         (folder / "summary.json").write_text(json.dumps(summary))
         ran.append(folder.name)
@@ -90,6 +92,7 @@ def test_a_run_with_other_settings_is_not_taken_for_the_one_asked_for(
     dropout.make([0], ["rounds=2"], tmp_path / "runs", tmp_path)
     monkeypatch.setitem(dropout.METHODS, "adc", ["compressor=adc", "compressor.ratio=0.5"])
     folder = tmp_path / "runs" / "adc-0-s0-rounds=2"
+    (tmp_path / "results-rounds=2.csv").unlink()
     said = f"{folder} holds a run with compressor.ratio=0.25, and asked for is compressor.ratio=0.5; remove the folder"
     with pytest.raises(UserError, match=re.escape(said)):
         dropout.make([0], ["rounds=2"], tmp_path / "runs", tmp_path)
@@ -107,6 +110,26 @@ def test_a_run_without_finite_numbers_does_not_keep_others_from_being_run(
     monkeypatch.setitem(dropout.METHODS, "adc", dropout.METHODS["base"])
     with pytest.raises(RunFailed, match="2 of 2 runs"):
         dropout.make([1], [], tmp_path / "runs", tmp_path)
+
+
+def test_a_row_that_is_there_is_not_run_again(runs: list[str], tmp_path: Path) -> None:
+    """Whatever lies in the runs' folder."""
+    first = dropout.make([0], [], tmp_path / "runs", tmp_path)
+    shutil.rmtree(tmp_path / "runs")
+    assert dropout.make([0], [], tmp_path / "runs", tmp_path).equals(first) and len(runs) == 2
+    assert first.device.tolist() == ["cpu (x86_64)"] * 2 and (first.commit == commit()).all()
+    table = tmp_path / "results.csv"
+    table.write_text(table.read_text().replace(",commit", ",by"))
+    with pytest.raises(UserError, match=r"the columns must be method, dropout, seed, away, .*, commit, got .*, by"):
+        dropout.make([0], [], tmp_path / "runs", tmp_path)
+
+
+def test_the_committed_rows_are_whole(runs: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.undo()
+    shutil.copy(dropout.HOME / "results.csv", tmp_path)
+    table = dropout.make(dropout.SEEDS, [], tmp_path / "runs", tmp_path)
+    assert len(table) == 24 and not (tmp_path / "runs").exists()
+    assert (tmp_path / "results.csv").read_bytes() == (dropout.HOME / "results.csv").read_bytes()
 
 
 def test_a_table_that_was_cut_off_is_refused_before_anything_runs(runs: list[str], tmp_path: Path) -> None:

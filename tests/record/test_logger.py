@@ -18,6 +18,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import flsplit
 from flsplit.cli import main
 from flsplit.errors import UserError
+from flsplit.experiment import preparation
 from flsplit.record import loggers
 from flsplit.record.loggers import Logger, Loggers, Told
 from flsplit.record.loggers.csv import CsvLogger
@@ -99,6 +100,19 @@ def test_a_sweeps_jobs_are_named_by_what_varies(tmp_path: Path) -> None:
     assert (Told(tmp_path / "run").name, Told(tmp_path / "run").group) == ("run", None)
     seeds = Told(tmp_path / "run", varied={"seed": 3}, sweep=tmp_path / "seeds")
     assert (seeds.name, seeds.group) == ("seed=3", "seeds")
+
+
+@pytest.mark.slow
+def test_what_a_job_has_not_is_not_in_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = list[str]()
+    monkeypatch.setattr(preparation, "Told", lambda *given: found.append(Told(*given).name) or Told(*given))
+    keys = ["compressor=base,topk", "metrics=[accuracy],[accuracy,top5]", "rounds=1", f"out={tmp_path / 'sweep'}"]
+    assert main(["-m", *SMALL, *keys]) == 0
+    own = "compressor.rate=0.1 compressor.index_bits=per_sample"
+    assert sorted(found) == sorted([
+        "compressor=base metrics=[accuracy]", "compressor=base metrics=[accuracy,top5]",
+        f"compressor=topk metrics=[accuracy] {own}", f"compressor=topk metrics=[accuracy,top5] {own}",
+    ])  # fmt: skip
 
 
 def test_one_that_is_left_out_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,6 +232,8 @@ def test_mlflow(tmp_path: Path, mlflow_client: Any) -> None:
     [found] = client.search_runs([experiment.experiment_id])
     assert (found.info.run_name, found.info.status) == ("run", "FINISHED")
     assert found.data.params["compressor.name"] == "adc" and found.data.tags["status"] == "completed"
+    assert (found.data.params["rounds"], found.data.tags["rounds"]) == ("2", "3")  # it was asked for more
+    assert not {"compressor.name", "seed", "out"} & set(found.data.tags)
     history = client.get_metric_history(found.info.run_id, "train_loss")
     assert [point.step for point in history] == [1, 2, 3]
     assert [point.value for point in history] == run.rounds.train_loss.tolist()

@@ -168,7 +168,7 @@ def test_lists_may_differ(tmp_path: Path) -> None:
         make_run(tmp_path / metrics[-1], config(metrics=metrics), rounds=rounds_table(3))
     found = flsplit.load(str(tmp_path / "*"))
     assert isinstance(found, flsplit.Runs)
-    assert found.rounds.groupby("metrics")["round"].max().to_dict() == {"['accuracy']": 3, "['accuracy', 'top5']": 3}
+    assert found.rounds.groupby("metrics")["round"].max().to_dict() == {"[accuracy]": 3, "[accuracy,top5]": 3}
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from make_runs import config
 
-from flsplit.report.labels import describe, folder_names, other_differences, short_labels, varied
+from flsplit.report.labels import describe, folder_names, other_differences, short_labels, text, varied
 from flsplit.report.seeds import by_setting
 
 
@@ -146,3 +146,7 @@ def test_a_number_is_the_same_however_it_is_typed() -> None:
     assert varied(others) == {"x": [1, True, "1", None, [1], [1, 2]]}
     near = [config(lr=lr) for lr in (0.1, 0.1000001)]
     assert varied(near) == {"lr": [0.1, 0.1000001]}
+
+
+def test_a_list_is_told_as_it_is_typed() -> None:
+    assert text(["accuracy", "top5"]) == "[accuracy,top5]" and text([0.5, 2.0]) == "[0.5,2]"

@@ -17,7 +17,7 @@ class Told:
     Attributes:
         folder: the run's.
         settings: its configuration, `key.key` to a plain value.
-        varied: of a sweep's job: what other jobs have otherwise.
+        varied: of a sweep's job: what other jobs have otherwise, in words.
         sweep: folder of the sweep; None outside one.
     """
 

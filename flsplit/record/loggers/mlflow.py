@@ -47,6 +47,10 @@ class MlflowLogger(Logger):
             self._run = kept.read_text()
             self._last = max((m.step for m in self._client.get_metric_history(self._run, "samples")), default=0)
             self._client.set_terminated(self._run, "RUNNING")
+            before = self._client.get_run(self._run).data.params
+            for key, value in self._settings().items():
+                if before.get(key, value) != value:  # a parameter there is what it is
+                    self._client.set_tag(self._run, key, value)
             return
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME", "flsplit")
         found = self._client.get_experiment_by_name(name)
@@ -54,9 +58,12 @@ class MlflowLogger(Logger):
         tags = {"group": self.told.group} if self.told.group else {}
         self._run = self._client.create_run(experiment, run_name=self.told.name, tags=tags).info.run_id
         kept.write_text(self._run)
-        params = [Param(_name(key), str(value)[:_VALUE]) for key, value in self.told.settings.items()]
+        params = [Param(key, value) for key, value in self._settings().items()]
         for first in range(0, len(params), _PARAMS):
             self._client.log_batch(self._run, params=params[first : first + _PARAMS])
+
+    def _settings(self) -> dict[str, str]:
+        return {_name(key): str(value)[:_VALUE] for key, value in self.told.settings.items()}
 
     def log(self, rounds: pa.Table, new: int) -> None:
         """See `Logger`. Rounds that a resumed run goes through again are there already."""
