@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
@@ -41,15 +42,23 @@ class Results:
 
     def __init__(self, folder: Path) -> None:
         self.path, self._curves = folder / "results.csv", folder / "curves"
+        self._stamp: tuple[int, int] | None = None  # of the file as it was read
+        self._rows, self._at = pd.DataFrame(columns=COLUMNS), dict[tuple[str | float, ...], int]()
 
     def table(self) -> pd.DataFrame:
-        """All rows, of all commits.
+        """All rows, of all commits; read again where the file has changed.
 
         Raises:
             UserError: if the file is no such table, has been cut off, or says what cannot be.
         """
-        if not self.path.exists():
-            return pd.DataFrame(columns=COLUMNS)
+        stamp = (found.st_mtime_ns, found.st_size) if self.path.exists() and (found := self.path.stat()) else None
+        if stamp != self._stamp:
+            rows = pd.DataFrame(columns=COLUMNS) if stamp is None else self._read()
+            self._at = {_plain(values): at for at, values in enumerate(rows[_KEY].itertuples(index=False))}
+            self._rows, self._stamp = rows, stamp
+        return self._rows.copy()
+
+    def _read(self) -> pd.DataFrame:
         check_whole(self.path)
         try:
             rows = pd.read_csv(self.path, dtype=dict.fromkeys(_WORDS, str)).fillna(dict.fromkeys(_WORDS, ""))
@@ -60,13 +69,8 @@ class Results:
 
     def row(self, point: Point) -> pd.Series | None:
         """The row of a point; None if it has not been run."""
-        found = self.table()
-        for key, value in point.key.items():
-            if value is None:
-                found = found[found[key].isin([""]) | found[key].isna()]
-            else:
-                found = found[found[key] == value]
-        return None if found.empty else found.iloc[-1]
+        rows, at = self.table(), self._at.get(_plain(point.key[column] for column in _KEY))
+        return None if at is None else rows.iloc[at]
 
     def curve(self, point: Point) -> pd.DataFrame | None:
         """`round, samples, uplink_bits, downlink_bits, sync_bits, xi, train_loss, test_accuracy` of a point.
@@ -138,6 +142,14 @@ class Results:
         pd.DataFrame([row], columns=COLUMNS).to_csv(
             self.path, mode="a", header=not self.path.exists(), index=False, float_format="%.6g"
         )
+
+
+def _plain(values: Iterable[object]) -> tuple[str | float, ...]:
+    """A row's key, or a point's: what is empty in one is None in the other."""
+    return tuple(
+        "" if value is None or value != value else value if isinstance(value, str) else float(value)  # type: ignore[arg-type]
+        for value in values
+    )
 
 
 def check_whole(path: Path) -> None:

@@ -62,3 +62,18 @@ def test_no_point_of_a_figure_or_table_of_the_paper_is(tmp_path: Path) -> None:
     results = results_of(there, tmp_path)
     assert (figures.gather(wanted, results).final_test_accuracy == 0.4).all()
     assert "0.4500" not in tables.table2(results, wanted) and "0.4000" in tables.table2(results, wanted)
+
+
+def test_the_table_is_read_when_it_has_changed_and_not_for_every_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted, reads = of_the_paper("fig4", Choice(scale="full")), list[object]()
+    results = results_of(wanted[:4], tmp_path)
+    read = pd.read_csv
+    monkeypatch.setattr(pd, "read_csv", lambda *given, **more: reads.append(given) or read(*given, **more))
+    assert [results.row(point) is not None for point in wanted[:6]] == 4 * [True] + 2 * [False] and len(reads) == 1
+    results_of(wanted[:5], tmp_path)
+    row = results.row(wanted[4])
+    assert row is not None and row.seed == wanted[4].seed and row.method == wanted[4].method and len(reads) == 2
+    (tmp_path / "results.csv").unlink()
+    assert results.row(wanted[0]) is None and results.table().empty and len(reads) == 2
