@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -35,11 +36,12 @@ def check_same(folder: Path, keys: Sequence[str]) -> None:
         keys: what is asked for, as on flsplit's command line, without `out`.
 
     Raises:
-        UserError: naming the folder, the first key that differs and both values; or its `config.yaml` is missing or
-            damaged, or what is asked for cannot be.
+        UserError: naming the folder, the first key that differs and both values, or that the file of
+            `model.pretrained` is another now; or its `config.yaml` is missing or damaged, or what is asked for cannot
+            be.
     """
-    there = _settings(saved_settings(folder, str(folder)))
-    wanted = _settings(OmegaConf.to_container(OmegaConf.create(compose(keys).to_yaml(folder))))
+    there, config = _settings(saved_settings(folder, str(folder))), compose(keys)
+    wanted = _settings(OmegaConf.to_container(OmegaConf.create(config.to_yaml(folder))))
     for key in [*wanted, *(key for key in there if key not in wanted)]:
         old, new = there.get(key), wanted.get(key)
         if old != new:
@@ -47,6 +49,14 @@ def check_same(folder: Path, keys: Sequence[str]) -> None:
             raise UserError(
                 f"{folder} holds a run with {key}={old}, and asked for is {key}={new}; remove the folder, or choose "
                 "another --runs"
+            )
+    weights, summary = config.model.pretrained, folder / "summary.json"
+    if isinstance(weights, str) and Path(weights).is_file() and summary.exists():  # what goes on looks for itself
+        trained_from = json.loads(summary.read_text()).get("weights")
+        if trained_from not in (None, atomic.digest(Path(weights).read_bytes())):
+            raise UserError(
+                f"{folder} holds a run that started from other weights than {weights} has now; remove the folder, or "
+                "choose another --runs"
             )
 
 

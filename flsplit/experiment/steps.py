@@ -93,7 +93,7 @@ def _execute(prepared: Prepared, *, quiet: bool, stream: TextIO | None, start: S
         server = _play(prepared, recorder, checkpoints, start, quiet=quiet, stream=stream)
         metrics = config.metric_columns(prepared.dataset.classes)
         status = "budget" if server.out_of_budget else "completed"
-        summary = finish(prepared.plan, metrics, prepared.out, server, recorder, status)
+        summary = finish(prepared.plan, prepared.origin, metrics, prepared.out, server, recorder, status)
         if recorder.loggers.take_files:
             from flsplit.report.page import write_report
 
@@ -133,7 +133,7 @@ def _play(
         except Exception:
             with suppress(OSError):  # a disk that is full, say, is what has stopped it
                 metrics = prepared.plan.config.metric_columns(prepared.dataset.classes)
-                finish(prepared.plan, metrics, prepared.out, server, recorder, "failed")
+                finish(prepared.plan, prepared.origin, metrics, prepared.out, server, recorder, "failed")
             raise
     return server
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from flsplit.data.skew import count_table, skew
-from flsplit.report import cite, lines, partition, tables, times
+from flsplit.report import cite, content, lines, partition, tables, times
 from flsplit.report.charts import chart
 from flsplit.report.css import CSS
 from flsplit.report.groups import Group, groups
@@ -149,6 +149,7 @@ def render(runs: Sequence[Run], *, refresh: float | None = None) -> str:
             f"<style>{CSS}</style></head><body><main>",
             f'<header><span class="brand">flsplit</span><h1>{escape(title)}</h1></header>',
             f"<h2>Result{plural}</h2>",
+            content.unlike(runs, names),
             tables.seeds(grouped),
             tables.results(runs, cells),
             f'<p class="note">{_XI}</p>',

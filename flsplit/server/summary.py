@@ -25,11 +25,15 @@ from flsplit.server.app import Server
 from flsplit.server.strategy import build
 
 
-def finish(plan: Plan, metrics: Mapping[str, bool], out: Path, server: Server, recorder: Recorder, status: str) -> Row:
+def finish(
+    plan: Plan, origin: Mapping[str, Any], metrics: Mapping[str, bool], out: Path, server: Server, recorder: Recorder,
+    status: str,
+) -> Row:  # fmt: skip
     """Write the summary of a run.
 
     Args:
         plan: of the run.
+        origin: what its numbers depend on, see `flsplit.server.origin`.
         metrics: columns of its evaluations, and whether higher is better in each.
         out: its folder.
         server: when it has ended.
@@ -68,6 +72,8 @@ def finish(plan: Plan, metrics: Mapping[str, bool], out: Path, server: Server, r
         **({"peak_gpu_mb": torch.cuda.max_memory_allocated() / 1e6} if plan.device == "cuda" else {}),
         **({"graphs": plan.config.engine.graphs} if plan.device == "cuda" else {}),
         "skew": skew(pd.read_parquet(out / "partition.parquet")).figures,
+        "data": origin["data"],
+        "weights": origin["weights"],
         "device": _device_name(plan.device),
         "seed": plan.config.seed,
         "repeatable": build(**plan.config.strategy).repeatable,

@@ -11,9 +11,12 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import timm
 import torch
 from helpers.cut import cut_after
+from safetensors.torch import load_file, save_file
 
+import flsplit
 from experiments import command, runner
 from experiments.bench.images import noise
 from experiments.folder import check_same
@@ -165,6 +168,22 @@ def test_weights_and_data_are_settings_and_a_path_is_however_it_is_typed(
     check_same(folder, [*keys[:2], "dataset.path=data"])
     with pytest.raises(UserError, match=rf"dataset.path={tmp_path}/data, and asked for is dataset.path={tmp_path}/oth"):
         check_same(folder, [*keys[:2], "dataset.path=other"])
+
+
+def test_other_weights_in_the_place_of_those_that_a_run_started_from_are_seen(tmp_path: Path) -> None:
+    weights, folder = tmp_path / "w.safetensors", tmp_path / "run"
+    save_file(timm.create_model("vit_tiny_patch16_224", num_classes=10, img_size=32).state_dict(), weights)
+    keys = [
+        "model=timm", "model.name=vit_tiny_patch16_224", "model.image_size=32", f"model.pretrained={weights}",
+        "dataset.train_limit=8", "dataset.test_limit=4", "batch_size=4", "clients=1", "rounds=1", "engine=inline",
+    ]  # fmt: skip
+    assert flsplit.run([*keys, f"out={folder}"]).summary["weights"]
+    check_same(folder, keys)
+    save_file({name: value + 1 for name, value in load_file(weights).items()}, weights)
+    with pytest.raises(
+        UserError, match=rf"{folder} holds a run that started from other weights than {weights} has now"
+    ):
+        check_same(folder, keys)
 
 
 def test_the_commit_of_a_row_is_that_of_the_code_that_trained(
