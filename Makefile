@@ -1,4 +1,4 @@
-# Everything from a fresh clone, with Python 3.11 or 3.12, make and a package index.
+# Everything from a fresh clone, with Python 3.11 to 3.13, make and a package index.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin

@@ -221,7 +221,8 @@ class Compressor(ABC):
         name: last part of the module that defines the class.
         needs_scores: whether `compress` reads the CLS attention; otherwise `s` may be None.
         at_eval: whether evaluation runs through the compressor.
-        group_size: larger batches are cut to a multiple of it before compression.
+        group_size: the one batch of a client that has too few samples for a full one is cut to a multiple of it; a
+            `batch_size` that is none is to be refused in `check`.
         prefix_tokens: leading tokens (CLS first) that are always kept.
         client_half: parameters, and buffers of floats, that live, travel and are averaged with the client-side model.
         server_half: parameters, and buffers of floats, that live with the server-side model.

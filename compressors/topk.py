@@ -33,7 +33,7 @@ class TopK(Compressor):
 
     Args:
         rate: the share of values kept, in (0, 1].
-        index_bits: price of a position: `per_sample` ceil(log2(N D)) bits, as Table 1 has it, or `per_batch`
+        index_bits: price of a position: `per_sample` ceil(log2(N D)) bits, Table 1 rounded up, or `per_batch`
             ceil(log2(B N D)), as the authors' code counts.
         at_eval: whether evaluation is sparse too.
 

@@ -27,9 +27,9 @@ class Erasure(Channel):
         burst: mean length of a burst of losses, in packets (Gilbert-Elliott); None: they do not depend on each other.
         retransmit: whether lost packets are sent again.
         fill: without `retransmit`, what lost values are: `zero`, or `last`: the last that arrived at the same place of
-            the last dimension (the token before).
+            the last dimension (the token before; of Top-K and SplitFC, the sample before).
         protect: whether labels, indices and ranges arrive for certain, at the price of `code_rate`; if not, those that
-            are lost are 0 (or the last).
+            are lost are 0 (ranges with `last`: the one before).
         up: whether activations can be lost.
         down: whether gradients can.
         code_rate: of what is protected.

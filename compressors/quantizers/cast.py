@@ -50,4 +50,6 @@ class Cast(Quantizer):
 
     def _codes(self, values: Tensor) -> Tensor:
         mask = 2 ** (8 * self.format.itemsize) - 1
+        if self.format == torch.float8_e4m3fn:  # which has no infinities
+            values = values.masked_fill(values.isinf(), torch.nan)
         return values.to(self.format).view(_WHOLE[self.format.itemsize]).long() & mask

@@ -21,7 +21,7 @@ _OVER = {"tensor": (0, 1), "token": (1,), "channel": (0,)}  # of a field as a ma
 class Quantizer(Stage):
     """Codes of so many bits for values, one range (or scale) for each group of them.
 
-    A field of floats is read as a matrix: what its last dimension holds (a token's D numbers; all that Top-K or C3-SL
+    A field of floats is read as a matrix: what its last dimension holds (a token's D numbers; all that Top-K or SplitFC
     send of a sample) is a row. Fields of no bits, which only hold a place for a gradient, pass as they are. Ranges are
     fp32 and are paid for. What was not finite arrives as not finite.
 

@@ -136,6 +136,8 @@ def _check_memory(assembly: Assembly, sides: tuple[Side, Side], most: int) -> No
 
 
 def _check_stack(strategy: Strategy, assembly: Assembly) -> None:
+    if strategy.keeps_time:
+        raise UserError(f"engine.stack must be 1 for {strategy.name}, whose clients begin at times of their own")
     if strategy.placement != "replica":
         raise UserError(
             f"engine.stack must be 1 for {strategy.name} with strategy.placement={strategy.placement}: "

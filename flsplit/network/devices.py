@@ -58,7 +58,8 @@ class NetworkConfig:
         compute_power_w: watts of a client while it computes.
         send_power_w: watts while it sends.
         receive_power_w: watts while it receives.
-        server_flops: operations/s of the server for each client it serves at a time; None: its work takes no time.
+        server_flops: operations/s of the server for each replica, or in all for one server-side model that clients
+            share; None: its work takes no time.
         pipeline: whether a batch crosses in pieces, so that sending overlaps with computing.
         round_deadline_s: simulated seconds after which a round is over; None for no deadline.
         on_deadline: clients that would be late are left out (`drop`), or take only the steps for which there is time

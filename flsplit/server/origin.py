@@ -16,8 +16,8 @@ from flsplit.record.atomic import digest
 
 # What changes no number of the configuration: how long and where a run goes on, names of files whose content counts.
 _FREE = (
-    "rounds", "engine", "out", "resume", "resume_force", "experiment", "logger", "client_profile", "client_timeout",
-    "dataset.path", "model.pretrained",
+    "rounds", "engine.name", "engine.address", "engine.gpus_per_client", "engine.graphs", "out", "resume",
+    "resume_force", "experiment", "logger", "client_profile", "client_timeout", "dataset.path", "model.pretrained",
 )  # fmt: skip
 _PACKAGES = ("flsplit", "torch", "timm")
 # What would be another experiment, beside `config`; the rest may be other bits of the same numbers.

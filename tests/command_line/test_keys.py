@@ -154,6 +154,7 @@ MISTAKES = [
      "strategy.order=random"),
     ("compressor=topk compressor.scope=cohort", "unknown key compressor.scope", "compressor=topk has rate"),
     ("compressor.scope=cohort strategy=parallel engine.stack=2", "engine.stack must be 1", "scope=cohort"),
+    ("strategy=fedbuff network=lte engine.stack=2", "engine.stack must be 1", "for fedbuff, whose clients begin"),
     ("compressor.batch_ratio=0.5", "compressor.batch_ratio", "together"),
     ("compressor.at_eval=maybe", "compressor.at_eval", "true or false"),
     ("compressor.at_eval=1", "compressor.at_eval", "true or false"),

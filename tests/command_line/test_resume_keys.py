@@ -100,6 +100,8 @@ def test_several_runs_are_resumed_where_they_are(a_run: Path, tmp_path: Path, ac
         ("clients: 2\n", "clients: [\n", "not YAML"),
         ("split_point: 3", "split_point: 2", "model.split_point=2 in its config.yaml, which was 3 when it ran"),
         ("ratio: 0.25", "ratio: 25", "compressor.ratio"),
+        ("stack: 1", "stack: 2", "engine.stack=2 in its config.yaml, which was 1 when it ran"),
+        ("cpus_per_client: 1", "cpus_per_client: 2", "engine.cpus_per_client=2.0 in its config.yaml, which was 1.0"),
     ],
 )
 def test_a_damaged_configuration(refused: Refused, a_run: Path, old: str, new: str, right: str) -> None:
