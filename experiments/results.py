@@ -46,17 +46,22 @@ class Results:
         self._rows, self._at = pd.DataFrame(columns=COLUMNS), dict[tuple[str | float, ...], int]()
 
     def table(self) -> pd.DataFrame:
-        """All rows, of all commits; read again where the file has changed.
+        """All rows, of all commits.
 
         Raises:
             UserError: if the file is no such table, has been cut off, or says what cannot be.
         """
-        stamp = (found.st_mtime_ns, found.st_size) if self.path.exists() and (found := self.path.stat()) else None
+        self._refresh()
+        return self._rows.copy()
+
+    def _refresh(self) -> None:
+        """Read the file where it has changed."""
+        found = self.path.stat() if self.path.exists() else None
+        stamp = None if found is None else (found.st_mtime_ns, found.st_size)
         if stamp != self._stamp:
             rows = pd.DataFrame(columns=COLUMNS) if stamp is None else self._read()
             self._at = {_plain(values): at for at, values in enumerate(rows[_KEY].itertuples(index=False))}
             self._rows, self._stamp = rows, stamp
-        return self._rows.copy()
 
     def _read(self) -> pd.DataFrame:
         check_whole(self.path)
@@ -69,8 +74,9 @@ class Results:
 
     def row(self, point: Point) -> pd.Series | None:
         """The row of a point; None if it has not been run."""
-        rows, at = self.table(), self._at.get(_plain(point.key[column] for column in _KEY))
-        return None if at is None else rows.iloc[at]
+        self._refresh()
+        at = self._at.get(_plain(point.key[column] for column in _KEY))
+        return None if at is None else self._rows.iloc[at]
 
     def curve(self, point: Point) -> pd.DataFrame | None:
         """`round, samples, uplink_bits, downlink_bits, sync_bits, xi, train_loss, test_accuracy` of a point.
@@ -118,7 +124,7 @@ class Results:
         Raises:
             UserError: if the table has been changed so that no row can follow; see `table`.
         """
-        self.table()
+        self._refresh()
         summary, held = run.summary, run.clients.test_accuracy
         tuned = experiment == "fig3"  # whose one client is scored on what it holds back
         row = {
