@@ -6,6 +6,6 @@ from compressors.quantizers.cast import Cast
 
 
 class Bf16(Cast):
-    """bfloat16: fp32's exponents, 8 bits of significand."""
+    """bfloat16: fp32's exponents, 7 bits of mantissa."""
 
     format = torch.bfloat16

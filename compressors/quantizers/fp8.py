@@ -14,7 +14,7 @@ class Fp8(Cast):
     """The two formats of Micikevicius et al. 2022 (arXiv 2209.05433).
 
     Args:
-        format: `e4m3` (to 448, three bits of significand) or `e5m2` (to 57,344, two), where gradients vary more.
+        format: `e4m3` (to 448, three bits of mantissa) or `e5m2` (to 57,344, two), where gradients vary more.
         up: see `Cast`, as are the others.
         down: whether gradients are quantised.
         range: `tensor`, `token`, `channel` or `none`.

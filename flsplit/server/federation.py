@@ -243,8 +243,8 @@ class Federation:
         """Average what the clients bring back, each weighted by the samples it has processed.
 
         The aggregator sees a client's model and its replica of the server-side model as one vector; the replicas'
-        optimizer moments are averaged plainly, and so are buffers, whatever step an aggregator takes along the mean:
-        they are statistics, not weights. Clients that failed are left out.
+        optimizer moments are such a mean, and so are buffers, whatever step an aggregator takes along it: they are
+        statistics, not weights. Clients that failed are left out.
 
         Returns:
             the new client-side and server-side model; unchanged where clients bring none.
