@@ -45,7 +45,11 @@ def _of(run: Run, group: str) -> dict[str, object]:
 
 
 def _dataset(run: Run) -> str:
-    """Settings that say which samples there are: which of them a limit leaves is drawn by the seed."""
+    """Settings that say which samples there are, and with which columns of their table.
+
+    Which of them a limit leaves is drawn by the seed; what a partition deals by is kept with them.
+    """
     settings = _of(run, "dataset")
     limited = any(settings.get(key) is not None for key in ("train_limit", "test_limit"))
-    return json.dumps([settings, run.config.get("seed") if limited else None], sort_keys=True, default=str)
+    seed = run.config.get("seed") if limited else None
+    return json.dumps([settings, _of(run, "partition"), seed], sort_keys=True, default=str)

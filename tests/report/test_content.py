@@ -39,6 +39,10 @@ def test_other_data_and_weights_behind_the_same_settings_are_told(tmp_path: Path
     [
         [({"dataset": FOLDER}, {"data": "a"}), ({"dataset": FOLDER | {"path": "/others"}}, {"data": "b"})],
         [({"dataset": FOLDER | {"train_limit": 9}, "seed": n}, {"data": str(n)}) for n in range(2)],  # which 9 they are
+        [
+            ({"dataset": FOLDER, "partition": {"name": "iid"}}, {"data": "a"}),
+            ({"dataset": FOLDER, "partition": {"name": "column", "column": "site"}}, {"data": "b"}),  # kept with it
+        ],
         [({"dataset": FOLDER}, {"data": "a"}), ({"dataset": FOLDER}, {})],  # of a version that kept none
         [({"model": {"pretrained": False}}, {"weights": None}), ({"model": {"pretrained": False}}, {"weights": None})],
     ],
