@@ -1,4 +1,4 @@
-"""Simulated time in whole runs: what its columns hold, what ends a round or a run, and what is refused."""
+"""Simulated time in whole runs: what its columns hold."""
 
 from __future__ import annotations
 
@@ -7,26 +7,14 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from helpers.cut import cut_after
+from helpers.timed import FEDBUFF, SMALL, TIME, UNLIKE, run
 from test_repeatability import same_numbers
 
 import flsplit
-from flsplit import cli
 from flsplit.assembly import Costs, assembly_for
 from flsplit.compose import compose
 from flsplit.experiment import execute, prepare
 from flsplit.report.page import write_report
-from flsplit.server.checkpoint import Checkpoints
-
-SMALL = [
-    "clients=3", "rounds=3", "batch_size=8", "dataset.train_limit=96", "dataset.test_limit=40", "partition=iid",
-    "compressor=adc", "compressor.ratio=0.3",
-]  # fmt: skip
-UNLIKE = ["network=lte", "network.uplink_mbps=[0.5,20]", "network.flops=[1e8,1e10]"]
-TIME = ["compute_seconds", "transfer_seconds", "waiting_seconds", "joules"]
-
-
-def run(*keys: str, out: Path) -> flsplit.Run:
-    return flsplit.run([*SMALL, "engine=inline", *keys, f"out={out}"])
 
 
 def test_one_client_by_hand(tmp_path: Path) -> None:
@@ -82,46 +70,6 @@ def test_every_strategy_keeps_time_and_changes_no_other_number(strategy: list[st
 
 
 @pytest.mark.slow
-def test_who_is_late_is_left_out(tmp_path: Path) -> None:
-    free = run(*UNLIKE, out=tmp_path / "free")
-    own = free.clients[free.clients["round"] == 1]
-    busy = (own.compute_seconds + own.transfer_seconds).sort_values()
-    deadline = busy.iloc[1] + 0.2  # the slowest of three is late, jitter of other rounds considered
-    assert busy.iloc[2] > deadline + 0.2
-    dropped = run(*UNLIKE, f"network.round_deadline_s={deadline}", out=tmp_path / "dropped")
-    slowest = own.client[busy.index[2]]
-    late = dropped.clients[dropped.clients.failed]
-    assert (late.client == slowest).all() and len(late) == 3
-    assert late.reason.str.contains("it would have been later than network.round_deadline_s=").all()
-    assert dropped.rounds.simulated_seconds.tolist() == pytest.approx([deadline, 2 * deadline, 3 * deadline])
-    partial = run(
-        *UNLIKE, f"network.round_deadline_s={deadline}", "network.on_deadline=partial", out=tmp_path / "partial"
-    )
-    managed = partial.clients[partial.clients.client == slowest]
-    assert not managed.failed.any() and (managed.samples < own.samples.max()).all() and (managed.samples > 0).all()
-    assert (partial.rounds.simulated_seconds <= deadline * partial.rounds["round"] + 1e-9).all()
-    # What was sent by then is counted, either way.
-    assert late.uplink_bits.tolist() == managed.uplink_bits.tolist()
-    # Who is left out takes the same steps, sends no model, and waits instead.
-    for column in ("samples", "compute_seconds"):
-        assert late[column].tolist() == managed[column].tolist()
-    assert (2 * late.sync_bits).tolist() == managed.sync_bits.tolist()
-    assert (late.joules.to_numpy() < managed.joules.to_numpy()).all()
-    assert (late.waiting_seconds.to_numpy() > managed.waiting_seconds.to_numpy()).all()
-
-
-@pytest.mark.slow
-def test_seconds_and_joules_end_a_run(tmp_path: Path) -> None:
-    whole = run("network=lte", out=tmp_path / "whole")
-    seconds, joules = whole.rounds.simulated_seconds[1], whole.rounds.joules[0]
-    found = run("network=lte", f"budget.seconds={seconds}", "rounds=null", out=tmp_path / "seconds")
-    assert found.summary["status"] == "budget" and len(found.rounds) == 2
-    found = run("network=lte", f"budget.joules={joules / 2}", "rounds=null", out=tmp_path / "joules")
-    assert found.summary["status"] == "budget" and len(found.rounds) == 1
-    same_numbers(whole, run("network=lte", f"budget.seconds={100 * seconds}", out=tmp_path / "enough"))
-
-
-@pytest.mark.slow
 def test_what_is_sent_again_takes_time(tmp_path: Path) -> None:
     again = ["channel=erasure", "channel.retransmit=true", "channel.loss=0.3", "channel.packet_bytes=64"]
     plain, lossy = (run("network=lte", *keys, out=tmp_path / name) for name, keys in (("a", []), ("b", again)))
@@ -137,41 +85,6 @@ def test_a_profile_has_devices(tmp_path: Path) -> None:
     slow, fast = found[found.client == 1].iloc[0], found[found.client == 0].iloc[0]
     assert slow.compute_seconds == pytest.approx(1e4 * fast.compute_seconds)
     assert slow.transfer_seconds > 10 * fast.transfer_seconds
-
-
-@pytest.mark.parametrize("on_deadline", ["drop", "partial"])
-def test_a_round_is_over_at_its_deadline_though_a_model_is_still_coming(on_deadline: str, tmp_path: Path) -> None:
-    (tmp_path / "slow.csv").write_text("client,downlink_mbps\n0,0.1\n")  # its model takes half a minute
-    found = run(
-        f"client_profile={tmp_path / 'slow.csv'}", "network=lte", "network.jitter_ms=0", "network.round_deadline_s=6",
-        f"network.on_deadline={on_deadline}", out=tmp_path / "run",
-    )  # fmt: skip
-    assert found.rounds.simulated_seconds.tolist() == [6, 12, 18]
-    late = found.clients[found.clients.client == 0]
-    assert late.failed.all() and late.sync_bits.tolist() == 3 * [int((6 - 0.035) * 1e5)]  # LTE's latency is 35 ms
-    assert late.transfer_seconds.tolist() == pytest.approx(3 * [6], abs=2e-5)
-    assert late.joules.tolist() == pytest.approx(3 * [1.95 * 5.965], rel=1e-4)
-    spent = found.clients[["compute_seconds", "transfer_seconds", "waiting_seconds"]].sum(axis=1)
-    assert spent.tolist() == pytest.approx(9 * [6])
-    assert found.rounds.sync_bits.iloc[-1] == found.clients.sync_bits.sum()
-
-
-@pytest.mark.parametrize("on_deadline", ["drop", "partial"])
-def test_a_client_tells_of_its_labels_once_its_model_is_there(on_deadline: str, tmp_path: Path) -> None:
-    """And not in every round that is over before."""
-    (tmp_path / "slow.csv").write_text("client,downlink_mbps\n0,0.1\n")
-    keys = [
-        f"client_profile={tmp_path / 'slow.csv'}", "network=lte", "network.jitter_ms=0", "network.round_deadline_s=6",
-        f"network.on_deadline={on_deadline}",
-    ]  # fmt: skip
-    plain = run(*keys, out=tmp_path / "plain")
-    told = run(*keys, "strategy.logit_adjustment=1", out=tmp_path / "told")
-    assert told.rounds.simulated_seconds.tolist() == [6, 12, 18]
-    more = told.clients.sync_bits - plain.clients.sync_bits
-    known = told.clients.client != 0
-    assert more[known].tolist() == [320, 320, 0, 0, 0, 0]
-    late = 1e5 * (320 / 5.64e6 + 0.035)  # what would have come while counts go up: 5.64 Mbit/s and 35 ms in LTE
-    assert more[~known].tolist() == pytest.approx(3 * [-late], abs=1)
 
 
 JOINT = [
@@ -214,138 +127,6 @@ def test_the_report_shows_time_and_energy(tmp_path: Path, capfd: pytest.CaptureF
     assert page.count("Where each client's simulated time went") == 1
     write_report([tmp_path / "plain"], tmp_path / "plain.html")
     assert "imulated" not in (tmp_path / "plain.html").read_text()
-
-
-FEDBUFF = ["strategy=fedbuff", *UNLIKE, "clients=4", "rounds=6"]
-
-
-@pytest.mark.slow
-def test_fedbuff_takes_reports_in_simulated_time(tmp_path: Path) -> None:
-    found = run(*FEDBUFF, out=tmp_path / "run")
-    assert (found.clients.groupby("round").client.count() == 2).all()
-    assert found.rounds.simulated_seconds.is_monotonic_increasing
-    often = found.clients.client.value_counts()
-    alone = run("strategy=splitfed_v1", *UNLIKE, "clients=4", "rounds=1", out=tmp_path / "v1").clients
-    busy = (alone.compute_seconds + alone.transfer_seconds).set_axis(alone.client)
-    assert often.get(busy.idxmin(), 0) > often.get(busy.idxmax(), 0)
-    # Its first step comes when the second-fastest client is there.
-    assert found.rounds.simulated_seconds[0] == pytest.approx(busy.sort_values().iloc[1], rel=1e-6)
-
-
-def test_all_of_a_client_s_time_is_told_in_fedbuff_whoever_fails(tmp_path: Path) -> None:
-    """From its beginning, which is a step of the server, to the step that it reports for."""
-    found = run(*FEDBUFF, "faults.dropout=0.4", "rounds=8", out=tmp_path / "run")
-    ended = found.rounds.set_index("round").simulated_seconds
-    own = found.clients.assign(spent=found.clients[TIME[:3]].sum(axis=1))
-    assert own.failed.any() and not own.failed.all()
-    for _, rounds in own.groupby("client"):
-        began = [0.0, *ended[rounds["round"]]][:-1]
-        assert rounds.spent.tolist() == pytest.approx((ended[rounds["round"]] - began).tolist(), rel=1e-9)
-
-
-@pytest.mark.slow
-def test_fedbuff_of_all_alike_is_splitfed(tmp_path: Path) -> None:
-    keys = ["network=lte", "network.jitter_ms=0"]
-    found = run("strategy=fedbuff", "strategy.buffer=3", *keys, out=tmp_path / "buff")
-    plain = run("strategy=splitfed_v1", *keys, out=tmp_path / "v1")
-    for column, bound in (("train_loss", 1e-3), ("test_loss", 1e-3), ("simulated_seconds", 1e-9)):
-        assert found.rounds[column].tolist() == pytest.approx(plain.rounds[column].tolist(), rel=bound)
-    ended = [Checkpoints(tmp_path / name / "checkpoint").load() for name in ("buff", "v1")]
-    steps = [
-        state.server_model.moments[-1]
-        for state in ended
-        if state is not None and state.server_model.moments is not None
-    ]
-    assert len(steps) == 2 and steps[0] == steps[1] > 0  # Adam goes on at the server side too
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("keys", [FEDBUFF, [*UNLIKE, "network.round_deadline_s=2", "network.on_deadline=partial"]])
-def test_a_run_with_time_goes_on_to_the_same_numbers(keys: list[str], tmp_path: Path) -> None:
-    whole = run(*keys, out=tmp_path / "whole")
-    with cut_after(2), pytest.raises(KeyboardInterrupt):
-        run(*keys, out=tmp_path / "cut")
-    same_numbers(whole, flsplit.run([f"resume={tmp_path / 'cut'}"]))
-
-
-@pytest.mark.slow
-@pytest.mark.xdist_group("ray")
-@pytest.mark.usefixtures("one_ray")
-@pytest.mark.parametrize("keys", [FEDBUFF, [*UNLIKE, "network.round_deadline_s=2", "network.on_deadline=partial"]])
-def test_ray_and_inline_keep_the_same_time(keys: list[str], tmp_path: Path) -> None:
-    same_numbers(flsplit.run([*SMALL, *keys, f"out={tmp_path / 'ray'}"]), run(*keys, out=tmp_path / "inline"))
-
-
-@pytest.mark.some
-@pytest.mark.parametrize(
-    ("keys", "line"),
-    [
-        (["network=gsm"], "network must be one of"),
-        (["network=lte", "network.uplink_mbps=0"], "network.uplink_mbps must be a number above 0, or [least, largest]"),
-        (["network=lte", "network.uplink_mbps=[5,1]"], "network.uplink_mbps must be a number above 0, or [least"),
-        (["network=lte", "network.uplink_mbps=[1,2,3]"], "network.uplink_mbps must be a number above 0"),
-        (["network=lte", "network.latency_ms=-1"], "network.latency_ms must be a number at least 0"),
-        (["network=lte", "network.flops=nan"], "network.flops must be a number above 0"),
-        (["network=lte", "network.flops=fast"], "network.flops must be a number"),
-        (["network=lte", "network.server_flops=0"], "network.server_flops must be above 0, or null, got 0"),
-        (["network=lte", "network.round_deadline_s=-3"], "network.round_deadline_s must be above 0, or null, got -3"),
-        (["network=lte", "network.on_deadline=wait"], "network.on_deadline must be one of drop, partial, got 'wait'"),
-        (["network=lte", "network.mbps=3"], "unknown key network.mbps"),
-        (["network=none", "network.flops=1"], "network.flops"),
-        (["budget.seconds=10"], "budget.seconds needs a network"),
-        (["network=lte", "budget.joules=0"], "budget.joules must be above 0, or null, got 0"),
-        (["strategy=fedbuff"], "strategy=fedbuff needs a network that says how long things take, such as network=lte"),
-        (["strategy=fedbuff", "network=lte", "strategy.buffer=0"], "strategy.buffer must be at least 1, got 0"),
-        (
-            ["network=lte", "network.round_deadline_s=3", "strategy=splitfed_v2"],
-            "network.round_deadline_s must be null for strategy=splitfed_v2",
-        ),
-    ],
-)
-def test_what_cannot_be_is_refused_in_one_line(
-    keys: list[str], line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert cli.main([*SMALL, "engine=inline", *keys, f"out={tmp_path / 'run'}"]) == 2
-    said = capsys.readouterr().err
-    assert said.startswith("flsplit: ") and said.count("\n") == 1 and line in said
-    assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.parametrize(
-    ("cell", "line"),
-    [("0", "uplink_mbps must be above 0, got 0"), ("nan", "uplink_mbps must be above 0"), ("-1", "must be above 0")],
-)
-def test_a_profile_without_a_link_is_refused(
-    cell: str, line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "profile.csv").write_text(f"client,uplink_mbps\n1,{cell}\n")
-    keys = ["network=wifi", f"client_profile={tmp_path / 'profile.csv'}", f"out={tmp_path / 'run'}"]
-    assert cli.main([*SMALL, "engine=inline", *keys]) == 2
-    assert line in capsys.readouterr().err
-
-
-@pytest.mark.slow
-def test_joules_end_a_run_when_they_are_spent_and_not_before(tmp_path: Path) -> None:
-    keys = ["network=lte", "rounds=9", "clients_per_round=1", "eval_every=5", "partition.holdout=0.3"]
-    whole = run(*keys, out=tmp_path / "whole")
-    joules = whole.rounds.joules
-    found = run(*keys, f"budget.joules={(joules[5] + joules[6]) / 2}", out=tmp_path / "run")
-    assert len(found.rounds) == 7 and found.summary["status"] == "budget"
-    assert found.rounds.joules.tolist() == joules[:7].tolist()
-    assert found.rounds.test_accuracy.iloc[-1] == found.summary["final_test_accuracy"]
-    assert len(flsplit.run([f"resume={tmp_path / 'run'}"]).rounds) == 7
-
-
-@pytest.mark.slow
-def test_in_fedbuff_a_client_waits_from_its_report_to_the_servers_step(tmp_path: Path) -> None:
-    keys = ["network=custom", "network.flops=[1e7,1e9]", "network.server_flops=1e9", "network.jitter_ms=0"]
-    found = run("strategy=fedbuff", "strategy.buffer=2", *keys, "rounds=4", out=tmp_path / "run")
-    parts = found.clients[["compute_seconds", "transfer_seconds", "waiting_seconds"]].sum(axis=1)
-    ends = found.rounds.set_index("round").simulated_seconds
-    began: dict[int, float] = {}
-    for row, lasted in zip(found.clients.itertuples(), parts):
-        assert lasted == pytest.approx(ends[row.round] - began.get(row.client, 0.0))  # from its start to the step
-        began[row.client] = ends[row.round]
 
 
 @pytest.mark.slow
@@ -431,3 +212,20 @@ def test_a_cohorts_server_works_on_the_clusters_of_all(tmp_path: Path) -> None:
     work = Costs(assembly_for(plan.to_json())).work(0, 8)
     clusters = [int(0.3**0.5 * samples) for samples in (8, 3 * 8)]  # 4 of a client's batch, 13 of all three
     assert found == pytest.approx(4 * work.server / clusters[0] * clusters[1] / 1e9, rel=1e-9)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("keys", [FEDBUFF, [*UNLIKE, "network.round_deadline_s=2", "network.on_deadline=partial"]])
+def test_a_run_with_time_goes_on_to_the_same_numbers(keys: list[str], tmp_path: Path) -> None:
+    whole = run(*keys, out=tmp_path / "whole")
+    with cut_after(2), pytest.raises(KeyboardInterrupt):
+        run(*keys, out=tmp_path / "cut")
+    same_numbers(whole, flsplit.run([f"resume={tmp_path / 'cut'}"]))
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("ray")
+@pytest.mark.usefixtures("one_ray")
+@pytest.mark.parametrize("keys", [FEDBUFF, [*UNLIKE, "network.round_deadline_s=2", "network.on_deadline=partial"]])
+def test_ray_and_inline_keep_the_same_time(keys: list[str], tmp_path: Path) -> None:
+    same_numbers(flsplit.run([*SMALL, *keys, f"out={tmp_path / 'ray'}"]), run(*keys, out=tmp_path / "inline"))
