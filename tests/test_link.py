@@ -101,10 +101,10 @@ def test_ray_and_inline_are_the_same_over_a_link(strategy: str, link: list[str],
 @pytest.mark.slow
 @pytest.mark.parametrize("link", [BOTH, LOST], ids=["both", "lost"])
 def test_stacked_clients_meet_the_same_link(link: list[str], tmp_path: Path) -> None:
-    """Nothing here chooses by values, which another order of sums moves; other draws would differ by 1e-2."""
-    keys = [*SMALL[:-2], *link, "quantizer.bits=12"]
+    """In two rounds of a step, after which Adam makes much of what another order of sums rounds; other draws: 7e-4."""
+    keys = [*SMALL[:-2], *link, "quantizer.bits=12", "rounds=2", "local_steps=1"]
     alone, stacked = (flsplit.run([*keys, f"engine.stack={n}", f"out={tmp_path / str(n)}"]) for n in (1, 3))
-    assert stacked.rounds.train_loss.tolist() == pytest.approx(alone.rounds.train_loss.tolist(), rel=1e-3)
+    assert stacked.rounds.train_loss.tolist() == pytest.approx(alone.rounds.train_loss.tolist(), rel=1e-4)
     assert stacked.rounds.wire_bytes.tolist() == alone.rounds.wire_bytes.tolist()
 
 
