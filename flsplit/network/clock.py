@@ -188,7 +188,8 @@ class Clock:
         assert self.network.round_deadline_s is not None
         device, timed = self._device_of(part.client), self.timed(part, number, attempt)
         late = timed.down - part.down / device.downlink + timed.up
-        return min(part.down, max(0, int((self.network.round_deadline_s - late) * device.downlink)))
+        bits = (self.network.round_deadline_s - late) * device.downlink
+        return min(part.down, max(0, int(round(bits, 3))))  # less is how differences of seconds round
 
 
 def side_by_side(parts: Sequence[Timed]) -> tuple[float, list[float]]:

@@ -70,9 +70,16 @@ class Timekeeper:
             part = self._part(client, first=client not in known, limit=None if limits is None else limits[client])
             most[client] = self._clock.affordable(part, number, attempt)
             if not most[client] or (self._drops and most[client] < len(part.steps)):
-                told = self._moves.up_bits(self._size, first=client not in known, came_up=False)
-                late[client] = self._clock.downloaded(replace(part, up=told), number, attempt)
+                late[client] = self._came(part, number, attempt, first=client not in known)
         return most, late
+
+    def _came(self, part: Round, number: int, attempt: int, *, first: bool) -> int:
+        """Bits of models that come to a client before the deadline; not all where it could not say of itself by then."""
+        came = self._clock.downloaded(replace(part, up=0), number, attempt)
+        told = self._moves.up_bits(self._size, first=first, came_up=False)
+        if came == part.down and self._clock.downloaded(replace(part, up=told), number, attempt) < came:
+            return came - 1  # it knows its models by the next round as little as with any other bit missing
+        return came
 
     def of(
         self, schedule: str, reports: Sequence[Report], number: int, attempt: int, *, new: Collection[int],

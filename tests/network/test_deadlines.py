@@ -83,8 +83,20 @@ def test_a_client_tells_of_its_labels_once_its_model_is_there(on_deadline: str, 
     more = told.clients.sync_bits - plain.clients.sync_bits
     known = told.clients.client != 0
     assert more[known].tolist() == [320, 320, 0, 0, 0, 0]
-    late = 1e5 * (320 / 5.64e6 + 0.035)  # what would have come while counts go up: 5.64 Mbit/s and 35 ms in LTE
-    assert more[~known].tolist() == pytest.approx(3 * [-late], abs=1)
+    assert more[~known].tolist() == [0, 0, 0]  # as much of its model has come
+    assert told.clients.joules[~known].tolist() == plain.clients.joules[~known].tolist()
+
+
+def test_a_model_is_not_there_before_its_client_could_tell_of_its_labels(tmp_path: Path) -> None:
+    (tmp_path / "profile.csv").write_text("client,downlink_mbps,uplink_mbps,latency_ms\n0,1000,1000,0\n")
+    keys = ["network=custom", "network.downlink_mbps=1", "network.latency_ms=0", "clients=2", "rounds=1"]
+    keys += ["network.uplink_mbps=0.001", f"client_profile={tmp_path / 'profile.csv'}"]
+    size = run(*keys, out=tmp_path / "free").clients.sync_bits.max() // 2
+    keys.append(f"network.round_deadline_s={size / 1e6 + 0.1}")  # labels take 0.32 seconds
+    plain = run(*keys, out=tmp_path / "plain").clients
+    told = run(*keys, "strategy.logit_adjustment=1", out=tmp_path / "told").clients
+    assert plain.sync_bits[1] == size and told.sync_bits[1] == size - 1
+    assert told.sync_bits[0] == plain.sync_bits[0] + 320
 
 
 @pytest.mark.slow
