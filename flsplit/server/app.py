@@ -86,6 +86,7 @@ class Server:
         self._assembly = assembly = assembly_for(self._plan)
         config, costs = assembly.config, Costs(assembly)
         start = self._start()
+        self._shapes = {"client": start.client_model.weights.shape, "server": start.server_model.weights.shape}
         charged = {int(client): bits for client, bits in start.totals.get("charged", {}).items()}
         self._account = account = Account(costs, charged, self.totals.acquainted)
         shown = Shown(
@@ -131,15 +132,17 @@ class Server:
 
     def _rounds(self, number: int, evaluator: Evaluator, shown: Shown, saving: Saving) -> None:
         """All rounds after `number`."""
-        able, first = self._account.able(), number + 1
+        able, first, told = self._account.able(), number + 1, False
         if not self._over(number, able):
             self._recorder.reopen()
         while not self._over(number, able):
             number += 1
             began = time.perf_counter()
             clients = self._sample(number, able)
+            before = self._fed.client_model, self._fed.server_model
             self._attempts.play(number, clients, partial(shown.begin, number))
             self._check(number)
+            told = told or self._note_unchanged(number, before)
             trained = time.perf_counter()
             able = self._account.able()
             last = self._over(number, able)
@@ -169,12 +172,33 @@ class Server:
                     f"strategy={self._assembly.config.strategy['name']} leaves a {type(model).__name__} in "
                     f"fed.{name}_model, which must be a SideState (fed.average gives one for each side)"
                 )
+            if (found := model.weights.shape) != (wanted := self._shapes[name]):
+                raise RunFailed(
+                    f"strategy={self._assembly.config.strategy['name']} leaves weights of shape {tuple(found)} in "
+                    f"fed.{name}_model, whose shape is {tuple(wanted)}"
+                )
             if not model.finite:
                 raise RunFailed(
                     f"the global {name}-side model is not finite after round {number}; the checkpoint is that of round "
                     f"{number - 1}",
                     diverged=True,
                 )
+
+    def _note_unchanged(self, number: int, before: tuple[SideState, SideState]) -> bool:
+        """Say so if what clients have trained is in neither model, which a round that only fills a buffer may want.
+
+        Returns:
+            whether it is so.
+        """
+        after = self._fed.client_model, self._fed.server_model
+        trained = any(report.error is None for report in self._fed.reports)
+        unchanged = trained and all(model.weights is old.weights for model, old in zip(after, before))
+        if unchanged:
+            self._progress.note(
+                f"strategy={self._assembly.config.strategy['name']} leaves fed.client_model and fed.server_model as "
+                f"they were before round {number}"
+            )
+        return unchanged
 
     def _start(self) -> State:
         state = self._checkpoints.load()

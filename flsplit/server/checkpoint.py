@@ -254,10 +254,20 @@ def _packed(values: dict[str, Any]) -> torch.Tensor:
     except Exception as error:
         reason = re.split(r"[.\x1b]", str(error).strip())[0]  # of PyTorch's advice, what is wrong
         raise RunFailed(
-            "the strategy's state_dict must hold numbers, text, tensors, and lists, tuples and dicts of these: "
-            f"it cannot be kept ({type(error).__name__}: {reason})"
+            "the strategy's state_dict must hold Python's numbers and text, tensors, and lists, tuples and dicts of "
+            f"these: {_foreign(values)} cannot be kept ({type(error).__name__}: {reason})"
         ) from error
     return packed
+
+
+def _foreign(value: Any, at: str = "state_dict()") -> str:
+    """The first entry that is none of what can be kept; all of it if that is not found."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list | tuple) else ()
+    if inner:
+        found = (_foreign(entry, f"{at}[{key!r}]") for key, entry in inner)
+        return next((entry for entry in found if entry != "it"), "it")
+    known = value is None or type(value) in (bool, int, float, str, bytes, list, tuple, dict)
+    return "it" if known or isinstance(value, torch.Tensor) else f"{at}, a {type(value).__name__},"
 
 
 def _own(value: Any) -> Any:

@@ -74,7 +74,7 @@ class Timekeeper:
         return most, late
 
     def _came(self, part: Round, number: int, attempt: int, *, first: bool) -> int:
-        """Bits of models that come to a client before the deadline; not all where it could not say of itself by then."""
+        """Bits of models that come to a client by the deadline; not all if it could not say of itself by then."""
         came = self._clock.downloaded(replace(part, up=0), number, attempt)
         told = self._moves.up_bits(self._size, first=first, came_up=False)
         if came == part.down and self._clock.downloaded(replace(part, up=told), number, attempt) < came:

@@ -7,9 +7,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import flsplit
+from flsplit import cli
 from flsplit.errors import RunFailed, UserError
 from flsplit.server import strategy as strategies_of
 from flsplit.server.federation import Federation
@@ -28,6 +30,10 @@ def half_taken(fed: Federation, clients: Sequence[int]) -> None:
 
 def a_tuple(fed: Federation, clients: Sequence[int]) -> None:
     fed.client_model = fed.average(fed.train(clients))  # type: ignore[assignment]
+
+
+def swapped(fed: Federation, clients: Sequence[int]) -> None:
+    fed.server_model, fed.client_model = fed.average(fed.train(clients))
 
 
 def averaged_twice(fed: Federation, clients: Sequence[int]) -> None:
@@ -57,6 +63,7 @@ def setting_the_clock(seconds: float) -> Round:
         (lambda fed, clients: list(fed.train([5])), "trains client 5; there are 0 to 2"),
         (lambda fed, clients: fed.train_cohort([-1]), "trains client -1; there are 0 to 2"),
         (a_tuple, "leaves a tuple in fed.client_model, which must be a SideState"),
+        (swapped, r"leaves weights of shape \(\d+,\) in fed.client_model, whose shape is \(\d+,\)"),
         (averaged_twice, "takes the models of client 0 twice"),
         (setting_the_clock(-5.0), r"leaves fed.now at -5 s in round 1, which began at 0 s"),
         (setting_the_clock(math.nan), r"leaves fed.now at nan s in round 1"),
@@ -66,6 +73,34 @@ def setting_the_clock(seconds: float) -> Round:
 def test_a_round_that_is_none(wrong: Round, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(SplitFedV1, "round", lambda self, fed, clients: wrong(fed, clients) and None)
     with pytest.raises(RunFailed, match=message):
+        flsplit.run([*KEYS, f"out={tmp_path / 'run'}"])
+
+
+def test_a_round_that_leaves_both_models_as_they_were_is_told_of_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(SplitFedV1, "round", lambda self, fed, clients: fed.average(fed.train(clients)) and None)
+    assert cli.main([*KEYS, "rounds=3", f"out={tmp_path / 'run'}"]) == 0
+    told = "strategy=splitfed_v1 leaves fed.client_model and fed.server_model as they were before round"
+    assert capsys.readouterr().err.count(told) == 1
+    monkeypatch.undo()
+    assert cli.main([*KEYS, "rounds=3", f"out={tmp_path / 'other'}"]) == 0
+    assert told not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("state", "entry"),
+    [
+        ({"lr": 0.1, "steps": [1, np.float64(2)]}, r"state_dict\(\)\['steps'\]\[1\], a float64, cannot be kept"),
+        ({"weights": np.zeros(3)}, r"state_dict\(\)\['weights'\], a ndarray, cannot be kept"),
+    ],
+)
+def test_what_of_a_state_cannot_be_kept_is_named(
+    state: dict[str, Any], entry: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SplitFedV1, "state_dict", lambda self: state, raising=False)
+    monkeypatch.setattr(SplitFedV1, "load_state_dict", lambda self, state: None, raising=False)
+    with pytest.raises(RunFailed, match=entry):
         flsplit.run([*KEYS, f"out={tmp_path / 'run'}"])
 
 
