@@ -278,11 +278,13 @@ class Compressor(ABC):
     def options_for(self, ratio: float) -> dict[str, Any]:
         """Options that make one client compress to about `ratio` where the others do otherwise (`client_profile`).
 
+        For methods without `client_half` and `server_half`, whose parameters are those of one ratio.
+
         Args:
             ratio: compression ratio, in (0, 1].
 
         Raises:
-            ValueError: if the ratio is not this method's to choose, or would give clients models of different shapes.
+            ValueError: if the ratio is not this method's to choose.
         """
         raise ValueError(
             f"compressor={self.name} has the same ratio for all clients, so client_profile must not give one another"

@@ -116,13 +116,23 @@ class Assembly:
         return Profile(**self.plan.profiles.get(str(client), {}))
 
     def stages_of(self, client: int, stages: Stages) -> Stages:
-        """`stages` of a side as a client has them: with another compressor where it has a ratio of its own."""
+        """`stages` of a side as a client has them: others, with the same halves, where it has a ratio of its own."""
         ratio = self.profile(client).ratio
-        return stages if ratio is None else stages.with_compressor(self.stages_at(ratio).compressor)
+        return stages if ratio is None else stages.at(self._made_at(ratio))
+
+    def stages_at(self, ratio: float | None) -> Stages:
+        """Stages at a client's own ratio, or (None) at the ratio of all, for what does not change them; made once.
+
+        Raises:
+            UserError: if they cannot be had at a ratio of a client's own.
+        """
+        if ratio is None:
+            return self._made_at(None)
+        with options_of_the_user():
+            return self._made_at(None).at(self._made_at(ratio))
 
     @cached_property
-    def stages_at(self) -> Callable[[float | None], Stages]:
-        """Stages at a client's own ratio, or (None) at the ratio of all, for what does not change them; made once."""
+    def _made_at(self) -> Callable[[float | None], Stages]:
         return cache(self.stages)
 
     @cached_property

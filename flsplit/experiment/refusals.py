@@ -11,6 +11,7 @@ from compressors import Compressor, Stage
 from flsplit.assembly import Assembly, Costs
 from flsplit.config.schema import Config
 from flsplit.errors import UserError
+from flsplit.experiment import probe
 from flsplit.server.strategy import Strategy
 from flsplit.split import memory
 from flsplit.split.side import Side, unkept
@@ -30,6 +31,7 @@ def check(strategy: Strategy, assembly: Assembly, samples: Sequence[int]) -> Non
     config, sides = assembly.config, (assembly.client_side(), assembly.server_side())
     _check_compressors(assembly)
     _check_sides(strategy, assembly, *sides)
+    probe.check(assembly, *sides)
     _check_time(strategy, config)
     _check_budget(Costs(assembly), samples)
     _check_memory(assembly, sides, most=max(samples))
@@ -48,6 +50,7 @@ def _check_compressors(assembly: Assembly) -> None:
             )
         size = profile.batch_size or config.batch_size
         config.check_compressor(profile.ratio, batch_size=size, tokens=tokens, width=width)
+        assembly.stages_at(profile.ratio)
 
 
 def _check_sides(strategy: Strategy, assembly: Assembly, client: Side, server: Side) -> None:

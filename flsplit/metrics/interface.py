@@ -52,7 +52,7 @@ class Metric(ABC):
 
     @abstractmethod
     def update(self, logits: Tensor, labels: Tensor) -> None:
-        """See a batch.
+        """See a batch; the tensors are this metric's own, to keep or to write into.
 
         Args:
             logits: (B, L) fp32, on the device.

@@ -102,7 +102,7 @@ class Evaluator:
             for prefix, logits in self._logits(images, labels, messages, way).items():
                 losses[prefix] = losses[prefix] + F.cross_entropy(logits, labels, reduction="sum").double()
                 for metric in self._metrics[prefix]:
-                    metric.update(logits, labels)
+                    metric.update(logits.clone(), labels.clone())  # which are its own, to keep and to write into
             samples += len(labels)
         if not samples:
             return None

@@ -83,14 +83,16 @@ class Passage:
         """Bits that stages send again beyond a message's price; 0 but for a link that loses packets.
 
         Raises:
-            ValueError: if a stage says that they are fewer than none.
+            ValueError: if a stage gives another number than that.
         """
         total = 0
         for stage, layout in zip(self.stages, layouts[1:]):
             if stage.resends and way in stage.ways:
                 bits = stage.resent(layout, way=way, **self._streams(stage, way, key, "again"))
-                if bits < 0:
-                    raise ValueError(f"{stage.name} sends fewer than no bits again: {bits}")
+                if not isinstance(bits, int) or bits < 0:
+                    raise ValueError(
+                        f"{stage.name}'s resent must give a whole number of bits, at least 0, got {bits!r}"
+                    )
                 total += bits
         return total
 

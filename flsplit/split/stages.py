@@ -16,7 +16,7 @@ from math import inf
 import torch
 from torch import Tensor, nn
 
-from compressors import BatchShape, Compressor, Layout, Payload, Stage, build, onto
+from compressors import BatchShape, Compressor, Layout, Payload, Stage, Way, build, onto
 from flsplit.split.exchange import Exchange
 from flsplit.split.messages import Downlink, Uplink
 from flsplit.split.passage import Draw, Key, Passage, Route, on_device
@@ -56,7 +56,7 @@ class Stages:
                     f"{stage.name}: ways are up and down, and coherence is None or at least 1 step, got "
                     f"{stage.ways} and {stage.coherence}"
                 )
-            halves = nn.ModuleList(half for half in (stage.client_half, stage.server_half) if half is not None)
+            halves = nn.ModuleList(halves_of(stage))
             if not stage.trained and any(parameter.requires_grad for parameter in halves.parameters()):
                 raise ValueError(
                     f"{stage.name} has parameters that gradients pass by: it must say trained = True, or keep them "
@@ -73,7 +73,7 @@ class Stages:
         self._draw, self._seeded, cohort = draw, seeded, compressor.cohort
         self._within, self._beyond = Passage(self.trained, draw), Passage(self.passed, draw)
         self.exchange = None if cohort is None else Exchange(cohort, self.passed, draw)
-        self._others: dict[int, Stages] = {}  # by compressor
+        self._others: dict[int, tuple[Stages, Stages]] = {}  # by who was asked for, which is kept with what was made
         self.route = lru_cache(maxsize=None)(self._route)
 
     def halves(self, side: str) -> list[nn.Module]:
@@ -98,13 +98,28 @@ class Stages:
             compressor, [stage for stage in self.behind if stage.at_eval], draw=self._draw, seeded=self._seeded
         )
 
-    def with_compressor(self, compressor: Compressor) -> Stages:
-        """The same stages behind another compressor, which the caller keeps."""
-        if id(compressor) not in self._others:
-            self._others[id(compressor)] = Stages(
-                compressor, self.behind, draw=self._draw, seeded=self._seeded, answers=self.answers
-            )
-        return self._others[id(compressor)]
+    def at(self, other: Stages) -> Stages:
+        """The compressor of `other` and its stages, bound to its layouts, but for stages with halves: those are here.
+
+        Args:
+            other: the same at a client's own ratio.
+
+        Raises:
+            ValueError: if a half is that of one ratio alone.
+        """
+        if id(other) not in self._others:
+            if halves_of(self.compressor):
+                raise ValueError(
+                    f"compressor={self.compressor.name} has parameters or buffers, which are those of one ratio, so "
+                    "clients must not have ratios of their own (client_profile, budget.allocation=diversity)"
+                )
+            behind = [
+                _held(mine, its) if halves_of(mine) else its
+                for mine, its in zip(self.behind, other.behind, strict=True)
+            ]
+            made = Stages(other.compressor, behind, draw=self._draw, seeded=self._seeded, answers=self.answers)
+            self._others[id(other)] = other, made
+        return self._others[id(other)][1]
 
     def nominal(self, shape: BatchShape) -> tuple[float, float]:
         """Nominal ratios up and down: the compressor's (Table 1), times the factors of the stages."""
@@ -116,8 +131,8 @@ class Stages:
         up, down = ratios
         for stage in self.behind:
             ways = ("up", "down") if stage.trained else stage.ways  # the gradients of what it sends are the downlink
-            up *= stage.nominal("up") if "up" in ways else 1.0
-            down *= stage.nominal("down") if "down" in ways else 1.0
+            up *= _factor(stage, "up") if "up" in ways else 1.0
+            down *= _factor(stage, "down") if "down" in ways else 1.0
         return up, down if self.answers else 0.0
 
     def bounds(self, shape: BatchShape) -> tuple[BatchShape, BatchShape]:
@@ -247,6 +262,11 @@ class Stages:
         return Route((*up, *self._beyond.layouts(leaves, "up")), tuple(down), answered)
 
 
+def halves_of(part: Compressor | Stage) -> list[nn.Module]:
+    """The client half and the server half of a compressor or stage, as far as it has them."""
+    return [half for half in (part.client_half, part.server_half) if half is not None]
+
+
 def undrawn(key: Key) -> AbstractContextManager[object]:
     """The context of a model that draws nothing."""
     return nullcontext()
@@ -265,6 +285,31 @@ def _gradients(payload: Payload, answered: Sequence[bool]) -> Iterator[Tensor]:
         if back:
             gradient = torch.zeros_like(t) if t.grad is None else t.grad
             yield gradient if lost is None else gradient.masked_fill(lost, 0)
+
+
+def _held(mine: Stage, its: Stage) -> Stage:
+    """`mine`, whose halves serve clients of another ratio too."""
+    shapes = [
+        [
+            (name, tuple(value.shape))
+            for half in halves_of(stage)
+            for name, value in (*half.named_parameters(), *half.named_buffers())
+        ]
+        for stage in (mine, its)
+    ]
+    if shapes[0] != shapes[1]:
+        raise ValueError(
+            f"{mine.name} has parameters or buffers of other shapes at each ratio, so clients must not have ratios of "
+            "their own (client_profile, budget.allocation=diversity)"
+        )
+    return mine
+
+
+def _factor(stage: Stage, way: Way) -> float:
+    factor = stage.nominal(way)
+    if not (isinstance(factor, int | float) and 0 <= factor < inf):
+        raise ValueError(f"{stage.name}.nominal must give a number of at least 0, got {factor!r}")
+    return factor
 
 
 def _crossed(payload: Payload, layout: Layout) -> Payload:
