@@ -133,6 +133,11 @@ dl.flow div { display: flex; gap: 8px; }
   .take { display: none; }
   .plots { grid-template-columns: repeat(2, minmax(0, 1fr)); break-before: avoid; }
   figure.whole { grid-column: auto; }
+  figure { container-type: normal; }  /* a container is broken between its caption and its chart */
+  .half .wide, .whole .wide { display: none; }
+  .half .narrow, .whole .narrow { display: block; }
+  h2 { break-inside: avoid; }
+  h2::after { content: ""; display: block; height: 90mm; margin-bottom: -90mm; }  /* room for what it is above */
   figcaption { padding: 0; }
   .scroll { background: none; overflow: visible; }
   .status, pre, svg { print-color-adjust: exact; -webkit-print-color-adjust: exact; }

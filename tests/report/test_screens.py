@@ -65,6 +65,9 @@ def test_charts_have_letters_that_can_be_read(page: Path, browser: Tab, width: i
     """Charts are drawn anew for narrow places, not made small."""
     browser.show(page, width, "light", media)
     assert browser.ask("document.documentElement.scrollWidth <= innerWidth") and browser.ask(TOO_WIDE) == []
+    if media == "print":  # or Chromium parts captions from their charts at the end of a page
+        kinds = "[...document.querySelectorAll('figure')].map(figure => getComputedStyle(figure).containerType)"
+        assert set(browser.ask(kinds)) == {"normal"}
     sizes = browser.ask(
         "[...document.querySelectorAll('figure svg text')].filter(text => text.getBoundingClientRect().width)"
         ".map(text => { const at = text.getScreenCTM(); "
