@@ -13,6 +13,7 @@ from flsplit.record.units import unit
 from flsplit.report.style import Style, figure, plain_log, to_svg
 
 HALF, WHOLE, NARROW = (5.7, 3.5), (11.6, 3.7), (4.6, 3.3)  # inches: half or the whole page, a telephone
+_BESIDE = 0.9  # inches that the y axis takes of a plot's width
 _MARKED = 40  # a line of more points carries fewer markers
 _POINTS = 500  # and is thinned beyond this
 
@@ -94,6 +95,9 @@ def _draw(
         if all(np.array_equal(line.x, np.round(line.x)) for line in curves) and not log_x:
             axes.xaxis.set_major_locator(MaxNLocator(nbins="auto", integer=True, steps=[1, 2, 5, 10]))
         axes.set(xlabel=x_label, ylabel=y_label)
+        label = axes.xaxis.label
+        if label.get_window_extent().width > drawing.bbox.width - _BESIDE * drawing.dpi:
+            label.set_text(x_label.replace(" (", "\n(", 1))
         axes.margins(x=0.03, y=0.07)
         return to_svg(drawing, title)
 
