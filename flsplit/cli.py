@@ -21,7 +21,7 @@ import hydra
 from hydra._internal.utils import get_args_parser
 from omegaconf import DictConfig
 
-from flsplit.errors import UserError, goes_on, told
+from flsplit.errors import UserError, goes_on, no_exit, told
 
 if TYPE_CHECKING:
     from flsplit.compose import Request
@@ -214,7 +214,7 @@ def _start_jobs(arguments: list[str], job: Job, key: str) -> None:
     from flsplit.config.overrides import in_one_line
 
     try:
-        with in_one_line():
+        with in_one_line(), no_exit():
             _launch(arguments, job)
     except OSError as error:  # a job's own do not come this far
         raise UserError(f"{key}: a folder cannot be made: {error}") from error

@@ -19,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
 from flsplit.config.overrides import hydra, in_one_line, keys, parse, quoted, read
-from flsplit.errors import UserError
+from flsplit.errors import UserError, no_exit
 
 if TYPE_CHECKING:
     from flsplit.config.schema import Config
@@ -175,6 +175,7 @@ def is_done(job: Config) -> bool:
     return summary["status"] == "budget" or (summary["status"] == "completed" and rounds)
 
 
+@no_exit()
 def resolve(config: DictConfig, overrides: Sequence[str]) -> Config:
     """Check a composed configuration; with `resume`, start from that run's instead. Within Hydra.
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import select
+import signal
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
+from traceback import walk_tb
 from typing import Any
 
 LOG = "error.log"
@@ -31,6 +33,31 @@ class RunFailed(RuntimeError):
     def __init__(self, text: str, *, diverged: bool = False) -> None:
         super().__init__(text)
         self.diverged = diverged
+
+
+class ExitRaised(RuntimeError):
+    """A plug-in, or a library, has raised `SystemExit`: an error like any other, as the program is not its to end."""
+
+
+@contextmanager
+def no_exit() -> Iterator[None]:
+    """Around what calls plug-ins, or decorating it: their `SystemExit` is an error. A signal's handler may end us.
+
+    Raises:
+        ExitRaised: in the place of `SystemExit`.
+    """
+    try:
+        yield
+    except SystemExit as leave:
+        if _is_of_a_signal(leave):
+            raise
+        raise ExitRaised(f"a plug-in or a library has raised {leave!r}") from leave
+
+
+def _is_of_a_signal(leave: SystemExit) -> bool:
+    """Whether a handler has raised it: of the caller's own, or Ray's of SIGTERM."""
+    codes = [getattr(signal.getsignal(number), "__code__", None) for number in signal.valid_signals()]
+    return any(frame.f_code in codes for frame, _ in walk_tb(leave.__traceback__))
 
 
 def nearest(word: str, words: Iterable[str]) -> str:

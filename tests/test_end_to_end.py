@@ -189,6 +189,8 @@ def test_xi_is_the_mean_of_both_ratios_to_base(tmp_path: Path) -> None:
         ["strategy=splitfed_v2", "strategy.turn=step"],
         ["strategy=parallel", "strategy.sync=round"],
         ["engine.stack=4"],
+        ["strategy=splitfed_v1", "compressor.name=helpers.leaving"],
+        ["engine.stack=4", "compressor.name=helpers.leaving"],
     ],
     ids=" ".join,
 )
@@ -205,6 +207,22 @@ def test_a_failing_client_is_left_out_and_named(keys: list[str], tmp_path: Path)
     assert rows.train_loss.isna().all()
     good = run.clients[~run.clients.failed].sync_bits.unique()
     assert len(good) == 1 and (rows.sync_bits * 2 == good[0]).all()  # received a model, brought none back
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("ray")
+@pytest.mark.usefixtures("one_ray")
+@pytest.mark.parametrize("engine", ["inline", "ray"])
+def test_what_leaves_at_the_central_host_leaves_it_to_the_others(engine: str, tmp_path: Path) -> None:
+    run = flsplit.run([
+        f"engine={engine}", "strategy=splitfed_v2", "clients=3", "rounds=1", "dataset.train_limit=100",
+        "partition=pathological", "compressor=base", "compressor.name=helpers.leaving", "+compressor.at_server=true",
+        f"out={tmp_path / 'run'}",
+    ])  # fmt: skip
+    partition = pd.read_parquet(tmp_path / "run" / "partition.parquet")
+    with_three = set(partition[partition.label == 3].client)
+    assert set(run.clients[run.clients.failed].client) == with_three and 0 < len(with_three) < 3
+    assert run.clients.reason.dropna().str.contains("ExitRaised").all()
 
 
 @pytest.mark.slow

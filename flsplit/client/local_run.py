@@ -12,7 +12,7 @@ from typing import Any
 from compressors import BatchShape, Layout, Payload
 from flsplit.assembly import Assembly, Costs
 from flsplit.client.faults import ClientFailed, Diverged, Faults, drawn
-from flsplit.errors import explained, is_fatal
+from flsplit.errors import explained, is_fatal, no_exit
 from flsplit.ledger.prices import Tally
 from flsplit.split.messages import Downlink, Grouping, Proposal, Uplink
 from flsplit.split.side import Side, SideState, is_finite
@@ -217,8 +217,9 @@ class LocalRun:
     def _attempt(self, action: Callable[[], None]) -> None:
         """Let the client work; one that raises has failed and drops out, which is no fault of the others."""
         try:
-            action()
-        except (Exception, SystemExit) as error:
+            with no_exit():
+                action()
+        except Exception as error:
             self.fail(error)
 
     def _hand_in(self, replica: SideState | None) -> Report:

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from flsplit.client.local_run import LocalRun, Round, SharedRun
 from flsplit.client.worker import Worker
-from flsplit.errors import is_fatal
+from flsplit.errors import is_fatal, no_exit
 from flsplit.ledger.prices import Tally
 from flsplit.split.host import ServerHost
 from flsplit.split.messages import Proposal, Uplink
@@ -39,8 +39,9 @@ class Turns(ABC):
     def _cohort(self, of: Round, worker: Worker, clients: Sequence[int], model: str) -> list[Report]:
         runs: list[LocalRun] = []
         try:
-            return self._together(of, worker, clients, model, runs)
-        except (Exception, SystemExit) as error:
+            with no_exit():
+                return self._together(of, worker, clients, model, runs)
+        except Exception as error:
             begun, why = {run.client: run for run in runs}, of.reason(error)
             fatal = is_fatal(error)
             return [

@@ -13,6 +13,7 @@ from flsplit.assembly import Plan, use_threads
 from flsplit.config.schema import Config
 from flsplit.engine import ServerMain
 from flsplit.engine.grid import RAISED, OwnGrid
+from flsplit.errors import no_exit
 from flsplit.transport.hub import LocalHub
 
 
@@ -52,6 +53,7 @@ class InlineGrid(OwnGrid):
             return []
         message = self._queue.popleft()
         try:
-            return [self._app(message, self.contexts[message.metadata.dst_node_id])]
+            with no_exit():
+                return [self._app(message, self.contexts[message.metadata.dst_node_id])]
         except Exception as error:
             return [Message(Error(RAISED, f"{type(error).__name__}: {error}"), reply_to=message)]

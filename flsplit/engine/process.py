@@ -9,6 +9,7 @@ from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from flsplit.engine.grid import RAISED
+from flsplit.errors import no_exit
 from flsplit.transport.hub import register
 from flsplit.transport.objects import Arrays
 from flsplit.transport.ray_hub import Note, ProcessHub
@@ -54,8 +55,9 @@ class Process:
             self._message, self._notes = message.metadata.message_id, []
         self._hub.receive(round, objects)
         try:
-            reply = self._app(message, context)
-        except BaseException as error:  # a client that leaves, too
+            with no_exit():
+                reply = self._app(message, context)
+        except BaseException as error:  # a client that interrupts itself, too
             reply = Message(Error(RAISED, f"{type(error).__name__}: {error}"), reply_to=message)
         return reply, context.state, self._hub.left()
 

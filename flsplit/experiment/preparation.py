@@ -16,7 +16,7 @@ from flsplit.assembly import Plan, assembly_for
 from flsplit.config.schema import Config
 from flsplit.data.clients import save_clients
 from flsplit.display.building import building
-from flsplit.errors import UserError, nearest
+from flsplit.errors import UserError, nearest, no_exit
 from flsplit.experiment import refusals
 from flsplit.experiment.profiles import keep, profiles_of
 from flsplit.record import atomic
@@ -55,6 +55,7 @@ class Prepared:
         return assembly_for(self.plan.to_json()).dataset
 
 
+@no_exit()
 def prepare(config: Config, *, quiet: bool = True, stream: TextIO | None = None) -> Prepared:
     """Load the data, cut the model, divide the samples: all that can refuse a configuration.
 

@@ -17,7 +17,7 @@ from flsplit.compose import compose
 from flsplit.config.overrides import quoted
 from flsplit.config.schema import Config
 from flsplit.display.console import Progress, closing_table
-from flsplit.errors import UserError
+from flsplit.errors import UserError, no_exit
 from flsplit.experiment.preparation import Prepared, lay_out, prepare
 from flsplit.record.folder import alone_in
 from flsplit.record.run import Run, read_run
@@ -45,6 +45,7 @@ def run(overrides: Sequence[str] = (), *, dataset: DatasetDict | None = None, qu
     Raises:
         UserError: for a mistake in the overrides, before anything is written.
         RunFailed: if the run could not go on; its folder holds what was finished.
+        ExitRaised: in the place of a plug-in's `SystemExit`; any other error of one is raised as it is.
     """
     if isinstance(overrides, str) or not all(isinstance(each, str) for each in overrides):
         raise UserError(f'run: overrides are a list of texts, such as ["clients=4"], got {overrides!r}')
@@ -58,6 +59,7 @@ def run(overrides: Sequence[str] = (), *, dataset: DatasetDict | None = None, qu
         raise UserError(str(error).replace(f"dataset.path: {place}", "the DatasetDict given as dataset")) from error
 
 
+@no_exit()
 def execute(
     config: Config,
     *,
@@ -127,7 +129,8 @@ def _play(
         if state:
             progress.note(f"goes on after round {state.round}")
         try:
-            start(server.run)
+            with no_exit():
+                start(server.run)
         except UserError:
             raise
         except Exception:
@@ -147,6 +150,7 @@ def title(config: Config) -> str:
     )
 
 
+@no_exit()
 def trained(folder: Path | str, *, client: int | None = None) -> tuple[Assembly, Side, Side]:
     """What a run has come to, to look into: its data and settings, and both sides as its last checkpoint has them.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from flsplit.errors import no_exit
 from flsplit.split.host import ServerHost
 from flsplit.split.side import SideState
 from flsplit.transport.link import ActorLink, Link, on_cpu
@@ -85,6 +86,7 @@ class HostActor:
     def __init__(self, make_host: Callable[[], ServerHost]) -> None:
         self.build(make_host)
 
+    @no_exit()
     def build(self, make_host: Callable[[], ServerHost]) -> None:
         """Have a new host."""
         self.empty()  # where the new one cannot be built, none answers for it
@@ -98,10 +100,12 @@ class HostActor:
         """See `ServerHost.begin`."""
         self._host.begin(state, shared=shared)
 
+    @no_exit()
     def open(self, client: int) -> None:
         """See `ServerHost.open`."""
         self._host.open(client)
 
+    @no_exit()
     def plan(self, proposals: Any) -> Any:
         """See `ServerHost.plan`."""
         return [on_cpu(grouping) for grouping in self._host.plan(proposals)]
@@ -110,6 +114,7 @@ class HostActor:
         """See `ServerHost.step`."""
         return self.step_jointly([uplink])[0]
 
+    @no_exit()
     def step_jointly(self, uplinks: Any) -> Any:
         """See `ServerHost.step_jointly`."""
         downlinks = self._host.step_jointly(uplinks)

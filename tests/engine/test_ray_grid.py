@@ -13,6 +13,8 @@ from flwr.app import ConfigRecord, MessageType, RecordDict
 from helpers.echo import app
 
 from flsplit.engine import processes, session
+from flsplit.engine.grid import OwnGrid
+from flsplit.engine.inline import InlineGrid
 from flsplit.engine.ray import RayGrid
 from flsplit.errors import RunFailed
 from flsplit.transport.ray_hub import RayHub
@@ -54,7 +56,7 @@ def made_grid(resources: dict[str, float], workers: int = 2) -> RayGrid:
     return RayGrid(app, CLIENTS, RayHub(), workers, resources)
 
 
-def ask(grid: RayGrid, orders: Mapping[int, str], ttl: float | None = None) -> dict[int, Any]:
+def ask(grid: OwnGrid, orders: Mapping[int, str], ttl: float | None = None) -> dict[int, Any]:
     """Answers by client: what its node says, or why it failed."""
     nodes = dict(enumerate(grid.get_node_ids()))
     clients = {node: client for client, node in nodes.items()}
@@ -126,12 +128,21 @@ def test_a_client_that_hangs_is_ended_and_the_others_are_not_held_up(grid: RayGr
     assert len({a["pid"] for a in before.values()} & {a["pid"] for a in after.values()}) == 1
 
 
-@pytest.mark.parametrize(("order", "reason"), [("leave", "SystemExit: 3"), ("interrupt", "KeyboardInterrupt: ")])
+@pytest.mark.parametrize(
+    ("order", "reason"),
+    [("leave", "ExitRaised: a plug-in or a library has raised SystemExit(3)"), ("interrupt", "KeyboardInterrupt: ")],
+)
 def test_a_client_that_leaves_is_an_answer(grid: RayGrid, order: str, reason: str) -> None:
     before = ask(grid, everyone())
     answers = ask(grid, {**everyone(), 1: order})
     assert answers[1].startswith(reason) and sum(isinstance(a, str) for a in answers.values()) == 1
     assert {a["pid"] for a in before.values()} == {a["pid"] for a in ask(grid, everyone()).values()}
+
+
+def test_in_the_servers_process_it_is_the_same_answer(grid: RayGrid) -> None:
+    answers = [ask(each, {**everyone(), 1: "leave"}) for each in (grid, InlineGrid(app, CLIENTS))]
+    assert answers[0][1] == answers[1][1]
+    assert [c for c in range(CLIENTS) if not isinstance(answers[1][c], str)] == [0, 2, 3, 4]
 
 
 @pytest.mark.parametrize("noticed", [False, True])

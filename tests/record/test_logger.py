@@ -115,12 +115,15 @@ def test_what_a_job_has_not_is_not_in_its_name(tmp_path: Path, monkeypatch: pyte
     ])  # fmt: skip
 
 
-def test_one_that_is_left_out_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kind", [ConnectionError, SystemExit])
+def test_one_that_is_left_out_is_closed(
+    kind: type[BaseException], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """So that a service does not wait for more of the run; whatever closing it comes to."""
     closed = []
 
     def fails(self: Logger, *_: Any) -> None:
-        raise ConnectionError("it does not answer")
+        raise kind("it does not answer")
 
     def closes(self: Logger) -> None:
         closed.append(self)

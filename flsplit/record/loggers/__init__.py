@@ -13,7 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from flsplit.errors import UserError, nearest, shown
+from flsplit.errors import UserError, nearest, no_exit, shown
 from flsplit.record.loggers.interface import Logger, Told
 
 LOGGERS = {"csv": "CsvLogger", "tensorboard": "TensorBoardLogger", "wandb": "WandbLogger", "mlflow": "MlflowLogger"}
@@ -61,10 +61,11 @@ class Loggers:
     def _each(self, does: Callable[[Logger], None]) -> None:
         for name, logger in list(self._all.items()):
             try:
-                does(logger)
+                with no_exit():
+                    does(logger)
             except Exception as error:  # whatever a service or its package raises
                 del self._all[name]
-                with suppress(Exception):
+                with suppress(Exception), no_exit():
                     logger.close()
                 what = " ".join(str(error).split())
                 self.tell(f"logger={name} is left out from here on: {type(error).__name__}: {what[:300]}")

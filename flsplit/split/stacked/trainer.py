@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from compressors import Payload
+from flsplit.errors import no_exit
 from flsplit.split.messages import Downlink, Uplink
 from flsplit.split.stacked.stack import Stack, neighbours
 from flsplit.split.stages import Stages, go_back
@@ -76,11 +77,12 @@ def stacked_pass(
                     member, labels = members[lane], drawn[lane][1]
                     shape, key = shape_of(activations, classes), (member.client, round, step)
                     try:
-                        payload = member.stages.compress(
-                            activations, labels, attention, shape, generator=member.stream(step), key=key
-                        )
-                        uplink = member.stages.uplink(payload, shape, key=key)
-                        member.look(uplink)
+                        with no_exit():
+                            payload = member.stages.compress(
+                                activations, labels, attention, shape, generator=member.stream(step), key=key
+                            )
+                            uplink = member.stages.uplink(payload, shape, key=key)
+                            member.look(uplink)
                         sent.append((member, payload, uplink))
                     except Exception as error:
                         member.fail(error)
