@@ -66,9 +66,12 @@ class Results:
     def _read(self) -> pd.DataFrame:
         check_whole(self.path)
         try:
+            names = list(pd.read_csv(self.path, header=None, nrows=1, dtype=str).iloc[0])
             rows = pd.read_csv(self.path, dtype=dict.fromkeys(_WORDS, str)).fillna(dict.fromkeys(_WORDS, ""))
         except ValueError as error:  # no table, or not in UTF-8
             raise UserError(f"{self.path} is not a table of results: {' '.join(str(error).split())}") from None
+        if several := [column for column in COLUMNS if names.count(column) > 1]:  # pandas takes the first
+            raise UserError(f"{self.path} has several columns {several[0]}; give each a name of its own")
         self._check(rows)
         return rows
 

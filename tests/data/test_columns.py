@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,65 @@ def files(tmp_path: Path) -> Callable[..., str]:
 
 def config(path: object, **options: Any) -> DatasetConfig:
     return DatasetConfig(name="folder", path=str(path), **options)
+
+
+def again(file: Path, column: str) -> None:
+    """Writes a column once more, with the same values."""
+    table = pq.read_table(file)
+    pq.write_table(table.append_column(table.schema.field(column), table[column]), file)
+
+
+@pytest.mark.parametrize(
+    ("file", "column", "said"),
+    [
+        ("train-1", "image", "dataset.path: train-1.parquet"), ("test", "image", "dataset.path: test.parquet"),
+        ("train-0", "label", "dataset.path: train-0.parquet"), ("test", "label", "dataset.path: test.parquet"),
+        ("train-1", "writer", "partition: train-1.parquet"),
+    ],
+)  # fmt: skip
+def test_two_columns_of_one_name_are_refused(
+    file: str, column: str, said: str, files: Callable[..., str], cache_dir: Path
+) -> None:
+    own = config(files(writer=WRITERS))
+    again(Path(str(own.path)) / f"{file}.parquet", column)
+    for read in (check, partial(load, seed=0, cache_dir=cache_dir)):
+        with pytest.raises(DataError) as caught:
+            read(own, columns=("writer",))
+        assert str(caught.value) == f"{said} has several columns {column!r}; give each a name of its own"
+
+
+def test_two_columns_of_one_name_that_nobody_asks_for(files: Callable[..., str], cache_dir: Path) -> None:
+    own = config(files(writer=WRITERS))
+    again(Path(str(own.path)) / "train-0.parquet", "writer")
+    assert len(load(own, seed=0, cache_dir=cache_dir).train) == 6
+
+
+def test_two_fields_of_one_name_in_images_are_refused(files: Callable[..., str], cache_dir: Path) -> None:
+    own = config(files())
+    found = pa.array([image["bytes"] for image in images(2)])
+    twice = pa.StructArray.from_arrays([found, found], names=["bytes", "bytes"])
+    pq.write_table(pa.table({"image": twice, "label": [0, 1]}), Path(str(own.path)) / "test.parquet")
+    for read in (check, partial(load, seed=0, cache_dir=cache_dir)):
+        with pytest.raises(DataError, match=r"test.parquet has several fields 'bytes' in 'image'; give each a name"):
+            read(own)
+
+
+@pytest.mark.parametrize("column", ["image", "label", "site"])
+def test_two_columns_of_one_name_in_a_saved_data_set_are_refused(column: str, tmp_path: Path, cache_dir: Path) -> None:
+    features = datasets.Features(
+        {"image": datasets.Image(), "label": datasets.ClassLabel(names=["a", "b"]), "site": datasets.Value("string")}
+    )
+    rows = {"image": images(2), "label": [0, 1], "site": ["s", "t"]}
+    part = datasets.Dataset.from_dict(rows, features=features)
+    datasets.DatasetDict(train=part, test=part).save_to_disk(str(tmp_path / "saved"))
+    [file] = (tmp_path / "saved" / "train").glob("*.arrow")
+    table = pa.ipc.open_stream(file.read_bytes()).read_all()
+    table = table.append_column(table.schema.field(column), table[column])
+    with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as stream:
+        stream.write_table(table)
+    with pytest.raises(DataError, match=rf"saved cannot be read: .*{column}\W+exists 2 times") as caught:
+        load(config(tmp_path / "saved"), seed=0, columns=("site",), cache_dir=cache_dir)
+    assert "\n" not in str(caught.value)
 
 
 def test_columns_of_parquet_files(files: Callable[..., str], cache_dir: Path) -> None:

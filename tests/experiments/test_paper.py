@@ -276,6 +276,7 @@ def test_tau_is_that_of_scipy(length: int) -> None:
         (lambda rows: pd.concat([rows, rows.tail(1)]), "lines 4 and 5 are of the same run; remove one of them"),
         (lambda rows: pd.concat([rows, rows.head(1)]), "lines 2 and 5 are of the same run; remove one of them"),
         (lambda rows: rows.drop(columns="seed"), "the column seed is missing; the columns are experiment, scale,"),
+        (lambda rows: pd.concat([rows, rows.seed], axis=1), "several columns seed; give each a name of its own"),
         (
             lambda rows: rows.assign(final_test_accuracy=[0.5, 51, 0.5]),
             "line 3: final_test_accuracy must be a fraction between 0 and 1, got 51",

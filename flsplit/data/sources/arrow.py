@@ -94,7 +94,7 @@ def _named(file: Path) -> set[str]:
     import pyarrow
 
     found: set[str] = set()
-    with suppress(pyarrow.ArrowException), pyarrow.memory_map(str(file)) as mapped:
+    with suppress(pyarrow.ArrowException, KeyError), pyarrow.memory_map(str(file)) as mapped:
         for rows in pyarrow.ipc.open_stream(mapped):
             images = [field.name for field in rows.schema if _is_struct_of(field.type, {"bytes", "path"})]
             found.update(path for image in images for path in _paths(rows.column(image)))

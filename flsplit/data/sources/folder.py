@@ -21,7 +21,7 @@ import numpy as np
 
 from flsplit.data.config import DatasetConfig
 from flsplit.data.errors import DataError
-from flsplit.data.sources.reader import Source, Split, checked_column, no_column
+from flsplit.data.sources.reader import Source, Split, checked_column, no_column, several
 
 EXTENSIONS = {".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
 _METADATA = "metadata.csv"
@@ -120,7 +120,7 @@ def _columns(folder: Path, images: list[tuple[Path, str]], names: Sequence[str])
         if name not in there:
             raise no_column(name, there, where)
         if there.count(name) > 1:
-            raise DataError(f"partition: {where} has several columns {name!r}; give each a name of its own")
+            raise several(f"columns {name!r}", f"partition: {where}")
     if longer := [row for row in rows if None in row]:  # where csv puts what has no column
         raise DataError(
             f"partition: {where} has more values than columns in the row of {_cell(longer[0], 'file_name')}; put those "

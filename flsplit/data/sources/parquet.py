@@ -22,6 +22,7 @@ from flsplit.data.sources.reader import (
     is_empty,
     names_of_all,
     no_column,
+    several,
     without,
 )
 
@@ -75,10 +76,11 @@ def check(files: dict[str, list[Path]], config: DatasetConfig, columns: Sequence
     """Looks at the columns of every file, not at the rows; `columns` are further ones of the training samples.
 
     Raises:
-        DataError: A file is not Parquet, lacks a column, or calls a label differently from another.
+        DataError: A file is not Parquet, lacks a column, has one twice, or calls a label differently from another.
     """
     for file in files["train"] + files["test"]:
-        names = _open(file).schema_arrow.names
+        schema = _open(file).schema_arrow
+        names = schema.names
         for key in ("image_column", "label_column"):
             column = getattr(config, key)
             if column not in names:
@@ -86,12 +88,18 @@ def check(files: dict[str, list[Path]], config: DatasetConfig, columns: Sequence
                     f"dataset.path: {file.name} has no column {column!r}, only {', '.join(names)}; "
                     f"name the right one with dataset.{key}"
                 )
+            if names.count(column) > 1:
+                raise several(f"columns {column!r}", f"dataset.path: {file.name}")
+        if _parts(schema.field(config.image_column).type).count("bytes") > 1:
+            raise several(f"fields 'bytes' in {config.image_column!r}", f"dataset.path: {file.name}")
     _class_names(files, config)
     for file in files["train"]:
         names = [name for name in _open(file).schema_arrow.names if name != config.image_column]
         for column in columns:
             if column not in names:
                 raise no_column(column, names, file.name)
+            if names.count(column) > 1:
+                raise several(f"columns {column!r}", f"partition: {file.name}")
 
 
 def source(files: dict[str, list[Path]], config: DatasetConfig, columns: Sequence[str]) -> Source:
@@ -157,6 +165,13 @@ def _readable(file: Path) -> Iterator[None]:
         yield
     except (pyarrow.ArrowException, OSError) as error:
         raise DataError(f"dataset.path: {file} is not a readable Parquet file, or is damaged") from error
+
+
+def _parts(kind: Any) -> list[str]:
+    """Names of a struct's fields; none of any other type."""
+    import pyarrow
+
+    return [field.name for field in kind] if pyarrow.types.is_struct(kind) else []
 
 
 def _column(file: Path, name: str) -> Any:

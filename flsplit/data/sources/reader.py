@@ -96,6 +96,11 @@ def no_column(name: str, there: Iterable[str], where: str) -> DataError:
     return DataError(f"partition: {where} has no column {name!r}; {instead}")
 
 
+def several(what: str, where: str) -> DataError:
+    """The refusal of columns of one name."""
+    return DataError(f"{where} has several {what}; give each a name of its own")
+
+
 def names_of_all(names: Mapping[str, list[str] | None], where: str) -> list[str] | None:
     """Names of the classes, of the first part of a data set that has any; a part without is taken as the others.
 
