@@ -21,7 +21,7 @@ from flsplit.errors import UserError, no_exit
 from flsplit.experiment.preparation import Prepared, lay_out, prepare
 from flsplit.record.folder import alone_in
 from flsplit.record.run import Run, read_run
-from flsplit.record.tables import Recorder
+from flsplit.record.tables import Recorder, Row
 from flsplit.server.app import Server
 from flsplit.server.checkpoint import Checkpoints, with_own
 from flsplit.server.summary import finish
@@ -93,14 +93,7 @@ def _execute(prepared: Prepared, *, quiet: bool, stream: TextIO | None, start: S
         start = partial(engine.run, prepared.plan, client_app, prepared.workers)
     with closing(recorder.loggers):
         server = _play(prepared, recorder, checkpoints, start, quiet=quiet, stream=stream)
-        metrics = config.metric_columns(prepared.dataset.classes)
-        status = "budget" if server.out_of_budget else "completed"
-        summary = finish(prepared.plan, prepared.origin, metrics, prepared.out, server, recorder, status)
-        if recorder.loggers.take_files:
-            from flsplit.report.page import write_report
-
-            write_report([prepared.out], prepared.out / "report.html")
-            recorder.loggers.finish(summary, [prepared.out / name for name in ("config.yaml", "report.html")])
+        summary = _summarise(prepared, server, recorder, "budget" if server.out_of_budget else "completed")
     if not quiet and prepared.sweep is None:
         closing_table({**summary, "out": str(prepared.out)}, title=title(config), stream=stream or sys.stdout)
     return read_run(prepared.out)
@@ -134,11 +127,22 @@ def _play(
         except UserError:
             raise
         except Exception:
-            with suppress(OSError):  # a disk that is full, say, is what has stopped it
-                metrics = prepared.plan.config.metric_columns(prepared.dataset.classes)
-                finish(prepared.plan, prepared.origin, metrics, prepared.out, server, recorder, "failed")
+            with suppress(OSError, UserError):  # a disk that is full, say, is what has stopped it
+                _summarise(prepared, server, recorder, "failed")
             raise
     return server
+
+
+def _summarise(prepared: Prepared, server: Server, recorder: Recorder, status: str) -> Row:
+    """Write what the run has come to, for loggers that take files too."""
+    metrics = prepared.plan.config.metric_columns(prepared.dataset.classes)
+    summary = finish(prepared.plan, prepared.origin, metrics, prepared.out, server, recorder, status)
+    if recorder.loggers.take_files:
+        from flsplit.report.page import write_report
+
+        write_report([prepared.out], prepared.out / "report.html")
+        recorder.loggers.finish(summary, [prepared.out / name for name in ("config.yaml", "report.html")])
+    return summary
 
 
 def title(config: Config) -> str:

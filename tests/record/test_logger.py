@@ -6,6 +6,7 @@ import json
 import struct
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from secrets import token_hex
 from types import SimpleNamespace
 from typing import Any
 
@@ -25,6 +26,7 @@ from flsplit.record.loggers.csv import CsvLogger
 from flsplit.record.tables import ROUNDS, Recorder
 from flsplit.server import saving
 from flsplit.server.checkpoint import Checkpoints, State
+from flsplit.server.shown import Shown
 from flsplit.split.side import SideState
 
 SMALL = ["dataset.train_limit=40", "dataset.test_limit=20", "clients=2", "engine=inline", "eval_every=2"]
@@ -217,7 +219,7 @@ def mlflow_client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Of a store of its own, to which `logger=mlflow` writes."""
     from mlflow import MlflowClient, set_tracking_uri
 
-    uri = f"sqlite:///{tmp_path}/runs.db"
+    uri = f"sqlite:///{tmp_path}/{token_hex(4)}.db"  # MLflow keeps a store of one name open, also when it is gone
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     monkeypatch.chdir(tmp_path)
     set_tracking_uri(None)
@@ -241,6 +243,85 @@ def test_mlflow(tmp_path: Path, mlflow_client: Any) -> None:
     assert [point.step for point in history] == [1, 2, 3]
     assert [point.value for point in history] == run.rounds.train_loss.tolist()
     assert {file.path for file in client.list_artifacts(found.info.run_id)} == {"config.yaml", "report.html"}
+
+
+def ends(monkeypatch: pytest.MonkeyPatch, number: int, error: BaseException) -> None:
+    """A round ends with an error as it begins; 0: the engine does not start."""
+
+    def begin(self: Shown, now: int, *_: Any) -> None:
+        if now == number:
+            raise error
+
+    def start(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(Shown, "begin", begin)
+    if number == 0:
+        monkeypatch.setattr("flsplit.engine.inline.run", start)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [0, 3, 4])
+def test_what_mlflow_says_of_a_run_that_goes_on_and_fails(
+    number: int, tmp_path: Path, mlflow_client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, out = mlflow_client, tmp_path / "run"
+    flsplit.run([*SMALL, "rounds=2", "logger=[csv,mlflow]", f"out={out}"])
+    number_of_it = (out / "mlflow-run").read_text()
+    with monkeypatch.context() as patch:
+        ends(patch, number, ValueError("on purpose"))
+        with pytest.raises(ValueError, match="on purpose"):
+            flsplit.run([f"resume={out}", "rounds=6"])
+    summary, found = json.loads((out / "summary.json").read_text()), client.get_run(number_of_it)
+    assert (found.info.status, found.data.tags["status"], summary["status"]) == ("FAILED", "failed", "failed")
+    assert found.data.tags["xi"] == str(summary["xi"])
+    report = Path(client.download_artifacts(number_of_it, "report.html", str(tmp_path))).read_text()
+    assert "failed" in report and report == (out / "report.html").read_text()
+    with monkeypatch.context() as patch:
+        ends(patch, 5, KeyboardInterrupt())
+        with pytest.raises(KeyboardInterrupt):
+            flsplit.run([f"resume={out}"])
+    found = client.get_run(number_of_it)
+    assert found.info.status == "FAILED" and not {"status", "xi"} & set(found.data.tags)
+    flsplit.run([f"resume={out}"])
+    found = client.get_run(number_of_it)
+    assert (found.info.status, found.data.tags["status"]) == ("FINISHED", "completed")
+
+
+@pytest.mark.slow
+def test_a_run_that_fails_at_once_is_told_of(
+    tmp_path: Path, mlflow_client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends(monkeypatch, 1, ValueError("on purpose"))
+    with pytest.raises(ValueError, match="on purpose"):
+        flsplit.run([*SMALL, "rounds=2", "logger=mlflow", f"out={tmp_path}/run"])
+    found = mlflow_client.get_run((tmp_path / "run" / "mlflow-run").read_text())
+    assert (found.info.status, found.data.tags["status"]) == ("FAILED", "failed")
+
+
+@pytest.mark.slow
+def test_what_weights_and_biases_say_of_a_run_that_goes_on_and_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    out, known = tmp_path / "run", set[Path]()
+
+    def told() -> Path:
+        [file] = set(out.glob("wandb/offline-run-*/*.wandb")) - known
+        known.add(file)
+        return file
+
+    flsplit.run([*SMALL, "rounds=2", "logger=wandb", f"out={out}"])
+    assert wandb_summary(told())["status"] == "completed"
+    for error, status in ((ValueError("on purpose"), "failed"), (KeyboardInterrupt(), None)):
+        with monkeypatch.context() as patch:
+            ends(patch, 3, error)
+            with pytest.raises(type(error)):
+                flsplit.run([f"resume={out}", "rounds=4"])
+        file = told()
+        assert dict(wandb_records(file))["exit"].exit_code == 1
+        assert wandb_summary(file)["status"] == status
+        assert wandb_column(file, "round") == [1, 2]
 
 
 def test_how_often_is_saved_does_not_depend_on_loggers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

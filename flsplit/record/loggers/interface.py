@@ -62,7 +62,7 @@ class Logger:
         """
 
     def finish(self, summary: Mapping[str, Any], files: Sequence[Path]) -> None:
-        """Take in what `summary.json` says, and files that belong to the run."""
+        """Take in what `summary.json` says, of a run that has failed too, and files that belong to the run."""
 
     def close(self) -> None:
         """Nothing comes any more; without `finish` before it, the run was cut off."""

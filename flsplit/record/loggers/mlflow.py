@@ -20,6 +20,7 @@ from flsplit.record.loggers.interface import Logger, Told, numbers
 
 _METRICS, _PARAMS = 1000, 100  # what MLflow takes at a time
 _LONGEST, _VALUE = 250, 500  # and of a name, and of a value
+_OF_THE_END = "status", "xi"  # tags that do not hold for a run that goes on
 _NOT_TAKEN = re.compile(r"[^\w. -]")  # in a name; a slash is, but not everywhere
 
 
@@ -47,7 +48,10 @@ class MlflowLogger(Logger):
             self._run = kept.read_text()
             self._last = max((m.step for m in self._client.get_metric_history(self._run, "samples")), default=0)
             self._client.set_terminated(self._run, "RUNNING")
-            before = self._client.get_run(self._run).data.params
+            data = self._client.get_run(self._run).data
+            for key in (key for key in _OF_THE_END if key in data.tags):
+                self._client.delete_tag(self._run, key)
+            before = data.params
             for key, value in self._settings().items():
                 if before.get(key, value) != value:  # a parameter there is what it is
                     self._client.set_tag(self._run, key, value)
@@ -83,11 +87,11 @@ class MlflowLogger(Logger):
     def finish(self, summary: Mapping[str, Any], files: Sequence[Path]) -> None:
         """See `Logger`."""
         self._begin()
-        for key in ("status", "device", "xi"):
+        for key in ("device", *_OF_THE_END):
             self._client.set_tag(self._run, key, str(summary.get(key)))
         for file in files:
             self._client.log_artifact(self._run, str(file))
-        self._client.set_terminated(self._run, "FINISHED")
+        self._client.set_terminated(self._run, "FAILED" if summary["status"] == "failed" else "FINISHED")
         self._client = None
 
     def close(self) -> None:

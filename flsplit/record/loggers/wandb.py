@@ -39,6 +39,8 @@ class WandbLogger(Logger):
                 dir=self.told.folder, name=known["name"], group=known["group"] or None,
                 config=dict(self.told.settings), settings=wandb.Settings(silent=True, console="off"),
             )  # fmt: skip
+            if (folder / "id").exists():
+                self._run.summary["status"] = None  # that of an earlier end
             folder.mkdir(exist_ok=True)
             for key, value in known.items():  # a resumed run is no job of a sweep any more
                 (folder / key).write_text(value)
@@ -60,7 +62,7 @@ class WandbLogger(Logger):
         for file in files:
             artifact.add_file(str(file))
         run.log_artifact(artifact)
-        run.finish(exit_code=0)
+        run.finish(exit_code=int(summary["status"] == "failed"))
         self._run = None
 
     def close(self) -> None:
