@@ -127,7 +127,7 @@ def _play(
         except UserError:
             raise
         except Exception:
-            with suppress(OSError, UserError):  # a disk that is full, say, is what has stopped it
+            with suppress(Exception):  # such as of a disk that is full: what has stopped the run is what to tell
                 _summarise(prepared, server, recorder, "failed")
             raise
     return server
