@@ -5,5 +5,11 @@ from setuptools import find_packages, setup
 setup(
     packages=[*find_packages(include=["flsplit*", "strategies*", "compressors*", "experiments*"]), "flsplit.conf"],
     package_dir={"flsplit.conf": "conf"},
-    package_data={"flsplit.conf": ["**/*.yaml"], "experiments": ["**/*.csv", "**/*.md"]},
+    package_data={
+        "flsplit.conf": ["**/*.yaml"],
+        "experiments": ["**/*.csv", "**/*.md", "py.typed"],
+        "flsplit": ["py.typed"],
+        "strategies": ["py.typed"],
+        "compressors": ["py.typed"],
+    },
 )

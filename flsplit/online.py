@@ -1,10 +1,14 @@
-"""Whether the Hugging Face Hub can be reached, which is asked once and briefly: its own clients try for minutes."""
+"""The Hugging Face Hub: whether it can be reached, asked once and briefly, and the bars that its clients show."""
 
 from __future__ import annotations
 
 import os
 import socket
+import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
@@ -34,3 +38,30 @@ def reachable() -> bool:
     attempt.start()
     attempt.join(_SECONDS)
     return answered.is_set()
+
+
+DATASETS, HUB = "datasets", "huggingface_hub.utils"
+
+
+@contextmanager
+def bars(*libraries: str) -> Iterator[None]:
+    """Around what downloads: the bars of these libraries are for a terminal, and for who wants progress."""
+    if not sys.stderr.isatty() or os.environ.get("FLSPLIT_PROGRESS") == "0":
+        with no_bars(*libraries):
+            yield
+    else:
+        yield
+
+
+@contextmanager
+def no_bars(*libraries: str) -> Iterator[None]:
+    """These libraries, `DATASETS` or `HUB`, show none."""
+    found = [import_module(library) for library in libraries]
+    shown = [library for library in found if not library.are_progress_bars_disabled()]
+    for library in shown:
+        library.disable_progress_bars()
+    try:
+        yield
+    finally:
+        for library in shown:
+            library.enable_progress_bars()

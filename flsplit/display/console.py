@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import threading
 import time
@@ -251,6 +252,7 @@ def _closing_rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     add("time", "seconds", duration)
     add("samples/s", "samples_per_second", lambda rate: f"{rate:,.0f}" if rate >= 10 else f"{rate:.3g}")
     add("folder", "out", str)
+    add("more", "out", lambda folder: f"flsplit-report {shlex.quote(folder)}")
     return rows
 
 

@@ -83,7 +83,7 @@ def table_of_settings(
         after: lines below the table.
         stream: where to write [stdout].
     """
-    head = ("setting", "seeds", "test accuracy", "sent", "time")
+    head = ("setting", "seeds", "test accuracy", "sent, with models", "time")
     cells = [head, *(_cells(row) for row in rows)] if rows else []
     widths = [max(map(len, column)) for column in zip(*cells)]
     lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths)).rstrip() for row in cells]

@@ -12,6 +12,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from flsplit.record.run import check_all_have, values
 from flsplit.record.units import axis, is_share
@@ -94,6 +95,8 @@ def draw(found: Sequence[Line], axes: Axes, x: str, y: str) -> None:
             axes.fill_between(
                 points.x / x_unit, ends.low / y_unit, ends.high / y_unit, color=style.colour, alpha=0.2, lw=0
             )
+    if x == "round":
+        axes.xaxis.set_major_locator(MaxNLocator(nbins="auto", integer=True, steps=[1, 2, 5, 10], min_n_ticks=1))
     axes.set(xlabel=x_label, ylabel=y_label)
 
 

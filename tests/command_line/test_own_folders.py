@@ -119,6 +119,9 @@ def test_the_commands_of_an_installation_work_in_an_empty_folder(here: Path, ins
     program = installed / "bin"
     where = quietly([str(program / "python"), "-c", "import flsplit; print(flsplit.__file__)"], here)
     assert Path(where.strip()).is_relative_to(installed)
+    assert all(
+        (Path(where).parents[1] / name / "py.typed").is_file() for name in ("flsplit", "strategies", "compressors")
+    )
     keys = ["engine=inline", "rounds=1", "clients=2", "dataset.train_limit=50", "dataset.test_limit=20", "out=run"]
     assert "test accuracy" in quietly([str(program / "flsplit"), *keys], here)
     assert quietly([str(program / "flsplit-report"), "run"], here) == "wrote report.html\n"

@@ -1,6 +1,8 @@
+import contextlib
 import io
 import socket
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from PIL import Image
 
 from flsplit import online
 from flsplit.data import DataError, DatasetConfig, check, load
+from flsplit.data.sources import hub
 
 CONFIG = DatasetConfig(name="cifar10", hub="uoft-cs/cifar10", image_column="img", label_column="label", augment="paper")
 
@@ -119,6 +122,21 @@ def test_loads_from_the_hub(fake_hub: dict[str, np.ndarray], cache_dir: Path) ->
     assert data.train.labels.tolist() == [0, 1, 2] * 3
     assert np.array_equal(data.train.pixels, fake_hub["train"])
     assert np.array_equal(data.test.pixels, fake_hub["test"])
+
+
+@pytest.mark.parametrize("progress", ["0", "1"])
+def test_bars_of_datasets_are_for_terminals(
+    progress: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FLSPLIT_PROGRESS", progress)
+    part = datasets.Dataset.from_dict({"img": [f"{n}" for n in range(50)], "label": [n % 2 for n in range(50)]})
+    for split in ("train", "test"):
+        part.to_parquet(str(tmp_path / "there" / f"{split}.parquet"))
+    capfd.readouterr()
+    with contextlib.suppress(DataError):  # these are no images
+        hub.source(replace(CONFIG, hub=str(tmp_path / "there")), ())
+    assert capfd.readouterr().err == ""
+    assert not datasets.are_progress_bars_disabled()
 
 
 def test_splits_of_the_hub_with_other_names_are_refused(

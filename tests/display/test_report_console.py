@@ -283,6 +283,7 @@ def test_closing_table(kind: type[io.StringIO]) -> None:
     assert told["xi"].startswith("0.102 of the bits sent without compression (`base`)")
     assert (told["samples"], told["time"], told["samples/s"]) == ("50,000", "1:02:03", "1,163")
     assert told["folder"] == "outputs/[bold]first"
+    assert told["more"] == "flsplit-report 'outputs/[bold]first'"
 
 
 def test_a_model_that_has_diverged_is_shown_with_no_accuracy_of_before(capsys: pytest.CaptureFixture[str]) -> None:

@@ -72,9 +72,9 @@ def test_a_table() -> None:
     table_of_settings(rows, title="4 jobs in all", after=["failed: all/3"], stream=stream)
     assert stream.getvalue().splitlines() == [
         "4 jobs in all",
-        "  setting        seeds   test accuracy  sent    time",
-        "  adc            3       92.3% ± 1.5    1.2 Mb  0:50",
-        "  topk rate=0.1  0 of 1  -              -       -",
+        "  setting        seeds   test accuracy  sent, with models  time",
+        "  adc            3       92.3% ± 1.5    1.2 Mb             0:50",
+        "  topk rate=0.1  0 of 1  -              -                  -",
         "  accuracy after the last round with its 95% interval, bits and time: means over seeds",
         "  failed: all/3",
     ]

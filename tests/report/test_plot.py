@@ -102,6 +102,14 @@ def test_a_legend_of_many_long_names_stands_below_and_in_full(tmp_path: Path) ->
     assert plot.height > 0.5 * 0.62 * 3.4 * drawing.dpi  # which has left the lines their room
 
 
+@pytest.mark.parametrize("rounds", [1, 2, 3, 5, 40])
+def test_rounds_are_whole_numbers(rounds: int, tmp_path: Path) -> None:
+    make_run(tmp_path / "run", rounds=rounds_table(rounds))
+    axes = Figure().subplots()
+    draw(lines(loaded(tmp_path), "round", "test_accuracy"), axes, "round", "test_accuracy")
+    assert all(tick == int(tick) for tick in axes.get_xticks())
+
+
 @pytest.mark.parametrize(
     ("column", "factor", "label", "last"),
     [

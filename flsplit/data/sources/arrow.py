@@ -25,6 +25,7 @@ from flsplit.data.sources.reader import (
     no_column,
     without,
 )
+from flsplit.online import DATASETS, no_bars
 
 _ROWS_AT_ONCE = 64  # in memory
 _SPLITS = "dataset_dict.json"  # of a saved DatasetDict
@@ -71,15 +72,8 @@ def names_of_splits(there: Sequence[str], config: DatasetConfig, where: str) -> 
 
 def save(dataset: Any, path: Path) -> None:
     """Writes a `DatasetDict`, without the bars that `datasets` shows."""
-    import datasets
-
-    shown = datasets.are_progress_bars_disabled() is False
-    datasets.disable_progress_bars()
-    try:
+    with no_bars(DATASETS):
         dataset.save_to_disk(str(path))
-    finally:
-        if shown:
-            datasets.enable_progress_bars()
 
 
 def files(path: Path) -> list[Path]:

@@ -10,7 +10,7 @@ from flsplit.data.config import DatasetConfig
 from flsplit.data.errors import DataError
 from flsplit.data.sources.arrow import of_datasets
 from flsplit.data.sources.reader import Source
-from flsplit.online import reachable
+from flsplit.online import DATASETS, HUB, bars, reachable
 
 
 def check(config: DatasetConfig) -> None:
@@ -32,7 +32,8 @@ def source(config: DatasetConfig, columns: Sequence[str]) -> Source:
     import datasets
 
     try:
-        loaded = [datasets.load_dataset(config.hub, split=name) for name in (config.train_split, config.test_split)]
+        with bars(DATASETS, HUB):
+            loaded = [datasets.load_dataset(config.hub, split=name) for name in (config.train_split, config.test_split)]
     except (OSError, ConnectionError) as error:
         raise _unreachable(config) from error
     except ValueError as error:

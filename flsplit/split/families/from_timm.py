@@ -15,6 +15,7 @@ from huggingface_hub import constants
 from torch import nn
 
 from flsplit.errors import UserError, nearest
+from flsplit.online import HUB, bars
 from flsplit.online import reachable as hub_reachable
 from flsplit.split import memory
 from flsplit.split.families import weights
@@ -41,7 +42,7 @@ def create(name: str, kind: str, *, classes: int, pretrained: bool | str, **opti
     try:
         if isinstance(pretrained, str):
             options["pretrained_cfg_overlay"] = _local(name, pretrained)
-        with _offline_if_unreachable() if pretrained is True else nullcontext(), _quiet():
+        with bars(HUB), _offline_if_unreachable() if pretrained is True else nullcontext(), _quiet():
             model: nn.Module = timm.create_model(DEIT.get(name, name), pretrained=bool(pretrained), **options)
     except Exception as error:
         if isinstance(pretrained, str):
