@@ -38,7 +38,7 @@ OPTIONS = {"adc": ["compressor.ratio=0.3"], "bottlenet": ["compressor.ratio=0.3"
 SUMMARY = {
     "status", "rounds", "samples", "final_test_accuracy", "best_test_accuracy", "own_test_accuracy", "xi",
     "uplink_bits", "downlink_bits", "wire_bytes", "sync_bits", "retransmitted_bits", "seconds", "samples_per_second",
-    "peak_rss_mb", "skew", "data", "weights", "device", "seed", "repeatable", "versions",
+    "peak_rss_mb", "skew", "classes", "data", "weights", "device", "seed", "repeatable", "versions",
 }  # fmt: skip
 
 

@@ -93,7 +93,7 @@ def _draw(
                 markevery=max(1, -(-len(line.x) // _MARKED)),
             )
         if all(np.array_equal(line.x, np.round(line.x)) for line in curves) and not log_x:
-            axes.xaxis.set_major_locator(MaxNLocator(nbins="auto", integer=True, steps=[1, 2, 5, 10]))
+            axes.xaxis.set_major_locator(MaxNLocator(nbins="auto", integer=True, steps=[1, 2, 5, 10], min_n_ticks=1))
         axes.set(xlabel=x_label, ylabel=y_label)
         label = axes.xaxis.label
         if label.get_window_extent().width > drawing.bbox.width - _BESIDE * drawing.dpi:

@@ -54,7 +54,7 @@ def _partition_section(entries: Sequence[_Entry]) -> str:
     shared: dict[bytes, tuple[pd.DataFrame, list[_Entry]]] = {}
     for entry in entries:
         if not entry.run.partition.empty:
-            counts = count_table(entry.run.partition)
+            counts = _named(count_table(entry.run.partition), (entry.run.summary or {}).get("classes", ()))
             axes = (tuple(counts.index), tuple(counts.columns))
             key = repr(axes).encode() + counts.to_numpy().tobytes()
             shared.setdefault(key, (counts, []))[1].append(entry)
@@ -68,6 +68,11 @@ def _partition_section(entries: Sequence[_Entry]) -> str:
             parts.append(tables.skew(skew(users[0].run.partition)))
     note = "<p>The same in all runs.</p>" if len(entries) > 1 and len(shared) == 1 else ""
     return f'<h2>Partition</h2>{note}{"".join(parts)}<p class="note">{_SKEW}</p>'
+
+
+def _named(counts: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
+    """With the names of labels, where the run has come to tell them."""
+    return counts.rename(index=dict(enumerate(classes)))
 
 
 def _partition(counts: pd.DataFrame) -> str:

@@ -16,6 +16,7 @@ _BLUES = LinearSegmentedColormap.from_list(
     "samples", ["#ffffff", "#c6dff0", "#7fb8dc", "#2f8cc4", "#0072B2", "#003f66"]
 )
 _WIDEST, _NARROW = 11.6, 4.6  # inches: the whole page, a telephone
+_NAME = 16  # letters of a label's name
 _COLUMNS = 1200  # more clients than this share columns
 _WRITTEN = {False: (30, 20), True: (10, 20)}  # up to so many clients and labels, the counts are in the cells
 
@@ -42,7 +43,10 @@ def _ticks(axis: Any, values: list[Any], room: int) -> None:
         ticks = MaxNLocator(nbins=max(4, room // 2), integer=True, steps=[1, 2, 5, 10]).tick_values(0, len(values) - 1)
         positions = [int(tick) for tick in ticks if 0 <= tick < len(values)]
     axis.set_major_locator(FixedLocator(positions))
-    axis.set_ticklabels([str(values[position]) for position in positions])
+    names = [str(values[position]) for position in positions]
+    axis.set_ticklabels(
+        [name if len(name) <= _NAME else name[: _NAME - 1] + "\N{HORIZONTAL ELLIPSIS}" for name in names]
+    )
 
 
 def _pooled(table: pd.DataFrame) -> tuple[np.ndarray, int]:
@@ -124,11 +128,14 @@ def _width(wanted: float, narrow: bool) -> float:
 def _one_client(table: pd.DataFrame, title: str, narrow: bool) -> str:
     sizes = table.iloc[:, 0].to_numpy()
     width = _width(2.0 + 0.45 * len(sizes), narrow)
-    with figure(width, 2.4) as drawing:
+    longest = max(len(str(name)) for name in table.index)
+    with figure(width, 2.4 + (0.08 * min(longest, _NAME) if longest > 3 else 0)) as drawing:
         axes = drawing.subplots()
         axes.bar(np.arange(len(sizes)), sizes, width=0.82, color="#56B4E9")
         axes.grid(False, axis="x")
         _ticks(axes.xaxis, list(table.index), room=12 if narrow else 30)
+        if longest > 3:
+            axes.tick_params(axis="x", rotation=90)
         axes.set(xlabel="label", ylabel="samples", xlim=(-0.6, len(sizes) - 0.4))
         axes.yaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
         return to_svg(drawing, title)

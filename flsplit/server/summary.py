@@ -18,6 +18,7 @@ import torch
 
 from flsplit.assembly import Plan
 from flsplit.config.schema import Config
+from flsplit.data import Dataset
 from flsplit.data.skew import skew
 from flsplit.record import atomic
 from flsplit.record.tables import Recorder, Row, test_column
@@ -72,6 +73,7 @@ def finish(
         **({"peak_gpu_mb": torch.cuda.max_memory_allocated() / 1e6} if plan.device == "cuda" else {}),
         **({"graphs": plan.config.engine.graphs} if plan.device == "cuda" else {}),
         "skew": skew(pd.read_parquet(out / "partition.parquet")).figures,
+        "classes": list(Dataset.open(Path(plan.data)).classes),
         "data": origin["data"],
         "weights": origin["weights"],
         "device": _device_name(plan.device),

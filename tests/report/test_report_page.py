@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -222,6 +223,17 @@ def test_runs_share_the_picture_of_a_common_partition(tmp_path: Path) -> None:
     page = page_of(tmp_path, *same, other)
     assert "The same in all runs." not in page.text
     assert page.text.count("a client holds") == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("clients", [1, 3])
+def test_labels_have_the_names_of_classes(clients: int, tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", partition=partition_table(clients, 3, seed=0))
+    summary = json.loads((run / "summary.json").read_text())
+    names = ["cat", "K\u00e4fer", "a_name_that_is_far_too_long"]
+    (run / "summary.json").write_text(json.dumps(summary | {"classes": names}))
+    text = page_of(tmp_path, run).text
+    assert all(f"\n{name}\n" in text for name in (*names[:2], "a_name_that_is_\u2026"))
 
 
 @pytest.mark.slow
