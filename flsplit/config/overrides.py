@@ -212,8 +212,8 @@ def _shorten(error: Exception, overrides: Sequence[str]) -> str:
         return f"{found[1]}: there is no {found[2]!r} to choose"
     if found := re.search(r"Ambiguous value for argument '([^'=]+)=", text):
         return (
-            f"{found[1]}: several values need -m (one run each); a list is written '{found[1]}=[A,B]', and a value with "
-            "a comma is quoted"
+            f"{found[1]}: several values need -m (one run each); a list is written '{found[1]}=[A,B]', "
+            "and a value with a comma is quoted"
         )
     if found := re.search(r"Cannot merge DictConfig.*full_key: ([\w.]+)", text + str(error.__cause__), re.DOTALL):
         return f"{found[1]} is a group of keys; write {found[1]}.KEY=VALUE"
