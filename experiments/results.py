@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import subprocess
 from collections.abc import Iterable
 from pathlib import Path
@@ -66,7 +67,8 @@ class Results:
     def _read(self) -> pd.DataFrame:
         check_whole(self.path)
         try:
-            names = list(pd.read_csv(self.path, header=None, nrows=1, dtype=str).iloc[0])
+            with self.path.open(encoding="utf-8", newline="") as lines:
+                names = next(csv.reader(lines), [])
             rows = pd.read_csv(self.path, dtype=dict.fromkeys(_WORDS, str)).fillna(dict.fromkeys(_WORDS, ""))
         except ValueError as error:  # no table, or not in UTF-8
             raise UserError(f"{self.path} is not a table of results: {' '.join(str(error).split())}") from None
