@@ -15,6 +15,8 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "flsplit needs Python 3.11 or newer"'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	# Tested, but its metadata asks for older packages than ours.
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps 'hydra-ray-launcher>=1.2,<2'
 	@touch $@
 
 # Ten virtual clients with non-IID data train a split ViT with ADC on Ray.

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -31,23 +34,50 @@ def needs(package: str) -> pytest.MarkDecorator:
             ["experiment=slurm", "hydra/launcher=submitit_local", "hydra.launcher.gpus_per_node=0"],
             marks=needs("hydra_submitit_launcher"),
         ),
-        pytest.param(
-            ["experiment=ray_jobs"], marks=[needs("hydra_ray_launcher"), pytest.mark.xdist_group("ray")]
-        ),
     ],
     ids=lambda recipe: recipe[0],
 )  # fmt: skip
 def test_jobs_of_a_launcher(recipe: list[str], here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    def start(keys: list[str]) -> tuple[int, str, str]:
+        return cli.main(keys), *capfd.readouterr()
+
+    check_two_jobs(recipe, here, start)
+
+
+@pytest.mark.slow
+@needs("hydra_ray_launcher")
+@pytest.mark.xdist_group("ray")
+def test_jobs_as_tasks_of_ray(here: Path) -> None:
+    """In a process of its own: the launcher leaves a Ray behind that belongs to its sweep."""
+
+    def start(keys: list[str]) -> tuple[int, str, str]:
+        command = [sys.executable, "-m", "flsplit.cli", *keys]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+        return done.returncode, done.stdout, done.stderr
+
+    check_two_jobs(["experiment=ray_jobs"], here, start)
+
+
+def check_two_jobs(recipe: list[str], here: Path, start: Callable[[list[str]], tuple[int, str, str]]) -> None:
+    """A sweep of two jobs, whose lines and files are there, and which has nothing left to do after that.
+
+    Args:
+        recipe: its first keys.
+        here: folder that it starts in.
+        start: gives code, output and errors of a command.
+    """
     sweep = ["-m", *recipe, *FEW, "seed=0,1", "logger=csv", "out=all"]
-    assert cli.main(sweep) == 0
-    said, shown = (text.splitlines() for text in reversed(capfd.readouterr()))
+    code, output, errors = start(sweep)
+    assert code == 0, errors
+    said, shown = errors.splitlines(), output.splitlines()
     assert [re.split("  +", line)[0] for line in said] == ["job 1/2", "job 2/2"]
     assert {line.split()[-1] for line in said} == {"0", "1"}
     assert shown[0] == "2 jobs in all" and re.search(r" 2 +\d+\.\d% ± \d+\.\d +\S+ Mb ", shown[2])
     assert [json.loads((here / "all" / job / "summary.json").read_text())["seed"] for job in "01"] == [0, 1]
     assert not (here / "all" / ".jobs").exists()
-    assert cli.main(sweep) == 0
-    assert sorted(capfd.readouterr().err.splitlines()) == [f"flsplit: all/{job} is done already" for job in "01"]
+    code, _, errors = start(sweep)
+    assert code == 0
+    assert sorted(errors.splitlines()) == [f"flsplit: all/{job} is done already" for job in "01"]
 
 
 @pytest.mark.slow

@@ -1,7 +1,7 @@
 """MLflow: a run of the experiment `flsplit` (or `MLFLOW_EXPERIMENT_NAME`) at `MLFLOW_TRACKING_URI`.
 
 Jobs of a sweep that differ in their seed alone have the same tag `group` (`Told.group`). A resumed run goes on in the
-same one there.
+same one there. Metrics are written aside, by MLflow's own thread: rounds do not wait for its disk or its server.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ class MlflowLogger(Logger):
         self._client: Any = None
         self._run = ""
         self._last = 0  # round that MLflow has
+        self._under_way: list[Any] = []  # what its thread writes
 
     def _begin(self) -> None:
         if self._client is not None:
@@ -74,6 +75,7 @@ class MlflowLogger(Logger):
         from mlflow.entities import Metric
 
         self._begin()
+        self._written()
         now = int(time.time() * 1000)
         metrics = [
             Metric(_name(name), float(value), now, row["round"])
@@ -82,11 +84,19 @@ class MlflowLogger(Logger):
             for name, value in numbers(row).items()
         ]
         for first in range(0, len(metrics), _METRICS):
-            self._client.log_batch(self._run, metrics=metrics[first : first + _METRICS])
+            some = metrics[first : first + _METRICS]
+            self._under_way.append(self._client.log_batch(self._run, metrics=some, synchronous=False))
+
+    def _written(self) -> None:
+        """Wait for what is under way; raises what its writing has raised."""
+        under_way, self._under_way = self._under_way, []
+        for batch in under_way:
+            batch.wait()
 
     def finish(self, summary: Mapping[str, Any], files: Sequence[Path]) -> None:
         """See `Logger`."""
         self._begin()
+        self._written()
         for key in ("device", *_OF_THE_END):
             self._client.set_tag(self._run, key, str(summary.get(key)))
         for file in files:
@@ -97,6 +107,7 @@ class MlflowLogger(Logger):
     def close(self) -> None:
         """See `Logger`."""
         if self._client is not None:
+            self._written()
             self._client.set_terminated(self._run, "FAILED")
 
 
