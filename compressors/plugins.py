@@ -39,7 +39,7 @@ class Plugins(Generic[T]):
 
         Raises:
             ValueError: for an unknown name or option, or a value that cannot be; one line each.
-            ImportError: if the module is there and cannot be imported.
+            ImportError: if the module is there and raises anything while it is imported.
         """
         kind = self._only_class(self._module(name))
         check_signature(self._options, name.rpartition(".")[2], kind, options)
@@ -56,14 +56,14 @@ class Plugins(Generic[T]):
             )
         try:
             return import_module(name)
-        except ModuleNotFoundError as error:
-            if error.name is None or not f"{name}.".startswith(f"{error.name}."):
-                raise  # the module is there; what it imports is not
-            raise ValueError(
-                f"{self._group} must name a module that can be imported, got {name!r}: no module {error.name!r}"
-            ) from None
-        except ValueError as error:  # while it is imported it knows of no options: none of them is wrong
-            raise ImportError(f"{name} cannot be imported: {error}") from error
+        except Exception as error:  # while it is imported it knows of no options: none of them is wrong
+            missing = error.name if isinstance(error, ModuleNotFoundError) else None
+            if missing and f"{name}.".startswith(f"{missing}."):
+                raise ValueError(
+                    f"{self._group} must name a module that can be imported, got {name!r}: no module {missing!r}"
+                ) from None
+            kind = type(error).__name__
+            raise ImportError(f"{self._group}: {name} cannot be imported: {kind}: {error}") from error
 
     def _only_class(self, module: ModuleType) -> type[T]:
         found = [

@@ -21,7 +21,7 @@ import hydra
 from hydra._internal.utils import get_args_parser
 from omegaconf import DictConfig
 
-from flsplit.errors import UserError, goes_on, no_exit, told
+from flsplit.errors import UserError, goes_on, nearest_path, no_exit, told
 
 if TYPE_CHECKING:
     from flsplit.compose import Request
@@ -200,7 +200,10 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     if flags.config_dir is not None and not flags.help:
         folder = Path(flags.config_dir).expanduser().absolute()
         if not folder.is_dir():
-            raise UserError(f"--config-dir must be a folder of configuration groups, got {flags.config_dir}")
+            raise UserError(
+                f"--config-dir must be a folder of configuration groups, got {flags.config_dir}"
+                f"{nearest_path(flags.config_dir)}"
+            )
         flags.overrides.append('hydra.searchpath=["file://' + str(folder).replace('"', '\\"') + '"]')
     return flags
 

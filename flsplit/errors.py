@@ -66,6 +66,22 @@ def nearest(word: str, words: Iterable[str]) -> str:
     return f"; did you mean {close[0]}?" if close else ""
 
 
+def nearest_path(typed: Path | str) -> str:
+    """`; did you mean PATH?` for what lies where a path that does not exist leads to, under a name like it."""
+    path = Path(typed)
+    for folder, name in zip(path.parents, reversed(path.parts)):
+        try:
+            if not folder.expanduser().is_dir():
+                continue
+            if (folder / name).expanduser().exists():  # it is something else that is wrong
+                return ""
+            close = get_close_matches(name, [entry.name for entry in folder.expanduser().iterdir()], n=1, cutoff=0.7)
+        except (OSError, RuntimeError):  # one that cannot be read, or nobody's home
+            return ""
+        return f"; did you mean {folder / close[0]}?" if close else ""
+    return ""
+
+
 def shown(value: Any) -> str:
     """A value as the user types it, cut where it is long."""
     if value is None or isinstance(value, bool):

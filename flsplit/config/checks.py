@@ -15,7 +15,7 @@ import torch
 
 from flsplit import data
 from flsplit.config.schema import Config, EngineConfig, ModelConfig
-from flsplit.errors import UserError, nearest, options_of_the_user, shown
+from flsplit.errors import UserError, nearest, nearest_path, options_of_the_user, shown
 from flsplit.ledger.allocation import ALLOCATIONS
 from flsplit.ledger.budget import CHARGES, SHARES
 from flsplit.record.loggers import check_loggers
@@ -178,7 +178,10 @@ def _check_model(model: ModelConfig) -> None:
     if model.name == "vit_micro" and model.pretrained is not False:
         raise UserError(f"model.pretrained must be false: vit_micro has no weights to load; got {model.pretrained}")
     if isinstance(model.pretrained, str) and not Path(model.pretrained).is_file():
-        raise UserError(f"model.pretrained must be true, false or a weights file; no such file: {model.pretrained}")
+        raise UserError(
+            f"model.pretrained must be true, false or a weights file; no such file: {model.pretrained}"
+            f"{nearest_path(model.pretrained)}"
+        )
 
 
 def _check_metrics(config: Config) -> None:

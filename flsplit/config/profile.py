@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flsplit.data.order import step_sizes
-from flsplit.errors import UserError, nearest
+from flsplit.errors import UserError, nearest, nearest_path
 from flsplit.network.devices import FROM_ZERO, OF_A_DEVICE
 
 if TYPE_CHECKING:
@@ -87,7 +87,8 @@ def read_profiles(path: Path, clients: int) -> dict[int, Profile]:
             _check_header(path, [str(name) for name in reader.fieldnames or []])
             rows = [(reader.line_num, row) for row in reader]
     except OSError as error:
-        raise UserError(f"client_profile: {path} cannot be read: {(error.strerror or str(error)).lower()}") from error
+        reason = (error.strerror or str(error)).lower()
+        raise UserError(f"client_profile: {path} cannot be read: {reason}{nearest_path(path)}") from error
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"client_profile: {path} cannot be read as a CSV file ({error})") from error
     found: dict[int, Profile] = {}

@@ -19,6 +19,7 @@ from flsplit.data.sources import arrow, digits, folder, hub, parquet
 from flsplit.data.sources.reader import Source, Split
 from flsplit.data.subset import stratified
 from flsplit.data.table import Table
+from flsplit.errors import nearest_path
 from flsplit.streams import numpy_stream
 
 if TYPE_CHECKING:
@@ -186,7 +187,8 @@ def _local(config: DatasetConfig) -> Path | None:
         return None
     path = Path(config.path).expanduser()
     if not path.is_dir():
-        raise DataError(f"dataset.path: {'not a folder' if path.exists() else 'no such folder'}: {config.path}")
+        wrong = "not a folder" if path.exists() else "no such folder"
+        raise DataError(f"dataset.path: {wrong}: {config.path}{nearest_path(config.path)}")
     _check_form(path, config)
     return path
 

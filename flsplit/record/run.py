@@ -87,7 +87,7 @@ def draw(tables: Sequence[pd.DataFrame], ax: Axes | None, x: str, y: str, lines:
         import matplotlib.pyplot as plt
 
         ax = plt.gca()
-    found = [pd.DataFrame({"x": values(rounds, x), "y": values(rounds, y)}).dropna() for rounds in tables]
+    found = [pd.DataFrame({"x": values(rounds, x, "x"), "y": values(rounds, y, "y")}).dropna() for rounds in tables]
     largest = pd.concat(found).max()
     (x_label, x_unit), (y_label, y_unit) = axis(x, largest.x, ax.get_xlabel()), axis(y, largest.y, ax.get_ylabel())
     for points, line in zip(found, lines):
@@ -96,12 +96,13 @@ def draw(tables: Sequence[pd.DataFrame], ax: Axes | None, x: str, y: str, lines:
     return ax
 
 
-def values(rounds: pd.DataFrame, name: str) -> pd.Series:
+def values(rounds: pd.DataFrame, name: str, of: str) -> pd.Series:
     """What can be drawn of rounds: a column, or a sum.
 
     Args:
         rounds: as `rounds.parquet`.
         name: a column of numbers; `bits`, all that was sent; `seconds` since the start.
+        of: for messages: which one it is for, "x" or "y".
 
     Raises:
         UserError: if there is no such column.
@@ -109,7 +110,7 @@ def values(rounds: pd.DataFrame, name: str) -> pd.Series:
     if name in SUMS:
         return rounds[list(SUMS[name])].sum(axis=1)
     if name not in (known := _known(rounds)):
-        raise UserError(f"a plot needs one of {', '.join(known)}, got {name!r}{nearest(name, known)}")
+        raise UserError(f"{of} must be one of {', '.join(known)}, got {name!r}{nearest(name, known)}")
     return rounds[name].cumsum() if name == "seconds" else rounds[name]
 
 

@@ -136,7 +136,9 @@ def save(runs: Sequence[Run], out: Path, *, x: str, y: str, by: Sequence[str] = 
 
 def _line(name: str, runs: Sequence[Run], x: str, y: str) -> Line:
     parts = [
-        pd.DataFrame({"round": run.rounds["round"], "x": values(run.rounds, x), "y": values(run.rounds, y)}).dropna()
+        pd.DataFrame(
+            {"round": run.rounds["round"], "x": values(run.rounds, x, "x"), "y": values(run.rounds, y, "y")}
+        ).dropna()
         for run in runs
     ]
     by_round = pd.concat(parts).groupby("round")

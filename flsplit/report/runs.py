@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from omegaconf import OmegaConf
 
 from flsplit.display.units import missing
-from flsplit.errors import UserError
+from flsplit.errors import UserError, nearest_path
 
 _BITS = ("uplink_bits", "downlink_bits", "sync_bits")
 COLUMNS = {
@@ -117,6 +117,18 @@ def runs_below(path: Path) -> list[Path]:
         raise ReportError(f"{error.filename}: cannot be read: {error.strerror}") from error
 
 
+def check_folder(path: Path) -> None:
+    """Refuse what is no folder.
+
+    Raises:
+        ReportError: naming it.
+    """
+    if not path.is_dir():
+        raise ReportError(
+            f"{path}: no such folder; give a run's folder or one that contains run folders{nearest_path(path)}"
+        )
+
+
 def find_runs(paths: Sequence[Path]) -> list[Path]:
     """The run folders among `paths` and below them, each once, in the order given.
 
@@ -125,8 +137,7 @@ def find_runs(paths: Sequence[Path]) -> list[Path]:
     """
     found: list[Path] = []
     for path in paths:
-        if not path.is_dir():
-            raise ReportError(f"{path}: no such folder; give a run's folder or one that contains run folders")
+        check_folder(path)
         runs = runs_below(path)
         if not runs:
             raise ReportError(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from flsplit.report.cli import OneLine, code_of
 from flsplit.report.page import check_out
-from flsplit.report.runs import ReportError, is_run
+from flsplit.report.runs import check_folder, is_run
 from flsplit.report.watch import Watch
 
 PATIENCE = 60.0  # seconds that a folder of runs stays watched after the last of them has ended: a sweep may go on
@@ -31,8 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def watch() -> None:
         given = parser.parse_args(argv)
-        if not given.run.is_dir():
-            raise ReportError(f"{given.run}: no such folder; give a run's folder or one that contains run folders")
+        check_folder(given.run)
         check_out(given.out)
         _watch(Watch(given.run, given.out, given.every), given.every)
 

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from flsplit.config.schema import Config
-from flsplit.errors import UserError, shown
+from flsplit.errors import UserError, nearest_path, shown
 from flsplit.record.tables import Recorder
 from flsplit.server.checkpoint import Checkpoints, Damaged
 from flsplit.server.origin import differences
@@ -81,7 +81,7 @@ def saved_settings(folder: Path, resume: str) -> dict[str, Any]:
     """
     path = folder / "config.yaml"
     if not path.is_file():
-        raise UserError(f"resume must be the folder of a run (with a config.yaml), got {resume}")
+        raise UserError(f"resume must be the folder of a run (with a config.yaml), got {resume}{nearest_path(resume)}")
     try:
         saved = OmegaConf.to_container(OmegaConf.load(path))
         if not isinstance(saved, dict):
