@@ -9,13 +9,12 @@ PARALLEL := -n 2 --dist loadgroup
 help:
 	@echo "make .venv | demo | test | test-fast | test-newest | lint | format | type | bench | clean"
 
-# Made anew when what it is made from changes.
+# Made anew when what it is made from changes. The launcher is tested, but asks for older packages than ours.
 .venv: $(VENV)/installed
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "flsplit needs Python 3.11 or newer"'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
-	# Tested, but its metadata asks for older packages than ours.
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps 'hydra-ray-launcher>=1.2,<2'
 	@touch $@
 

@@ -78,7 +78,11 @@ def nearest_path(typed: Path | str) -> str:
             close = get_close_matches(name, [entry.name for entry in folder.expanduser().iterdir()], n=1, cutoff=0.7)
         except (OSError, RuntimeError):  # one that cannot be read, or nobody's home
             return ""
-        return f"; did you mean {folder / close[0]}?" if close else ""
+        if not close:
+            return ""
+        found = folder / close[0]
+        whole = found / path.relative_to(folder / name)
+        return f"; did you mean {whole if whole.expanduser().exists() else found}?"
     return ""
 
 

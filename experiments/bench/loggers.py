@@ -1,7 +1,7 @@
 """`loggers`: what a run waits for its loggers, where they are shown every round.
 
 A run shows them what has been saved, at most once a second; rounds here take about that, and all are saved. The time is
-taken around the calls within the run. W&B's own process, which writes aside, is not in it.
+taken around the calls within the run. What writes aside, W&B's own process and MLflow's own thread, is not in it.
 """
 
 from __future__ import annotations

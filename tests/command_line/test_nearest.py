@@ -21,4 +21,6 @@ def test_a_folder_with_a_name_like_it_is_named(keys: list[str], here: Path, refu
 def test_only_what_is_there_is_named(here: Path) -> None:
     (here / "runs" / "first").mkdir(parents=True)
     assert nearest_path("runs/frst") == "; did you mean runs/first?"
+    assert nearest_path("rus/first") == "; did you mean runs/first?"
+    assert nearest_path("rus/other") == "; did you mean runs?"
     assert nearest_path("runs/first") == nearest_path("elsewhere/first") == ""

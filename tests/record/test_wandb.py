@@ -11,10 +11,10 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from helpers.ended import end_in
 
 import flsplit
 from flsplit.cli import main
-from tests.helpers.ended import end_in
 
 SMALL = ["dataset.train_limit=40", "dataset.test_limit=20", "clients=2", "engine=inline", "eval_every=2"]
 pytestmark = pytest.mark.slow

@@ -35,7 +35,7 @@ class MlflowLogger(Logger):
         self._client: Any = None
         self._run = ""
         self._last = 0  # round that MLflow has
-        self._under_way: list[Any] = []  # what its thread writes
+        self._under_way: Any = None  # the batch that its thread writes; one at a time: rounds come in order
 
     def _begin(self) -> None:
         if self._client is not None:
@@ -75,7 +75,6 @@ class MlflowLogger(Logger):
         from mlflow.entities import Metric
 
         self._begin()
-        self._written()
         now = int(time.time() * 1000)
         metrics = [
             Metric(_name(name), float(value), now, row["round"])
@@ -84,14 +83,15 @@ class MlflowLogger(Logger):
             for name, value in numbers(row).items()
         ]
         for first in range(0, len(metrics), _METRICS):
+            self._written()
             some = metrics[first : first + _METRICS]
-            self._under_way.append(self._client.log_batch(self._run, metrics=some, synchronous=False))
+            self._under_way = self._client.log_batch(self._run, metrics=some, synchronous=False)
 
     def _written(self) -> None:
         """Wait for what is under way; raises what its writing has raised."""
-        under_way, self._under_way = self._under_way, []
-        for batch in under_way:
-            batch.wait()
+        under_way, self._under_way = self._under_way, None
+        if under_way is not None:
+            under_way.wait()
 
     def finish(self, summary: Mapping[str, Any], files: Sequence[Path]) -> None:
         """See `Logger`."""
