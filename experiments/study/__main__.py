@@ -13,18 +13,18 @@ from experiments import command
 from experiments.point import Point
 from experiments.results import Results
 from experiments.runner import run_missing
-from experiments.study import adc_multi_client as study
-from experiments.study import many_clients, noisy_link, quantised_adc, time_to_accuracy
-from experiments.study.link import SEEDS
+from experiments.study import adc_multi_client, many_clients, noisy_link, quantised_adc, time_to_accuracy
+from experiments.study.choice import KEYS, chosen
 from flsplit.errors import UserError
 
 HOME = Path(__file__).parent
-OTHERS = {
-    "many_clients": many_clients, "quantised_adc": quantised_adc, "noisy_link": noisy_link,
+GRID = "adc_multi_client"  # the one with --scale and --core
+STUDIES = {
+    GRID: adc_multi_client, "many_clients": many_clients, "quantised_adc": quantised_adc, "noisy_link": noisy_link,
     "time_to_accuracy": time_to_accuracy,
 }  # fmt: skip
 NAMES = {
-    "adc_multi_client": "accuracy at the same number of bits for 1 to 20 clients, skewed data, three strategies",
+    GRID: "accuracy at the same number of bits for 1 to 20 clients, skewed data, three strategies",
     "many_clients": "the same for pretrained models with LoRA or whole clients, 10 or 50, and cohorts",
     "quantised_adc": "accuracy over bits for base, ADC and Top-K at 32 to 2 bits a number, one client",
     "noisy_link": "what noise, fading and lost packets take from each, one client",
@@ -43,8 +43,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _make(arguments: argparse.Namespace) -> None:
-    made = OTHERS.get(arguments.name, study)
-    points = _listed(arguments) if arguments.name in OTHERS else _grid(arguments)
+    made = STUDIES[arguments.name]
+    wanted = {key: getattr(arguments, key) for key in KEYS}
+    points = chosen(arguments.name, _points(arguments), wanted)
     results = Results(arguments.results)
     if _run(arguments, points, results):
         rows = _there(arguments, made.gather(points, results))
@@ -53,17 +54,16 @@ def _make(arguments: argparse.Namespace) -> None:
         print(made.table(rows))
 
 
-def _grid(arguments: argparse.Namespace) -> list[Point]:
-    return study.Grid(
-        scale=arguments.scale, core=arguments.core, seeds=arguments.seeds or (study.SEED,), clients=arguments.clients,
-        alphas=arguments.alphas, strategies=arguments.strategies, methods=arguments.methods,
-        options=tuple(arguments.set),
-    ).points()  # fmt: skip
-
-
-def _listed(arguments: argparse.Namespace) -> list[Point]:
-    made = OTHERS[arguments.name]
-    return made.points(arguments.seeds or SEEDS, arguments.methods, tuple(arguments.set))
+def _points(arguments: argparse.Namespace) -> list[Point]:
+    """All runs of a study."""
+    name, options = arguments.name, tuple(arguments.set)
+    seeds = arguments.seeds or STUDIES[name].SEEDS
+    if name == GRID:
+        return adc_multi_client.points(seeds, options, scale=arguments.scale or "study", core=arguments.core)
+    for key in ("scale", "core"):
+        if getattr(arguments, key):
+            raise UserError(f"--{key}: {name} has one scale and no core, only {GRID} has more")
+    return STUDIES[name].points(seeds, options)
 
 
 def _run(arguments: argparse.Namespace, points: Sequence[Point], results: Results) -> bool:
@@ -72,8 +72,6 @@ def _run(arguments: argparse.Namespace, points: Sequence[Point], results: Result
     Returns:
         whether they are to be drawn.
     """
-    if not points:
-        raise UserError(f"{arguments.name} has nothing of this choice")
     if arguments.list:
         command.show(points, results)
         return False
@@ -97,21 +95,11 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     add = parser.add_argument
     add("name", choices=NAMES, metavar="NAME", help="the study, see below")
-    add("--scale", choices=("study", "study-cpu"), default="study", help="224 px and all images, or two CPU cores")
-    add("--core", action="store_true", help="the core of the grid, not all of it")
-    add(
-        "--seeds",
-        type=command.seeds,
-        default=(),
-        metavar="A,B",
-        help=f"[{study.SEED}; of the others: {SEEDS}]",
-    )
-    for key, known in (
-        ("clients", study.CLIENTS), ("alphas", study.ALPHAS), ("strategies", tuple(study.STRATEGIES)),
-        ("methods", study.NAMES),
-    ):  # fmt: skip
-        words = ", ".join(map(str, known))
-        add(f"--{key}", type=command.some(known), default=known, metavar="A,B", help=f"of {words} [all]")
+    add("--scale", choices=("study", "study-cpu"), help=f"{GRID}: 224 px and all images [study], or two CPU cores")
+    add("--core", action="store_true", help=f"{GRID}: the core of the grid, not all of it")
+    add("--seeds", type=command.seeds, default=(), metavar="A,B", help="[those of the study]")
+    for key in KEYS:
+        add(f"--{key}", metavar="A,B", help="of those in the study [all]")
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="differ from the study; part of the row")
     command.add_place(parser, runs="outputs/study", home=HOME)
     return parser
@@ -119,10 +107,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _counted(name: str) -> str:
     """How many runs a study takes."""
-    if name in OTHERS:
-        return f"{len(OTHERS[name].points(SEEDS, study.NAMES, ()))} runs"
-    grids = [study.Grid(scale="study-cpu", core=core).points() for core in (False, True)]
-    return f"{len(grids[0])} runs, {len(grids[1])} with --core"
+    runs = f"{len(STUDIES[name].points())} runs"
+    return f"{runs}, {len(adc_multi_client.points(core=True))} with --core" if name == GRID else runs
 
 
 if __name__ == "__main__":

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from itertools import product
 from math import inf
 from pathlib import Path
@@ -20,53 +19,35 @@ CLIENTS = (1, 5, 10, 20)
 ALPHAS = (inf, 0.5, 0.1)
 STRATEGIES = {"splitfed_v1": (), "splitfed_v2": (), "parallel": ("strategy.sync=round",)}  # and their options
 METHODS = (("base", None), ("adc", 0.1), ("adc", 0.2), ("topk", 0.1))
-NAMES = tuple(dict.fromkeys(name for name, _ in METHODS))
-SEED = 43422
+SEEDS = (43422,)
 _COLOURS = {method: Style.of(index) for method, index in zip(METHODS, (6, 0, 5, 2))}
 _LINES = {"splitfed_v1": "-", "splitfed_v2": "--", "parallel": ":"}
+_ONE = (1, None, "splitfed_v1")  # no strategy and no alpha to tell apart
 _CORE = (10, 0.5, "splitfed_v1")  # clients, alpha and strategy around which the core of the grid lies
 
 
-@dataclass(frozen=True, kw_only=True)
-class Grid:
-    """What of the grid is wanted.
+def points(
+    seeds: Sequence[int] = SEEDS, options: Sequence[str] = (), *, scale: str = "study", core: bool = False
+) -> list[Point]:
+    """One run each: the centre of the grid, the rest of its core, and all others; every method side by side.
 
-    Attributes:
-        scale: a key of `experiments.point.SCALES`.
-        seeds: one run each.
-        core: only the points that differ from N = 10, alpha = 0.5, `splitfed_v1` in one thing at most, and N = 1.
-        clients: of `CLIENTS`.
-        alphas: of `ALPHAS`; one client has none.
-        strategies: of `STRATEGIES`; one client has none.
-        methods: of `NAMES`.
+    Args:
+        seeds: of the runs.
         options: overrides for every run.
+        scale: a key of `experiments.point.SCALES`.
+        core: only what differs from N = 10, alpha = 0.5, `splitfed_v1` in one thing at most, and N = 1.
     """
-
-    scale: str
-    seeds: Sequence[int] = (SEED,)
-    core: bool = False
-    clients: Sequence[int] = CLIENTS
-    alphas: Sequence[float] = ALPHAS
-    strategies: Sequence[str] = tuple(STRATEGIES)
-    methods: Sequence[str] = NAMES
-    options: tuple[str, ...] = ()
-
-    def points(self) -> list[Point]:
-        """The runs: the centre of the grid, the rest of its core, and all others; every method side by side."""
-        points = sorted(self._all(), key=_distance)
-        return [point for point in points if _distance(point) <= 1] if self.core else points
-
-    def _all(self) -> Iterable[Point]:
-        several = product([n for n in self.clients if n > 1], self.alphas, self.strategies)
-        one = [(1, None, "splitfed_v1")] * (1 in self.clients)  # no strategy and no alpha to tell apart
-        methods = [method for method in METHODS if method[0] in self.methods]
-        for seed, (clients, alpha, strategy), (method, value) in product(self.seeds, [*several, *one], methods):
-            yield Point(
-                scale=self.scale, dataset="cifar100", model="deit_tiny", method=method, value=value,
-                rule="sqrt" if method == "adc" else None, seed=seed, clients=clients, strategy=strategy,
-                partition="iid" if alpha is None else "dirichlet", alpha=alpha,
-                options=(*(STRATEGIES[strategy] if clients > 1 else ()), *self.options),
-            )  # fmt: skip
+    several = product([n for n in CLIENTS if n > 1], ALPHAS, STRATEGIES)
+    found = [
+        Point(
+            scale=scale, dataset="cifar100", model="deit_tiny", method=method, value=value,
+            rule="sqrt" if method == "adc" else None, seed=seed, clients=clients, strategy=strategy,
+            partition="iid" if alpha is None else "dirichlet", alpha=alpha,
+            options=(*(STRATEGIES[strategy] if clients > 1 else ()), *options),
+        )
+        for seed, (clients, alpha, strategy), (method, value) in product(seeds, [*several, _ONE], METHODS)
+    ]  # fmt: skip
+    return [point for point in sorted(found, key=_distance) if not core or _distance(point) <= 1]
 
 
 def _distance(point: Point) -> int:

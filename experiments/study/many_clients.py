@@ -72,24 +72,22 @@ FEW = (
     Method("base", None, "10 balanced", ("clients_per_round=10", "sampling=balanced")),
 )  # and for rounds of few clients
 MORE = {CENTRE: SKEWED, (50, *CENTRE[1:]): FEW}
-NAMES = tuple(dict.fromkeys(method.compressor for method in METHODS))
 _STYLES = {
     method.name: Style.of(index)
     for method, index in zip((*METHODS, *SKEWED, *FEW), (6, 0, 2, 1, 5, 3, 4, 7, 8, 9, 10, 11), strict=True)
 }
 
 
-def points(seeds: Sequence[int] = SEEDS, methods: Sequence[str] = NAMES, options: Sequence[str] = ()) -> list[Point]:
+def points(seeds: Sequence[int] = SEEDS, options: Sequence[str] = ()) -> list[Point]:
     """One run each: all data in one place, the centre of the grid, then what differs from it in one thing.
 
     Args:
         seeds: of the runs.
-        methods: of `NAMES`.
         options: overrides for every run.
     """
     found = []
     for seed in seeds:
-        for tune in TUNES if "base" in methods else ():
+        for tune in TUNES:
             found.append(_point(Method("base"), seed, options, tune=tune))
         grid = product(CLIENTS, ALPHAS, STRATEGIES, TUNES)
         for setting in sorted((s for s in grid if _distance(s) <= 1), key=_distance):
@@ -97,7 +95,7 @@ def points(seeds: Sequence[int] = SEEDS, methods: Sequence[str] = NAMES, options
             found += [
                 _point(method, seed, options, clients=clients, alpha=alpha, strategy=strategy, tune=tune)
                 for method in (*METHODS, *MORE.get(setting, ()))
-                if method.compressor in methods and (method != COHORT or strategy != "splitfed_v1")
+                if method != COHORT or strategy != "splitfed_v1"
             ]
     return found
 

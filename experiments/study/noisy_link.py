@@ -20,7 +20,6 @@ from experiments.study.link import SCALE, SEEDS, STYLES, TASK, name, run_of, spa
 from flsplit.report.style import figure
 
 METHODS = (("base", None), ("adc", 0.2), ("topk", 0.2))
-NAMES = tuple(name for name, _ in METHODS)
 LEVELS = {
     "awgn": ("snr_db", (10.0, 0.0, 20.0)),
     "rayleigh": ("snr_db", (10.0, 0.0, 20.0)),
@@ -33,12 +32,11 @@ _PANELS = {
 }
 
 
-def points(seeds: Sequence[int] = SEEDS, methods: Sequence[str] = NAMES, options: Sequence[str] = ()) -> list[Point]:
+def points(seeds: Sequence[int] = SEEDS, options: Sequence[str] = ()) -> list[Point]:
     """One run each, all methods over a channel before the next channel; `clean` first.
 
     Args:
         seeds: of the runs.
-        methods: of `NAMES`.
         options: overrides for every run.
     """
     levels = max(len(found) for _, found in LEVELS.values())
@@ -46,7 +44,6 @@ def points(seeds: Sequence[int] = SEEDS, methods: Sequence[str] = NAMES, options
     return [
         run_of(method, value, seed, (*channel, *options))
         for seed, channel, (method, value) in product(seeds, channels, METHODS)
-        if method in methods
     ]
 
 

@@ -21,21 +21,18 @@ from flsplit.report.style import figure, plain_log
 
 BITS = (32, 8, 4, 2, 16)
 METHODS = (("base", None), ("adc", 0.2), ("adc", 0.1), ("topk", 0.1))
-NAMES = tuple(dict.fromkeys(method for method, _ in METHODS))
 
 
-def points(seeds: Sequence[int] = SEEDS, methods: Sequence[str] = NAMES, options: Sequence[str] = ()) -> list[Point]:
+def points(seeds: Sequence[int] = SEEDS, options: Sequence[str] = ()) -> list[Point]:
     """One run each, all methods at a number of bits before the next; a seed before the next.
 
     Args:
         seeds: of the runs.
-        methods: of `NAMES`.
         options: overrides for every run.
     """
     return [
         run_of(method, value, seed, (*_quantizer(bits), *options))
         for seed, bits, (method, value) in product(seeds, BITS, METHODS)
-        if method in methods
     ]
 
 

@@ -34,7 +34,6 @@ from flsplit.split.stages import Stages
 SCALE, TARGET = "time-cpu", 0.35
 PROFILES = ("lora", "lte", "wifi", "5g")
 METHODS = (("base", None), ("adc", 0.2), ("adc", 0.1), ("topk", 0.1))
-NAMES = tuple(dict.fromkeys(method for method, _ in METHODS))
 BANDWIDTHS = tuple(np.geomspace(0.1, 10_000, 51))  # Mbit/s, each way
 FLOPS = 1e10  # operations/s of a client, those of the profiles lte, wifi and 5g
 ONE = "one client"
@@ -49,20 +48,18 @@ _OF_TEN = (("base", None), ("adc", 0.2))
 _SPLIT_POINT, _CLASSES = 3, 100
 
 
-def points(seeds: Sequence[int] = SEEDS, methods: Sequence[str] = NAMES, options: Sequence[str] = ()) -> list[Point]:
+def points(seeds: Sequence[int] = SEEDS, options: Sequence[str] = ()) -> list[Point]:
     """The runs of ten clients, `base` and ADC; those of one client are the paper's.
 
     Args:
         seeds: of the runs.
-        methods: of `NAMES`.
         options: overrides for every run.
     """
     found = []
     for seed, profile, (mode, (strategy, keys)), method in product(seeds, DEADLINES, TEN.items(), _OF_TEN):
-        if method[0] in methods:
-            late = (f"network.round_deadline_s={DEADLINES[profile]}",) if mode == "deadline" else ()
-            point = _point(method, seed, SCALE, (f"network={profile}", UNLIKE, *keys, *late, *options))
-            found.append(replace(point, clients=10, strategy=strategy))
+        late = (f"network.round_deadline_s={DEADLINES[profile]}",) if mode == "deadline" else ()
+        point = _point(method, seed, SCALE, (f"network={profile}", UNLIKE, *keys, *late, *options))
+        found.append(replace(point, clients=10, strategy=strategy))
     return found
 
 

@@ -19,8 +19,8 @@ from flsplit.compose import compose
 
 
 def test_the_grid_and_its_core() -> None:
-    whole = study.Grid(scale="study-cpu").points()
-    core = study.Grid(scale="study-cpu", core=True).points()
+    whole = study.points(scale="study-cpu")
+    core = study.points(scale="study-cpu", core=True)
     assert len({point.slug for point in whole}) == len(whole) == 4 * (1 + 3 * 3 * 3)
     assert len(core) == 32 and whole[:32] == core
     assert {(p.clients, p.alpha, p.strategy) for p in core[:4]} == {(10, 0.5, "splitfed_v1")}
@@ -32,7 +32,7 @@ def test_the_grid_and_its_core() -> None:
 def test_points_compose_and_have_the_same_budget(tmp_path: Path) -> None:
     noise(tmp_path / "data", train=4, test=2)
     (tmp_path / "weights").touch()
-    for point in study.Grid(scale="study-cpu").points()[::9]:
+    for point in study.points(scale="study-cpu")[::9]:
         config = compose(point.overrides(data=str(tmp_path / "data"), weights=str(tmp_path / "weights")))
         assert config.clients == point.clients and config.strategy["name"] == point.strategy
         assert point.clients == 1 or (config.partition["name"], config.partition.get("alpha")) == (
@@ -50,7 +50,7 @@ def made_up(folder: Path) -> Results:
     """Rows and curves of the core, as if it had been run."""
     rows = []
     (folder / "curves").mkdir()
-    for number, point in enumerate(study.Grid(scale="study-cpu", core=True).points()):
+    for number, point in enumerate(study.points(scale="study-cpu", core=True)):
         values = dict.fromkeys(COLUMNS, 0) | point.key
         rows.append(values | {"experiment": "adc_multi_client", "final_test_accuracy": number / 100, "device": "cpu"})
         curve = {"round": [1, 2, 3], "samples": 1, "uplink_bits": [1e9, 2e9, 3e9], "downlink_bits": 0}
@@ -63,7 +63,7 @@ def made_up(folder: Path) -> Results:
 @pytest.mark.slow
 def test_rows_are_found_drawn_and_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     results = made_up(tmp_path)
-    points = study.Grid(scale="study-cpu", core=True).points()
+    points = study.points(scale="study-cpu", core=True)
     for number, point in enumerate(points):
         row = results.row(point)
         assert row is not None and row.final_test_accuracy == number / 100
@@ -96,26 +96,44 @@ def test_a_grid_is_narrowed_and_set_apart(capsys: pytest.CaptureFixture[str]) ->
         for size in ("", "n5-splitfed_v2-dirichlet-inf-")
         for ratio in (0.1, 0.2)
     ] + ["0 of 4 done"]
-    config = study.Grid(scale="study-cpu", clients=(5,), options=("lr=5e-5",)).points()[0]
-    assert "lr=5e-5" in config.overrides(data=None, weights=None)
+    point = study.points(options=("lr=5e-5",), scale="study-cpu")[0]
+    assert "lr=5e-5" in point.overrides(data=None, weights=None)
 
 
 @pytest.mark.parametrize(
-    ("word", "line"),
+    ("words", "line"),
     [
-        ("--clients=7", "argument --clients: must be of 1, 5, 10, 20, got '7'"),
-        ("--alphas=0.5,two", "argument --alphas: must be of inf, 0.5, 0.1, got 'two'"),
+        ("adc_multi_client --clients=7", "--clients: must be of 1, 5, 10, 20 in adc_multi_client, got '7'"),
+        ("adc_multi_client --alphas=0.5,two", "--alphas: must be of 0.1, 0.5, inf in adc_multi_client, got 'two'"),
+        ("adc_multi_client --core --clients=5 --alphas=0.1", "adc_multi_client has nothing of this choice"),
+        ("many_clients --alphas=0.5", "--alphas: must be of 0.05, 0.3, inf in many_clients, got '0.5'"),
+        ("many_clients --methods=c3sl", "--methods: must be of adc, base, topk in many_clients, got 'c3sl'"),
+        ("quantised_adc --alphas=0.5", "--alphas: quantised_adc has no choice of them"),
+        ("noisy_link --strategies=parallel", "--strategies: noisy_link has no choice of them"),
+        ("noisy_link --core", "--core: noisy_link has one scale and no core, only adc_multi_client has more"),
+        (
+            "many_clients --scale=study",
+            "--scale: many_clients has one scale and no core, only adc_multi_client has more",
+        ),
     ],
 )
-def test_a_choice_that_is_not_there_is_named(word: str, line: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stopped:
-        command.main(["adc_multi_client", word])
-    assert stopped.value.code == 2 and capsys.readouterr().err.endswith(f": error: {line}\n")
+def test_a_choice_that_is_not_there_is_named(words: str, line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main(words.split()) == 2
+    assert capsys.readouterr().err == f"experiments.study: {line}\n"
 
 
-def test_nothing_of_a_choice_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    assert command.main(["adc_multi_client", "--core", "--clients", "5", "--alphas", "0.1"]) == 2
-    assert capsys.readouterr().err == "experiments.study: adc_multi_client has nothing of this choice\n"
+@pytest.mark.parametrize(
+    ("words", "runs"),
+    [
+        ("many_clients --clients 50 --methods base --seeds 51", 3),
+        ("many_clients --clients 10 --alphas 0.3 --strategies splitfed_v2 --methods topk --seeds 43422", 2),
+        ("many_clients --alphas 0.05 --methods base --seeds 51", 3),  # all data in one place has no alpha
+        ("time_to_accuracy --strategies fedbuff --seeds 51", 4),
+    ],
+)
+def test_any_study_is_narrowed(words: str, runs: int, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main([*words.split(), "--list"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].endswith(f" of {runs} done")
 
 
 def test_no_rows_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -220,7 +238,7 @@ def test_runs_that_diverged_are_told(tmp_path: Path) -> None:
         pd.DataFrame(rows).to_csv(tmp_path / "results.csv", index=False)
         return Results(tmp_path)
 
-    quantised = [p for p in quantised_adc.points(methods=("base",)) if quantised_adc.bits_of(p) in (32, 8)]
+    quantised = [p for p in quantised_adc.points() if p.method == "base" and quantised_adc.bits_of(p) in (32, 8)]
     rows = quantised_adc.gather(quantised, rows_of(quantised, [0.3, 0.4, 0.5, None]))
     table = quantised_adc.table(rows).splitlines()
     assert table[1].split() == ["base", "32", "40.00", "30.00-", "50.00", "1.0000", "2"]
@@ -228,7 +246,7 @@ def test_runs_that_diverged_are_told(tmp_path: Path) -> None:
     assert "these: 40.0% base at 32 bits (1 Gb)." in table[-1]
     assert len(quantised_adc.draw(rows, Results(tmp_path), tmp_path)) == 1
 
-    link = noisy_link.points(methods=("base",))
+    link = [p for p in noisy_link.points() if p.method == "base"]
     link = [p for p in link if noisy_link.channel_of(p) in (("clean", None), ("awgn", 10.0), ("erasure", 0.1))]
     rows = noisy_link.gather(link, rows_of(link, [0.5, 0.4, 0.4, None, 0.4, 0.3]))
     channel = {line.split()[0]: line.split()[-4:] for line in noisy_link.table(rows).splitlines()[1:-1]}
@@ -237,10 +255,10 @@ def test_runs_that_diverged_are_told(tmp_path: Path) -> None:
     alone = noisy_link.gather(link[1:], rows_of(link[1:], [0.4] * 5))  # a seed without a row of the clean link
     assert alone.lost.tolist() == [0.0, 0.0, 0.0] and alone.seeds.tolist() == [1, 1, 1]
 
-    edge = many_clients.points(methods=("topk",))
+    edge = [p for p in many_clients.points() if p.method == "topk"]
     both = [edge[0], replace(edge[0], seed=51)]
     told = many_clients.table(many_clients.gather(both, rows_of(both, [0.4, None]))).splitlines()[1]
     assert " diverged " in told and "±" not in told
 
-    grid = study.Grid(scale="study-cpu", core=True).points()[:1]
+    grid = study.points(scale="study-cpu", core=True)[:1]
     assert " diverged " in study.table(study.gather(grid, rows_of(grid, [None])))
