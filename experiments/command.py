@@ -36,6 +36,22 @@ def add_place(parser: argparse.ArgumentParser, *, runs: str, home: Path) -> None
     add("--draw", action="store_true", help="draw the rows that there are, run nothing")
 
 
+def refuse(name: str, arguments: argparse.Namespace, *keys: str) -> None:
+    """Refuse options that what is made takes no notice of.
+
+    Args:
+        name: what is made.
+        arguments: as read.
+        keys: those options, without dashes.
+
+    Raises:
+        UserError: if one is given.
+    """
+    for key in keys:
+        if getattr(arguments, key):
+            raise UserError(f"--{key}: {name} takes no notice of it, leave it out")
+
+
 def place(arguments: argparse.Namespace) -> Place:
     """What `add_place` has read.
 

@@ -29,6 +29,12 @@ NAMES = {
     "rules": "ADC: its three rules for the number of clusters, reduced scale",
     "compare": "what is there beside the published numbers; trains nothing",
 }
+_CHOICE = ("methods", "ratios", "rules", "seeds", "dataset", "model", "set")  # options that say which runs
+_UNREAD = {
+    "fig3": ("methods", "ratios", "rules"), "fig6": ("methods",), "fig8": ("methods",), "table2": ("methods",),
+    "rules": ("methods", "rules", "dataset", "model", "set"),
+    "table1": (*_CHOICE, "machine", "list", "draw"), "compare": (*_CHOICE, "machine", "list", "draw"),
+}  # fmt: skip
 _TOOK = """
 The scales medium and reduced have DeiT-T on CIFAR-100 alone, and one seed.
 Rows that are there took, on two shared CPU cores at the reduced scale, 8 to 110 minutes each (14 in 10 hours); on an
@@ -44,6 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _make(arguments: argparse.Namespace) -> None:
     results = Results(arguments.results)
     name = arguments.name
+    command.refuse(name, arguments, *_UNREAD.get(name, ()))
     scale = arguments.scale or SCALES[0]
     if name == "table1":
         print(tables.table1(scale))
@@ -117,7 +124,7 @@ def _parser() -> argparse.ArgumentParser:
         help=f"of {', '.join(METHODS)} [all]; or {', '.join(OTHERS)}",
     )
     add("--ratios", type=_ratios, default=(), metavar="X,Y", help="xi, k/D, or nearly 1/R [the figure's]")
-    add("--rules", type=command.some(RULES), default=("sqrt",), metavar="A,B", help=f"ADC's: {', '.join(RULES)} [sqrt]")
+    add("--rules", type=command.some(RULES), default=(), metavar="A,B", help=f"ADC's: {', '.join(RULES)} [sqrt]")
     add("--seeds", type=command.seeds, default=(), metavar="A,B", help=f"[full: {SEEDS}, else {SEEDS[0]}]")
     add("--dataset", type=command.some(DATASETS), default=(), metavar="A,B", help="[the figure's]")
     add("--model", type=command.some(MODELS), default=(), metavar="A,B", help="[the figure's]")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import product
 from math import log
 
@@ -47,7 +47,7 @@ class Choice:
         models: of the figure's.
         methods: of the figure's.
         ratios: parameters near these (k/D for Top-K, 1/R for C3-SL).
-        rules: of ADC.
+        rules: of ADC; if empty, its `sqrt`, or those of the list of rows.
         seeds: one run each.
         options: overrides for every run.
     """
@@ -57,7 +57,7 @@ class Choice:
     models: tuple[str, ...] = ()
     methods: tuple[str, ...] = ()
     ratios: tuple[float, ...] = ()
-    rules: tuple[str, ...] = ("sqrt",)
+    rules: tuple[str, ...] = ()
     seeds: tuple[int, ...] = SEEDS
     options: tuple[str, ...] = field(default=())
 
@@ -82,7 +82,7 @@ def _make(
     choice: Choice, dataset: str, model: str, seed: int, method: str, ratios: Sequence[float], *options: str
 ) -> Iterable[Point]:
     """A method at those of its parameters that are wanted."""
-    rules = choice.rules if method == "adc" else (None,)
+    rules = choice.rules or RULES[:1] if method == "adc" else (None,)
     for value, rule in product(values(method, choice.ratios or ratios), rules):
         yield Point(
             scale=choice.scale, dataset=dataset, model=model, method=method, value=value, rule=rule, seed=seed,
@@ -159,16 +159,24 @@ def _table2(choice: Choice) -> Iterable[Point]:
 
 def _rows(choice: Choice) -> Iterable[Point]:
     """Those of DeiT-T on CIFAR-100 that say most, the most telling first; at the full scale all of Figure 4 follow."""
-    [(dataset, model)] = _panels(replace(choice, datasets=choice.datasets or DATASETS[:1]), (), MODELS[:1])
-    for seed in choice.seeds:
-        for method, value, rule in ROWS["medium" if choice.scale == "full" else choice.scale]:
-            if method in _methods(choice, METHODS) and (not choice.ratios or value in values(method, choice.ratios)):
-                yield Point(
-                    scale=choice.scale, dataset=dataset, model=model, method=method, value=value, rule=rule, seed=seed,
-                    options=choice.options,
-                )  # fmt: skip
+    telling = [row for row in ROWS["medium" if choice.scale == "full" else choice.scale] if _of_choice(row, choice)]
+    panels = _panels(choice, DATASETS[:1], MODELS[:1])
+    for (dataset, model), seed, (method, value, rule) in product(panels, choice.seeds, telling):
+        yield Point(
+            scale=choice.scale, dataset=dataset, model=model, method=method, value=value, rule=rule, seed=seed,
+            options=choice.options,
+        )  # fmt: skip
     if choice.scale == "full":
         yield from _accuracy_over_xi(choice, DATASETS, MODELS)
+
+
+def _of_choice(row: tuple[str, float | None, str | None], choice: Choice) -> bool:
+    method, value, rule = row
+    return (
+        method in _methods(choice, METHODS)
+        and (not choice.ratios or value in values(method, choice.ratios))
+        and (not choice.rules or rule is None or rule in choice.rules)
+    )
 
 
 _FIGURES: dict[str, Callable[[Choice], Iterable[Point]]] = {

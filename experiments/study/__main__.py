@@ -60,9 +60,7 @@ def _points(arguments: argparse.Namespace) -> list[Point]:
     seeds = arguments.seeds or STUDIES[name].SEEDS
     if name == GRID:
         return adc_multi_client.points(seeds, options, scale=arguments.scale or "study", core=arguments.core)
-    for key in ("scale", "core"):
-        if getattr(arguments, key):
-            raise UserError(f"--{key}: {name} has one scale and no core, only {GRID} has more")
+    command.refuse(name, arguments, "scale", "core")
     return STUDIES[name].points(seeds, options)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -360,38 +359,6 @@ def test_rollout_sums_to_one_and_is_the_product_of_the_maps() -> None:
         x = block(x)
     mixed = [(attention + torch.eye(5)) / 2 for attention in maps]
     torch.testing.assert_close(found, (mixed[1] @ mixed[0])[:, 0])
-
-
-def test_help_says_what_each_name_is_and_how_many_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        paper.main(["--help"])
-    shown = capsys.readouterr().out
-    assert all(re.search(rf"^  {name} +{re.escape(what)}", shown, re.MULTILINE) for name, what in paper.NAMES.items())
-    assert "(2 / 2 / 2)" in shown  # fig8, by hand
-
-
-def test_listed_runs_are_counted(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    assert paper.main(["fig8", "--list", "--results", str(tmp_path)]) == 0
-    assert capsys.readouterr().out.splitlines()[-1] == "0 of 2 done"
-
-
-@pytest.mark.parametrize(
-    "arguments", [["fig2"], ["fig4", "--ratios", "2"], ["fig4", "--methods", "adk"], ["fig4", "--seeds", "x"]]
-)
-def test_mistakes_are_refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as left:
-        paper.main(arguments)
-    assert left.value.code == 2 and "error: argument" in capsys.readouterr().err
-
-
-def test_a_hub_that_cannot_be_reached_is_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    folders = ["--results", str(tmp_path), "--runs", str(tmp_path / "runs")]
-    assert paper.main(["fig4", "--methods", "base", *folders]) == 2
-    [line] = capsys.readouterr().err.strip().splitlines()
-    assert line.endswith("give a local copy with --data FOLDER") and not (tmp_path / "runs").exists()
 
 
 def test_a_comparison_without_a_scale_shows_what_is_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

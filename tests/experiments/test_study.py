@@ -110,10 +110,10 @@ def test_a_grid_is_narrowed_and_set_apart(capsys: pytest.CaptureFixture[str]) ->
         ("many_clients --methods=c3sl", "--methods: must be of adc, base, topk in many_clients, got 'c3sl'"),
         ("quantised_adc --alphas=0.5", "--alphas: quantised_adc has no choice of them"),
         ("noisy_link --strategies=parallel", "--strategies: noisy_link has no choice of them"),
-        ("noisy_link --core", "--core: noisy_link has one scale and no core, only adc_multi_client has more"),
+        ("noisy_link --core", "--core: noisy_link takes no notice of it, leave it out"),
         (
             "many_clients --scale=study",
-            "--scale: many_clients has one scale and no core, only adc_multi_client has more",
+            "--scale: many_clients takes no notice of it, leave it out",
         ),
     ],
 )
