@@ -103,7 +103,7 @@ class _Command:
         elif flags.help:
             from flsplit.config.help import text
 
-            print(text(flags.overrides, flags.config_dir and Path(flags.config_dir).expanduser()))
+            print(text(flags.overrides, flags.config_dir))
         elif any(getattr(flags, name) for name in _SHOW):
             self._show(arguments, flags)
         else:
@@ -197,15 +197,32 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     for name in _REFUSED:
         if getattr(flags, name) is not None:
             refuse(f"--{name.replace('_', '-')} does not go with flsplit")
-    if flags.config_dir is not None and not flags.help:
-        folder = Path(flags.config_dir).expanduser().absolute()
-        if not folder.is_dir():
-            raise UserError(
-                f"--config-dir must be a folder of configuration groups, got {flags.config_dir}"
-                f"{nearest_path(flags.config_dir)}"
-            )
-        flags.overrides.append('hydra.searchpath=["file://' + str(folder).replace('"', '\\"') + '"]')
+    if flags.config_dir is not None:
+        flags.config_dir = _own_groups(flags.config_dir)
+        if not flags.help:
+            path = str(flags.config_dir).replace('"', '\\"')
+            flags.overrides.append(f'hydra.searchpath=["file://{path}"]')
     return flags
+
+
+def _own_groups(typed: str) -> Path:
+    """The folder that `--config-dir` names, in which others are groups.
+
+    Raises:
+        UserError: if there is no such folder, or no group in it.
+    """
+    folder = Path(typed).expanduser().absolute()
+    if not folder.is_dir():
+        raise UserError(f"--config-dir must be a folder of configuration groups, got {typed}{nearest_path(typed)}")
+    if not _has_group(folder):
+        meant = next((inner for inner in sorted(folder.iterdir()) if inner.is_dir() and _has_group(inner)), None)
+        hint = "" if meant is None else f"; did you mean {Path(typed) / meant.name}?"
+        raise UserError(f"--config-dir {typed}: there is no GROUP/NAME.yaml, such as compressor/mine.yaml{hint}")
+    return folder
+
+
+def _has_group(folder: Path) -> bool:
+    return any(path for pattern in ("*/*.yaml", "hydra/*/*.yaml") for path in folder.glob(pattern))
 
 
 def _start_jobs(arguments: list[str], job: Job, key: str) -> None:

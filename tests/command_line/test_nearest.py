@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from helpers.command_line import Refused
+from helpers.command_line import Accepted, Refused
 
 from flsplit.errors import nearest_path
 
@@ -24,3 +24,20 @@ def test_only_what_is_there_is_named(here: Path) -> None:
     assert nearest_path("rus/first") == "; did you mean runs/first?"
     assert nearest_path("rus/other") == "; did you mean runs?"
     assert nearest_path("runs/first") == nearest_path("elsewhere/first") == ""
+
+
+@pytest.mark.parametrize("more", [["compressor=mine"], ["--help", "compressor"]], ids=str)
+def test_a_folder_without_groups_is_told_with_the_one_that_has_them(
+    more: list[str], here: Path, refused: Refused
+) -> None:
+    (here / "own" / "conf" / "compressor").mkdir(parents=True)
+    said = "--config-dir own: there is no GROUP/NAME.yaml, such as compressor/mine.yaml"
+    assert refused("--config-dir", "own", *more).endswith(said)
+    (here / "own" / "conf" / "compressor" / "mine.yaml").write_text("name: base\n")
+    assert refused("--config-dir", "own", *more).endswith(f"{said}; did you mean own/conf?")
+
+
+def test_a_folder_with_launchers_alone_has_groups(here: Path, accepted: Accepted) -> None:
+    (here / "own" / "hydra" / "launcher").mkdir(parents=True)
+    (here / "own" / "hydra" / "launcher" / "mine.yaml").write_text("{}\n")
+    assert accepted("--config-dir", "own")
