@@ -104,6 +104,9 @@ def prepare(config: Config, *, quiet: bool = True, stream: TextIO | None = None)
         notes.append(f"dataset={config.dataset.name}: tested on {tested}, there is no {config.dataset.test_split}")
     if files := data.passed_over(config.dataset):
         notes.append(f"dataset.path: files that are not taken for images by the ending of their names: {files}")
+    if config.model.image_size is None and not _square(dataset.train):
+        size = f"{plan.image_size}x{plan.image_size}"
+        notes.append(f"images that are not {size} px are resized to it; model.image_size=PIXELS takes another size")
     if config.sampling == "balanced" and config.taking_part == config.clients:
         notes.append("sampling=balanced has nothing to choose: all clients take part in every round")
     if config.resume is not None:
@@ -150,3 +153,8 @@ def _image_size(config: Config, dataset: data.Dataset) -> int:
     if config.model.image_size is not None:
         return config.model.image_size
     return max(dataset.train.pixels.shape[1:3]) if dataset.train.uniform else 64
+
+
+def _square(table: data.Table) -> bool:
+    """Whether all its images are squares of one size."""
+    return table.uniform and len(set(table.pixels.shape[1:3])) == 1

@@ -185,6 +185,19 @@ def test_files_that_are_passed_over_are_noted(image_folder: Make, tmp_path: Path
     assert prepare(compose(keys)).notes == [f"{said}1 without an ending, 1 .txt"]
 
 
+def test_a_size_that_nobody_chose_is_noted(image_folder: Make, save_image: Make, tmp_path: Path) -> None:
+    path = image_folder((8, 12))
+    keys = ["dataset=folder", f"dataset.path={path}", "augment=none", "clients=2", f"out={tmp_path}/run"]
+
+    def noted(*more: str) -> list[str]:
+        return prepare(compose([*keys, *more])).notes
+
+    said = "images that are not {0}x{0} px are resized to it; model.image_size=PIXELS takes another size"
+    assert noted() == [said.format(12)]
+    save_image(path / "train" / "cat" / "0.png", (100, 80))
+    assert noted() == [said.format(64)] and noted("model.image_size=16") == []
+
+
 @pytest.mark.parametrize("name", ["val", "valid", "validation"])
 def test_other_names_of_the_test_folder(name: str, image_folder: Make, folder_config: Config, cache_dir: Path) -> None:
     path = image_folder()
