@@ -9,7 +9,9 @@ on a machine with a GPU from which the Hub and a cluster can be reached. Not run
 - `pip install "flsplit[EXTRA]"`: the extra must be in `pyproject.toml`.
 - rows of `experiments.paper` and `experiments.study` take hours: the same command runs with `--list`. What compares or
   draws runs as it is.
-- `experiments.bench` takes minutes a case and a machine of its own: its arguments are read, its cases are not timed.
+- `experiments.bench` takes minutes a case and a machine of its own: its arguments are read, its cases are not timed; its
+  two plots are drawn of made-up measurements.
+- `flwr` starts Flower's own services: its words are read by its own program.
 - `experiments.dropout` trains 24 runs (`tests/experiments/test_dropout.py` runs some): its arguments are read.
 - job scripts (`#!/bin/bash`) run with stand-ins for what SLURM, Ray and flsplit would be there; what the stand-ins are
   called with is then held to the real ones.
@@ -45,7 +47,7 @@ SMALL = {"engine": "inline", "clients": 3, "rounds": 1, "batch_size": 10, "datas
 _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 _INLINE = re.compile(
     r"`((?:flsplit(?:-report|-plot|-watch)?|python\s+-m\s+experiments[.\w]*)(?:\s[^`]*)?"
-    r"|(?:make|pip install|ray|flwr run)\s[^`]*)`"
+    r"|(?:make|pip install|ray|flwr)\s[^`]*)`"
 )
 _OF_RUNS = {"flsplit-report": report_cli.main, "flsplit-plot": plot_cli.main, "flsplit-watch": watch_cli.main}
 _FORM = re.compile(r"\b[A-Z]{3,}\b|\.\.\.")  # FOLDER, KEY=VALUE: the form of a command
@@ -252,7 +254,7 @@ def _experiments(name: str, arguments: list[str], folder: Path, *, run: bool) ->
     """Run `python -m experiments.NAME`, as far as this module's first lines say."""
     from experiments import picture
     from experiments.bench import __main__ as bench
-    from experiments.bench import scale_plot
+    from experiments.bench import endurance, scale_plot
     from experiments.dropout import __main__ as dropout
     from experiments.paper import __main__ as paper
     from experiments.study import __main__ as study
@@ -272,7 +274,11 @@ def _experiments(name: str, arguments: list[str], folder: Path, *, run: bool) ->
         with mock.patch.multiple(
             scale_plot, SMALL=instant, seconds_beyond=lambda *_, **__: 1.0, peak_megabytes=lambda *_, **__: 1.0
         ):
-            return scale_plot.main(arguments)
+            return scale_plot.main([str(folder / arguments[0]), *arguments[1:]])
+    if name == "bench.endurance":
+        long = endurance.Long([500.0] * 3, [9.0] * 3, 60.0)
+        with mock.patch.object(endurance, "follow", lambda keys: request(keys) and long):
+            return endurance.main([str(folder / arguments[0]), *arguments[1:]])
     if name == "dropout":
         with mock.patch.object(dropout, "make") as make:
             code = dropout.main(arguments)
@@ -296,9 +302,16 @@ def _held(words: list[str]) -> None:
         from ray.scripts.scripts import cli as ray
 
         ray.commands[words[1]].make_context(words[1], words[2:])
-    elif words[:2] == ["flwr", "run"]:
-        [config] = [word for word in words if word.startswith("overrides=")]
-        request(shlex.split(tomllib.loads(config)["overrides"]))
+    elif words[0] == "flwr":
+        from flwr.cli.app import app
+        from typer.main import get_command
+
+        command, rest = get_command(app), words[1:]
+        while hasattr(command, "commands"):
+            command, rest = command.commands[rest[0]], rest[1:]
+        command.make_context(words[1], list(rest))
+        for config in [word for word in rest if word.startswith("overrides=")]:
+            request(shlex.split(tomllib.loads(config)["overrides"]))
     else:
         raise AssertionError(f"nobody knows how to run {' '.join(words)!r}")
 
