@@ -9,8 +9,8 @@ on a machine with a GPU from which the Hub and a cluster can be reached. Not run
 - `pip install "flsplit[EXTRA]"`: the extra must be in `pyproject.toml`.
 - rows of `experiments.paper` and `experiments.study` take hours: the same command runs with `--list`. What compares or
   draws runs as it is.
-- `experiments.bench` takes minutes a case and a machine of its own: its arguments are read, its cases are not timed; its
-  two plots are drawn of made-up measurements.
+- `experiments.bench` takes minutes a case and a machine of its own: its arguments are read, its cases are not timed;
+  its two plots are drawn of made-up measurements.
 - `flwr` starts Flower's own services: its words are read by its own program.
 - `experiments.dropout` trains 24 runs (`tests/experiments/test_dropout.py` runs some): its arguments are read.
 - job scripts (`#!/bin/bash`) run with stand-ins for what SLURM, Ray and flsplit would be there; what the stand-ins are
