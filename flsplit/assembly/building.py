@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from compressors import BatchShape
 from flsplit.assembly.plan import Plan
@@ -34,6 +34,8 @@ from flsplit.split.stages import Draws, Stages, undrawn
 from flsplit.split.tuning import interface as tuning
 from flsplit.streams import derived_seed, global_draws, torch_stream
 
+_LARGE = 256  # pixels of a side; a forward pass of one such image is quick, even on one core
+
 
 class Assembly:
     """Data, models and sides of one plan. Building blocks are made once, sides as often as they are asked for."""
@@ -54,6 +56,9 @@ class Assembly:
         """
         model = self.config.model
         client, server = cut(self._whole, model.split_point, family_of(model.name, model.family))
+        self._whole.to("meta")  # its weights are in the halves; names, shapes and what timm says of it stay
+        if any(tensor.is_meta for part in (client, server) for tensor in (*part.parameters(), *part.buffers())):
+            raise UserError(f"model.family={model.family}: the halves share weights with the model that was cut")
         ways = (model.tune, model.tune_args), (model.tune_server, model.tune_server_args)
         for side, part, (name, options) in zip(("client", "server"), (client, server), ways):
             with torch.random.fork_rng(devices=[]), options_of_the_user(), tuning.keys_of(side):
@@ -86,19 +91,32 @@ class Assembly:
             UserError: if the client-side model gives others.
         """
         size = self.plan.image_size
-        with torch.no_grad():
-            try:  # nothing is computed, so large images do not take their time
-                client = copy.deepcopy(self.parts[0]).to("meta").eval()
-                client.with_scores = False
-                z, _ = client(torch.empty(1, 3, size, size, device="meta"))
-            except (NotImplementedError, RuntimeError):  # a model that asks for values on its way
-                z, _ = self.parts[0].eval()(torch.zeros(1, 3, size, size))
+        z, _ = self._given(self.parts[0], 1, 3, size, size)
         if z.dim() != 3:
             raise UserError(
                 f"model.family={self.config.model.family}: the client-side model gives activations of shape "
                 f"{tuple(z.shape)} for one image; it must be (1, tokens, width)"
             )
         return z.shape[1], z.shape[2]
+
+    @cached_property
+    def logits(self) -> Tensor:
+        """What the server-side model gives for a sample of zeros, (1, L) if it is as it should be."""
+        tokens, width = self.activations
+        return self._given(self.parts[1], 1, tokens, width)
+
+    def _given(self, model: nn.Module, *shape: int) -> Any:
+        """What a model gives for zeros, of which only the shape is asked: large images do not take their time."""
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            if self.plan.image_size > _LARGE:
+                outline = copy.deepcopy(model).to("meta").eval()
+                if isinstance(outline, ClientModel):
+                    outline.with_scores = False
+                try:
+                    return outline(torch.empty(shape, device="meta"))
+                except (NotImplementedError, RuntimeError):  # a model that asks for values on its way
+                    pass
+            return model.eval()(torch.zeros(shape))
 
     @cached_property
     def pipeline(self) -> Pipeline:

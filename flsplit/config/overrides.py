@@ -169,9 +169,12 @@ def _choices(group: str, overrides: Sequence[str]) -> list[str]:
 
 
 def _options(path: str, overrides: Sequence[str], kind: ObjectType) -> list[str]:
-    own = [override for override in overrides if override.startswith("hydra.searchpath=")]
     loader = GlobalHydra.instance().config_loader()
-    return sorted(loader.get_group_options(path, kind, overrides=own))  # config.yaml itself names no searchpath
+    own = [override for override in overrides if override.startswith("hydra.searchpath=")]
+    if own:  # where these lead Hydra finds out with all of its configuration, which takes longer
+        return sorted(loader.get_group_options(path, kind, overrides=own))
+    sources = [source for source in loader.get_sources() if source.is_group(path)]
+    return sorted({name for source in sources for name in source.list(path, kind)})
 
 
 def _check_choice(override: Override, choices: Sequence[str]) -> None:

@@ -21,7 +21,7 @@ from flsplit.assembly import Assembly, assembly_for
 from flsplit.compose import compose
 from flsplit.errors import RunFailed, UserError
 from flsplit.experiment import prepare
-from flsplit.split.families.vit import ViTClient, ViTServer
+from flsplit.split.families.vit import ViTClient, ViTs, ViTServer
 from flsplit.split.side import unkept
 from flsplit.split.stages import Stages
 
@@ -259,6 +259,44 @@ def test_activations_of_another_shape_are_refused(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(ViTClient, "forward", lambda self, images: (images.flatten(1), None))
     with pytest.raises(UserError, match=r"^model.family=vit: the client-side model gives .* shape \(1, 192\) for one"):
         prepare(compose([*KEYS, "model.family=vit", f"out={tmp_path / 'run'}"]))
+
+
+def test_halves_that_share_weights_with_the_model_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cut = ViTs.cut
+
+    def sharing(self: Any, model: Any, split_point: int) -> Any:
+        client, server = cut(self, model, split_point)
+        server.vit.head = model.head
+        return client, server
+
+    monkeypatch.setattr(ViTs, "cut", sharing)
+    with pytest.raises(UserError, match=r"^model\.family=vit: the halves share weights with the model that was cut$"):
+        prepare(compose([*KEYS, "model.family=vit", f"out={tmp_path / 'run'}"]))
+
+
+@pytest.mark.parametrize("model", [["model=vit_micro"], ["model.family=resnet", "model.name=resnet10t"]], ids=str)
+@pytest.mark.parametrize(("size", "computed"), [(256, True), (288, False)])
+def test_large_images_are_not_computed_to_know_shapes(
+    model: list[str], size: int, computed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+    called = nn.Module.__call__
+
+    def noted(self: nn.Module, x: Tensor, **more: Any) -> Any:
+        seen.append(x.device.type)
+        return called(self, x, **more)
+
+    def asked(assembly: Assembly) -> tuple[tuple[int, int], torch.Size]:
+        with monkeypatch.context() as patch:
+            patch.setattr(nn.Module, "__call__", noted)
+            return assembly.activations, assembly.logits.shape
+
+    keys = [*KEYS, *model, f"model.image_size={size}", "compressor=topk", f"out={tmp_path / 'run'}"]
+    assembly = assembly_for(prepare(compose(keys)).plan.to_json())
+    found = asked(fresh := Assembly(assembly.plan))
+    assert set(seen) == {"cpu" if computed else "meta"}
+    z, _ = fresh.parts[0].eval()(torch.zeros(1, 3, size, size))
+    assert found == (z.shape[1:], fresh.parts[1].eval()(z).shape) and found[1] == (1, 10)
 
 
 def test_what_state_is_not_kept() -> None:

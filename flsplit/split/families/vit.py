@@ -9,6 +9,7 @@ Shapes: B samples, N tokens (prefix tokens included), D embedding width, H heads
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 
 import torch
 from timm.layers import Attention
@@ -26,7 +27,7 @@ class ViTClient(ClientModel):
 
     def __init__(self, vit: VisionTransformer, split_point: int) -> None:
         super().__init__()
-        self.vit = copy.deepcopy(vit)
+        self.vit = _copied_without(vit, vit.blocks[split_point:])
         self.vit.blocks = self.vit.blocks[:split_point]
         for name in ("norm", "fc_norm", "head_drop", "head"):
             setattr(self.vit, name, nn.Identity())
@@ -79,7 +80,7 @@ class ViTServer(ServerModel):
 
     def __init__(self, vit: VisionTransformer, split_point: int) -> None:
         super().__init__()
-        self.vit = copy.deepcopy(vit)
+        self.vit = _copied_without(vit, vit.blocks[:split_point])
         self.vit.blocks = self.vit.blocks[split_point:]
         for name in ("patch_embed", "pos_drop", "patch_drop", "norm_pre"):
             setattr(self.vit, name, nn.Identity())
@@ -99,6 +100,11 @@ class ViTServer(ServerModel):
     def forward(self, z: Tensor) -> Tensor:
         """See `ServerModel`."""
         return self.vit.forward_head(self.vit.norm(self.vit.blocks(z)))
+
+
+def _copied_without(vit: VisionTransformer, blocks: Iterable[nn.Module]) -> VisionTransformer:
+    """A copy that has None in the place of blocks that the other side has."""
+    return copy.deepcopy(vit, {id(block): None for block in blocks})
 
 
 class ViTs(Family):
