@@ -1,8 +1,10 @@
 """From a name to an object: one module, one class, nothing to register."""
 
 import inspect
+import sys
 from collections.abc import Iterable
 from importlib import import_module
+from pathlib import Path
 from pkgutil import iter_modules
 from types import ModuleType
 from typing import Any, Generic, TypeVar
@@ -10,6 +12,7 @@ from typing import Any, Generic, TypeVar
 from compressors.options import check_signature, nearest
 
 T = TypeVar("T")
+_FOLDER = "; a module of your own lies in a folder: put {0}.py into one, such as mine, and give mine.{0}"
 
 
 class Plugins(Generic[T]):
@@ -52,7 +55,7 @@ class Plugins(Generic[T]):
         if "." not in name or not all(part.isidentifier() for part in name.split(".")):
             raise ValueError(
                 f"{self._group} must be one of {', '.join(short)}, or the dotted path of a module, "
-                f"got {name!r}{nearest(name, short)}"
+                f"got {name!r}{_foldered(name) or nearest(name, short)}"
             )
         try:
             return import_module(name)
@@ -61,6 +64,7 @@ class Plugins(Generic[T]):
             if missing and f"{name}.".startswith(f"{missing}."):
                 raise ValueError(
                     f"{self._group} must name a module that can be imported, got {name!r}: no module {missing!r}"
+                    f"{_meant(name)}"
                 ) from None
             kind = type(error).__name__
             raise ImportError(f"{self._group}: {name} cannot be imported: {kind}: {error}") from error
@@ -78,3 +82,17 @@ class Plugins(Generic[T]):
                 f"{self._group} module {module.__name__} must define one {self._base.__name__}, found {names}"
             )
         return concrete[0]
+
+
+def _foldered(name: str) -> str:
+    """What to do with a name without a dot that is a file in the current folder."""
+    return _FOLDER.format(name) if name.isidentifier() and Path(f"{name}.py").is_file() else ""
+
+
+def _meant(name: str) -> str:
+    """What is meant by the dotted path of a class, or of a module that is called nearly so."""
+    module, _, kind = name.rpartition(".")
+    found = sys.modules.get(module)
+    if found is None or not inspect.isclass(getattr(found, kind, None)):
+        return nearest(name, [f"{module}.{each.name}" for each in iter_modules(getattr(found, "__path__", []))])
+    return f"; give the module of the class, {module}" if "." in module else _FOLDER.format(module)

@@ -41,3 +41,20 @@ def test_a_folder_with_launchers_alone_has_groups(here: Path, accepted: Accepted
     (here / "own" / "hydra" / "launcher").mkdir(parents=True)
     (here / "own" / "hydra" / "launcher" / "mine.yaml").write_text("{}\n")
     assert accepted("--config-dir", "own")
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("lone", "a module of your own lies in a folder: put lone.py into one, such as mine, and give mine.lone"),
+        ("lone.Mine", "a module of your own lies in a folder: put lone.py into one, such as mine, and give mine.lone"),
+        ("own_of_here.whole.Mine", "give the module of the class, own_of_here.whole"),
+        ("own_of_here.whol", "no module 'own_of_here.whol' (did you mean 'own_of_here.whole'?)"),
+    ],
+)
+def test_a_plugin_is_named_by_its_module(name: str, said: str, here: Path, refused: Refused) -> None:
+    code = "from compressors.base import Base\n\nclass Mine(Base):\n    pass\n"
+    for file in ("conf/compressor/mine.yaml", "own_of_here/whole.py", "lone.py"):
+        (here / file).parent.mkdir(parents=True, exist_ok=True)
+        (here / file).write_text(code if file.endswith(".py") else f"name: {name}\n")
+    assert refused("--config-dir", "conf", "compressor=mine").endswith(said)
