@@ -19,7 +19,7 @@ from experiments.seeds import like_for_like
 from experiments.study.link import SCALE, SEEDS, STYLES, TASK, name, run_of, span
 from flsplit.report.style import figure, plain_log
 
-BITS = (32, 8, 4, 2, 16)
+BITS = (32, 16, 8, 4, 2)
 METHODS = (("base", None), ("adc", 0.2), ("adc", 0.1), ("topk", 0.1))
 
 

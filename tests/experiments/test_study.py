@@ -144,7 +144,7 @@ def test_no_rows_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str])
 @pytest.mark.slow
 def test_quantised_rows_are_found_drawn_and_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     points = quantised_adc.points()
-    assert len(points) == 40 and [quantised_adc.bits_of(p) for p in points[:20:4]] == [32, 8, 4, 2, 16]
+    assert len(points) == 40 and [quantised_adc.bits_of(p) for p in points[:20:4]] == [32, 16, 8, 4, 2]
     rows = []
     for point in points:
         bits = quantised_adc.bits_of(point)
@@ -158,7 +158,7 @@ def test_quantised_rows_are_found_drawn_and_told(tmp_path: Path, capsys: pytest.
     assert "base         32    43.70  43.20- 44.20   32.0000     2" in out
     [told] = [line for line in out.splitlines() if line.startswith("No row has")]
     assert told.count("%") == 5 and "40.7%" in told and told.endswith("at 32 bits (32 Gb).")
-    config = points[4].overrides(data=None, weights=None)
+    config = points[8].overrides(data=None, weights=None)
     assert {"rounds=4", "budget.base_epochs=null", "quantizer=uniform", "quantizer.bits=8"} <= set(config)
     assert [point.rounds() for point in points[:8]] == [4, 23, 44, 34] * 2
 

@@ -15,6 +15,7 @@ from helpers.ended import end_in
 
 import flsplit
 from flsplit.cli import main
+from flsplit.record.loggers.wandb import short
 
 SMALL = ["dataset.train_limit=40", "dataset.test_limit=20", "clients=2", "engine=inline", "eval_every=2"]
 pytestmark = pytest.mark.slow
@@ -43,6 +44,12 @@ def test_weights_and_biases_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert wandb_column(after, "round") == [1, 2, 3]
     again = dict(wandb_records(after))["run"]
     assert (again.display_name, again.run_group) == ("lr=0.001 seed=4", f"{tmp_path.name} lr=0.001")
+
+
+def test_a_long_name_is_cut_and_still_told_from_others() -> None:
+    names = ["x" * 200 + end for end in ("", "a", "b")]
+    assert [len(short(name)) for name in names] == [128] * 3 and len(set(map(short, names))) == 3
+    assert short("x" * 128) == "x" * 128 and short("") == ""
 
 
 def wandb_column(file: Path, name: str) -> list[Any]:

@@ -6,6 +6,7 @@ holds, such as `WANDB_MODE=offline`; its files lie in the run's folder. A resume
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,8 @@ from typing import Any, ClassVar
 import pyarrow as pa
 
 from flsplit.record.loggers.interface import Logger, Told, numbers
+
+_LONGEST = 128  # characters of a name or a group
 
 
 class WandbLogger(Logger):
@@ -32,7 +35,7 @@ class WandbLogger(Logger):
             import wandb
 
             folder = self.told.folder / "wandb"
-            known = {"id": token_hex(4), "name": self.told.name, "group": self.told.group or ""}
+            known = {"id": token_hex(4), "name": short(self.told.name), "group": short(self.told.group or "")}
             known |= {key: (folder / key).read_text() for key in known if (folder / key).exists()}
             self._run = wandb.init(
                 project=os.environ.get("WANDB_PROJECT", "flsplit"), id=known["id"], resume="allow",
@@ -69,3 +72,11 @@ class WandbLogger(Logger):
         """See `Logger`."""
         if self._run is not None:
             self._run.finish(exit_code=1)
+
+
+def short(text: str) -> str:
+    """A name that W&B takes: a long one is cut, and ends with what tells it from others that begin alike."""
+    if len(text) <= _LONGEST:
+        return text
+    mark = f"... {hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    return text[: _LONGEST - len(mark)] + mark
