@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
+
+from torch import nn
 
 from compressors import Compressor, Stage
 from flsplit.assembly import Assembly, Costs
@@ -25,6 +28,7 @@ def check(strategy: Strategy, assembly: Assembly, samples: Sequence[int]) -> Non
     Raises:
         UserError: naming the key.
     """
+    _check_state(assembly)
     config, sides = assembly.config, (assembly.client_side(), assembly.server_side())
     _check_compressors(assembly)
     _check_sides(strategy, assembly, *sides)
@@ -61,8 +65,6 @@ def _check_sides(strategy: Strategy, assembly: Assembly, client: Side, server: S
         raise UserError(f"model.family={config.model.family}: {len(shared)} parameters are on both sides of the cut")
     if (found := assembly.logits.shape[-1]) != assembly.classes:
         raise UserError(f"{config.model.name} gives {found} numbers for the {assembly.classes} labels of the data")
-    _check_buffers("client", client, config)
-    _check_buffers("server", server, config)
     if not client.parameters and not server.parameters:
         raise UserError(
             "model.tune and model.tune_server leave nothing to train; one of them must be another, such as all"
@@ -79,16 +81,24 @@ def _check_sides(strategy: Strategy, assembly: Assembly, client: Side, server: S
         )
 
 
-def _check_buffers(name: str, side: Side, config: Config) -> None:
-    """Refuse state that a side does not keep: it would be another after a resume, and in another process."""
-    parts: list[Compressor | Stage] = [side.stages.compressor, *side.stages.behind]
-    halves = [(f"{part.name}'s {name}_half", getattr(part, f"{name}_half")) for part in parts]
-    for what, module in [(f"the {name}-side model of {config.model.name}", side.model), *halves]:
-        for at, buffer in {} if module is None else unkept(module).items():
-            raise UserError(
-                f"{what}: buffer {at} is of {str(buffer.dtype).removeprefix('torch.')}, but state must be of floats; "
-                "register it as such, or with persistent=False if it never changes"
-            )
+def _check_state(assembly: Assembly) -> None:
+    """Refuse state that a side does not keep as it is: it would be another after a resume, and in another process."""
+    for side, model in zip(("client", "server"), assembly.parts):
+        _check_module(f"the {side}-side model of {assembly.config.model.name}", model)
+    stages = assembly.stages()  # new ones, as the models are: a `Side` brings all floats to 32 bits
+    parts: list[Compressor | Stage] = [stages.compressor, *stages.behind]
+    for part, side in product(parts, ("client", "server")):
+        _check_module(f"{part.name}'s {side}_half", getattr(part, f"{side}_half"))
+
+
+def _check_module(what: str, module: nn.Module | None) -> None:
+    for at, tensor in {} if module is None else unkept(module).items():
+        trained = isinstance(tensor, nn.Parameter)
+        hint = "convert it" if trained else "register it as such, or with persistent=False if it never changes"
+        raise UserError(
+            f"{what}: {'weight' if trained else 'buffer'} {at} is of {str(tensor.dtype).removeprefix('torch.')}, "
+            f"but state must be of float32; {hint}"
+        )
 
 
 def _check_budget(costs: Costs, samples: Sequence[int]) -> None:

@@ -242,15 +242,17 @@ def _buffers(modules: nn.Module) -> dict[str, Tensor]:
 
 
 def unkept(modules: nn.Module) -> dict[str, Tensor]:
-    """Buffers that are part of a model's state and are no floats, which no `SideState` has, by name.
+    """What is part of a model's state and not of float32, as all in a `SideState` is: buffers and weights, by name.
 
-    A normalisation's count of batches is none of them where it has a momentum: nothing reads it then.
+    Weights that are not trained are none of it, for they stay where they are, nor is a normalisation's count of batches
+    where it has a momentum: nothing reads it then.
     """
     kept = modules.state_dict(keep_vars=True)
     normalised = [at for at, module in modules.named_modules() if getattr(module, "momentum", None) is not None]
     unread = {f"{at}.num_batches_tracked".removeprefix(".") for at in normalised}
-    whole = {name: t for name, t in modules.named_buffers() if name in kept and not t.is_floating_point()}
-    return {name: t for name, t in whole.items() if name not in unread}
+    state = {name: t for name, t in modules.named_buffers() if name in kept and name not in unread}
+    state |= {name: t for name, t in modules.named_parameters() if t.requires_grad}
+    return {name: t for name, t in state.items() if t.dtype != torch.float32}
 
 
 def _in_place(tensors: list[Tensor], device: torch.device) -> Packed:

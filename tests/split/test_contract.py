@@ -237,7 +237,7 @@ def test_state_that_is_not_kept_is_refused(
 ) -> None:
     monkeypatch.setattr(part, half, Memory(torch.zeros(1, dtype=dtype)))
     kind = str(dtype).removeprefix("torch.")
-    with pytest.raises(UserError, match=f"{name}'s {half}: buffer seen is of {kind}, but state must be of floats"):
+    with pytest.raises(UserError, match=f"{name}'s {half}: buffer seen is of {kind}, but state must be of float32"):
         prepare(compose([*KEYS, "compressor=base", "quantizer=uniform", f"out={tmp_path / 'run'}"]))
 
 
@@ -259,6 +259,24 @@ def test_activations_of_another_shape_are_refused(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(ViTClient, "forward", lambda self, images: (images.flatten(1), None))
     with pytest.raises(UserError, match=r"^model.family=vit: the client-side model gives .* shape \(1, 192\) for one"):
         prepare(compose([*KEYS, "model.family=vit", f"out={tmp_path / 'run'}"]))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("kind", ["weight", "buffer"])
+def test_state_of_another_precision_is_refused(
+    kind: str, dtype: torch.dtype, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = ViTServer.__init__
+
+    def precise(self: Any, *args: Any, **options: Any) -> None:
+        made(self, *args, **options)
+        self.scale = nn.Parameter(torch.ones(1, dtype=dtype)) if kind == "weight" else None
+        self.register_buffer("seen", torch.ones(1, dtype=dtype) if kind == "buffer" else None)
+
+    monkeypatch.setattr(ViTServer, "__init__", precise)
+    said = f"server-side model of vit_micro: {kind} .* is of {str(dtype).removeprefix('torch.')}, but state must be of "
+    with pytest.raises(UserError, match=f"{said}float32"):
+        prepare(compose([*KEYS, f"out={tmp_path / 'run'}"]))
 
 
 def test_halves_that_share_weights_with_the_model_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
