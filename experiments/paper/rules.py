@@ -43,13 +43,13 @@ def points(scale: str, ratios: Sequence[float], rules: Sequence[str] = RULES, se
 
 
 def gather(wanted: Sequence[Point], results: Results) -> pd.DataFrame:
-    """A row for each ratio and rule that has been run.
+    """A row for each ratio, rule and seed that has been run.
 
     Returns:
-        columns `ratio`, `rule`, `sent` (xi really sent), `samples` (thousands, seen when as many bits are sent as in
-        ten epochs of `base`), and accuracies in percent, NaN where no run says: `real` (then), `equally` (after as many
-        samples as the rule with the fewest has seen by then), `charged` (when samples times the ratio asked for are ten
-        epochs), `published`. Between two evaluations, accuracy is taken to grow evenly.
+        columns `ratio`, `rule`, `seed`, `sent` (xi really sent), `samples` (thousands, seen when as many bits are
+        sent as in ten epochs of `base`), and accuracies in percent, NaN where no run says: `real` (then), `equally`
+        (after as many samples as the rule with the fewest has seen by then), `charged` (when samples times the ratio
+        asked for are ten epochs), `published`. Between two evaluations, accuracy is taken to grow evenly.
     """
     found = []
     for point in (point for point in wanted if not point.options):
@@ -60,7 +60,8 @@ def gather(wanted: Sequence[Point], results: Results) -> pd.DataFrame:
             budget = scale.base_epochs * (scale.images or 50_000) / (point.value or nan)
             charged = [_after(results, run, budget) for run in (point, *longer)]
             found.append({
-                "ratio": point.value, "rule": point.rule, "sent": row.xi_actual, "samples": row.samples / 1000,
+                "ratio": point.value, "rule": point.rule, "seed": point.seed,
+                "sent": row.xi_actual, "samples": row.samples / 1000,
                 "real": 100 * row.final_test_accuracy, "equally": nan,
                 "charged": next((accuracy for accuracy in charged if accuracy == accuracy), nan),
                 "published": 100 * published("cifar100", "deit_tiny", "adc", f"{point.value:g}"), "point": point,
@@ -68,22 +69,24 @@ def gather(wanted: Sequence[Point], results: Results) -> pd.DataFrame:
     rows = pd.DataFrame(found)
     if rows.empty:
         return rows
-    fewest = 1000 * rows.groupby("ratio").samples.transform("min")
+    fewest = 1000 * rows.groupby(["ratio", "seed"]).samples.transform("min")
     rows["equally"] = [_after(results, point, samples) for point, samples in zip(rows.point, fewest)]
     return rows.drop(columns="point")
 
 
 def table(rows: pd.DataFrame) -> str:
-    """`gather`'s rows in Markdown."""
+    """`gather`'s rows in Markdown; with their seeds where there are several."""
+    several = rows.seed.nunique() > 1
     lines = [
-        "| ratio | rule | really sent | samples, thousands | equal real cost | equal samples | equal charged cost "
-        "| published |",
-        "|---|---|---|---|---|---|---|---|",
+        f"| ratio | rule |{' seed |' * several} really sent | samples, thousands | equal real cost | equal samples "
+        "| equal charged cost | published |",
+        "|---|---|---|---|---|---|---|---|" + "---|" * several,
     ]
     for row in rows.itertuples():
         others = (row.equally, row.charged, row.published)
         said = [told(row.real / 100, ".1%"), *("-" if pd.isna(value) else f"{value:.1f}%" for value in others)]
-        lines.append(f"| {row.ratio:g} | `{row.rule}` | {row.sent:.3f} | {row.samples:.0f} | {' | '.join(said)} |")
+        which = f"| {row.ratio:g} | `{row.rule}` |" + f" {row.seed} |" * several
+        lines.append(f"{which} {row.sent:.3f} | {row.samples:.0f} | {' | '.join(said)} |")
     return "\n".join(lines)
 
 

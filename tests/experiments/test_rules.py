@@ -45,6 +45,21 @@ def test_what_is_held_equal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert rules.gather(points, Results(tmp_path)).charged.isna().tolist() == [True, False, True]
 
 
+def test_seeds_are_told_apart(tmp_path: Path) -> None:
+    points = [p for seed in (1, 2) for p in rules.points("reduced", [0.1], ("sqrt",), seed)]
+    (tmp_path / "curves").mkdir()
+    made = []
+    for point, samples in zip(points, (300_000, 200_000)):
+        made.append(dict.fromkeys(COLUMNS, 0) | point.key | {"samples": samples, "final_test_accuracy": 0.4})
+        curve = {"samples": [samples // 2, samples], "test_accuracy": [0.2, 0.4]}
+        pd.DataFrame(curve).to_csv(tmp_path / "curves" / f"{point.slug}.csv", index=False)
+    pd.DataFrame(made).to_csv(tmp_path / "results.csv", index=False)
+    found = rules.gather(points, Results(tmp_path))
+    assert found.seed.tolist() == [1, 2] and found.equally.tolist() == [40, 40]  # alone, each with its own seed
+    shown = rules.table(found).splitlines()
+    assert "| 0.1 | `sqrt` | 2 | 0.000 | 200 |" in shown[3] and len({line.count("|") for line in shown}) == 1
+
+
 def test_no_rows_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command.main(["rules", "--draw", "--results", str(tmp_path)]) == 2
     assert capsys.readouterr().err == "experiments.paper: rules: no rows yet\n"
