@@ -194,7 +194,7 @@ def draw(rows: pd.DataFrame, results: Results, folder: Path, options: Sequence[s
     folder.mkdir(parents=True, exist_ok=True)
     columns = min(3, len(shown))
     lines = -(-len(shown) // columns)
-    with figure(3.9 * columns, 3.4 * lines + 0.6) as drawing:
+    with figure(3.9 * columns + 1.8, 3.4 * lines + 0.6) as drawing:
         panels = drawing.subplots(lines, columns, squeeze=False, sharey=True)
         for axes in panels.flat[len(shown) :]:
             axes.set_visible(False)
@@ -211,10 +211,11 @@ def draw(rows: pd.DataFrame, results: Results, folder: Path, options: Sequence[s
                     )  # fmt: skip
             axes.set_title(f"{clients} clients, {strategy}, alpha {alpha:g}, {tune}", fontsize=9)
             axes.set(xlabel="sent, models included, gigabits")
-            if axes.lines:
-                axes.legend(frameon=False, fontsize=8)
         for row_of_panels in panels:
             row_of_panels[0].set_ylabel("test accuracy, %")
+        named = {label: line for axes in panels.flat for line, label in zip(*axes.get_legend_handles_labels())}
+        if named:
+            drawing.legend(named.values(), named, loc="outside right center", frameon=False, fontsize=9)
         path = folder / f"{'-'.join(['many_clients', SCALE, *options])}.png"
         drawing.savefig(path, dpi=130)
     return [path]
