@@ -215,7 +215,7 @@ def _own_groups(typed: str) -> Path:
     if not folder.is_dir():
         raise UserError(f"--config-dir must be a folder of configuration groups, got {typed}{nearest_path(typed)}")
     if not _has_group(folder):
-        meant = next((inner for inner in sorted(folder.iterdir()) if inner.is_dir() and _has_group(inner)), None)
+        meant = next((inner for inner in sorted(folder.glob("*")) if _has_group(inner)), None)
         hint = "" if meant is None else f"; did you mean {Path(typed) / meant.name}?"
         raise UserError(f"--config-dir {typed}: there is no GROUP/NAME.yaml, such as compressor/mine.yaml{hint}")
     return folder
