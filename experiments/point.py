@@ -70,8 +70,17 @@ SCALES = {
         evaluations=1,
         labels="coarse_label",
     ),
-    # ten clients of 250 images whose devices differ
-    "time-cpu": Scale(size=96, images=2500, test_images=2000, batch=62, epochs=8, local_epochs=2),
+    # ten clients of 256 images whose devices differ, with LoRA
+    "time-cpu": Scale(
+        size=64,
+        images=2560,
+        test_images=2000,
+        batch=32,
+        epochs=8,
+        local_epochs=2,
+        lr=3e-3,
+        labels="coarse_label",
+    ),
     # many clients of 1,000 or 200 images, pretrained: four epochs without compression, at most 30 with
     "edge-cpu": Scale(
         size=96,

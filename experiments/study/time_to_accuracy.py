@@ -1,9 +1,10 @@
 """Seconds and joules to an accuracy over networks, and the bandwidth from which compression stops paying.
 
-One client: the curves of the paper's rows at reduced scale, timed here by flsplit's clock, since what a lone client
-learns does not depend on its network. It gets its model once and keeps it, as in the paper (`splitfed_v3` of one
-client). Ten clients whose devices differ: runs of their own, since who is late changes what is learned. Between two
-evaluations, accuracy is taken to grow evenly.
+Where all clients are waited for, what they learn does not depend on their network: such curves are timed here over any
+network, by flsplit's clock. One client: the paper's rows at reduced scale; it gets its model once and keeps it, as in
+the paper (`splitfed_v3` of one client). Ten clients whose devices differ: runs of their own, one for all networks where
+rounds are synchronous, one for each where a deadline or a buffer decides who is heard. Between two evaluations,
+accuracy is taken to grow evenly.
 """
 
 from __future__ import annotations
@@ -23,13 +24,14 @@ from experiments.point import SCALES, Point
 from experiments.results import Results
 from experiments.study.link import SEEDS, STYLES, name
 from flsplit.compose import compose
-from flsplit.ledger.moves import FLOAT_BITS
+from flsplit.ledger.moves import ModelSize, Moves
 from flsplit.network import Clock, NetworkConfig, Work
-from flsplit.network.clock import Round
+from flsplit.network.clock import Round, side_by_side
 from flsplit.network.flops import count
 from flsplit.report.style import figure, plain_log
 from flsplit.split.model import build, cut
 from flsplit.split.stages import Stages
+from flsplit.split.tuning.interface import build as tuning
 
 SCALE, TARGET = "time-cpu", 0.35
 PROFILES = ("lora", "lte", "wifi", "5g")
@@ -40,26 +42,35 @@ ONE = "one client"
 TEN = {  # how rounds of ten clients end: strategy, and what else is set; clients' rounds are as many in each
     "synchronous": ("splitfed_v1", ()),
     "deadline": ("splitfed_v1", ("network.on_deadline=partial",)),
-    "fedbuff": ("fedbuff", ("strategy.buffer=5", "rounds=16")),
+    "fedbuff": ("fedbuff", ("strategy.buffer=5", "eval_every=2")),
 }
+LORA = ("model.tune=lora", "model.tune_server=lora")
+LONGER = {"adc": 2}  # times the rounds of `base`, to get as far
 UNLIKE = "network.flops=[2.5e9,4e10]"  # 16 times between the slowest device and the fastest
-DEADLINES = {"lte": 150, "wifi": 15}  # seconds of a round
+DEADLINES = {"lte": 20, "wifi": 8}  # seconds of a round: what six or seven of the ten keep without compression
+_WAITED_FOR = (ONE, "synchronous")
 _OF_TEN = (("base", None), ("adc", 0.2))
-_SPLIT_POINT, _CLASSES = 3, 100
+_SPLIT_POINT = 3
 
 
 def points(seeds: Sequence[int] = SEEDS, options: Sequence[str] = ()) -> list[Point]:
-    """The runs of ten clients, `base` and ADC; those of one client are the paper's.
+    """The runs of ten clients, `base` and ADC: synchronous ones over the first network alone, which stand for all.
+
+    Those of one client are the paper's.
 
     Args:
         seeds: of the runs.
         options: overrides for every run.
     """
+    first, *_ = DEADLINES
     found = []
     for seed, profile, (mode, (strategy, keys)), method in product(seeds, DEADLINES, TEN.items(), _OF_TEN):
+        if mode in _WAITED_FOR and profile != first:
+            continue
         late = (f"network.round_deadline_s={DEADLINES[profile]}",) if mode == "deadline" else ()
-        point = _point(method, seed, SCALE, (f"network={profile}", UNLIKE, *keys, *late, *options))
-        found.append(replace(point, clients=10, strategy=strategy))
+        rounds = _point(method, seed, SCALE, ()).rounds() * LONGER.get(method[0], 1) * (2 if mode == "fedbuff" else 1)
+        ways = (f"network={profile}", UNLIKE, *LORA, f"rounds={rounds:g}", *keys, *late, *options)
+        found.append(replace(_point(method, seed, SCALE, ways), clients=10, strategy=strategy))
     return found
 
 
@@ -89,14 +100,16 @@ def gather(wanted: Sequence[Point], results: Results, paper: Results | None = No
         curve = _curve(paper or Results(PAPER), point)
         if curve is not None:
             for profile in PROFILES:
-                add(ONE, profile, point, timed(point, curve, _profile(profile)))
+                add(ONE, profile, point, over(profile, point, curve))
             for mbps in BANDWIDTHS:
                 custom = NetworkConfig(name="custom", uplink_mbps=mbps, downlink_mbps=mbps, flops=FLOPS)
                 add(ONE, "custom", point, timed(point, curve, custom), mbps)
     for point in wanted:
         curve = _curve(results, point)
         if curve is not None:
-            add(mode_of(point), point.options[0].partition("=")[2], point, curve)
+            mode, own = mode_of(point), point.options[0].partition("=")[2]
+            for profile in PROFILES if mode in _WAITED_FOR else (own,):
+                add(mode, profile, point, over(profile, point, curve))
     return pd.DataFrame(found)
 
 
@@ -169,7 +182,7 @@ def draw(rows: pd.DataFrame, results: Results, folder: Path, options: Sequence[s
                 for row in ten[ten.network == profile].itertuples():
                     curve, style = results.curve(row.point), STYLES[(row.point.method, row.point.value)]
                     assert curve is not None
-                    scored = curve.dropna(subset="test_accuracy")
+                    scored = over(profile, row.point, curve).dropna(subset="test_accuracy")
                     axes.plot(
                         scored.simulated_seconds / 3600, 100 * scored.test_accuracy, color=style.colour,
                         linestyle=dict(zip(TEN, ("-", "--", ":")))[row.setting],
@@ -184,33 +197,53 @@ def draw(rows: pd.DataFrame, results: Results, folder: Path, options: Sequence[s
     return drawn
 
 
+def over(profile: str, point: Point, curve: pd.DataFrame) -> pd.DataFrame:
+    """The curve with its seconds and joules over a network: the run's own, if that decided what was learned.
+
+    Args:
+        profile: a profile's name; that of the run, if not all clients were waited for.
+        point: what was run.
+        curve: its rounds.
+    """
+    if mode_of(point) not in _WAITED_FOR:
+        return curve
+    return timed(point, curve, _profile(profile, *([UNLIKE] if point.clients > 1 else [])))
+
+
 def timed(point: Point, curve: pd.DataFrame, network: NetworkConfig) -> pd.DataFrame:
-    """The curve of a lone client that keeps its model, with its `simulated_seconds` and `joules` since the beginning.
+    """The curve of a run that waits for all, with its `simulated_seconds` and `joules` since the beginning.
+
+    A lone client keeps its model; those of several come and go every round.
 
     Args:
         point: what was run.
-        curve: its rounds; all steps are of whole batches.
+        curve: its rounds; all steps are of whole batches, and every client takes as many.
         network: over which.
     """
     clock = Clock(network, lambda client: network.device(client, point.seed, {}), point.seed)
-    work, model = work_of(replace(point, seed=0))
-    steps = curve.samples.diff().fillna(curve.samples).astype(int) // SCALES[point.scale].batch
-    parts = [
-        clock.timed(Round(client=0, steps=[work] * taken, down=model * (number == 1), up=0), number)
-        for number, taken in zip(curve["round"], steps)
-    ]
-    return curve.assign(
-        simulated_seconds=np.cumsum([part.alone for part in parts]),
-        joules=np.cumsum([part.spent.joules for part in parts]),
-    )
+    work, size = work_of(replace(point, seed=0))
+    moves = Moves(first=1) if point.clients == 1 else Moves(down=1, up=1)
+    seconds, joules = [], []
+    for number, samples in zip(curve["round"], curve.samples.diff().fillna(curve.samples).astype(int)):
+        steps = [work] * (samples // (SCALES[point.scale].batch * point.clients))
+        down, up = (bits(size, first=number == 1) for bits in (moves.down_bits, moves.up_bits))
+        parts = [
+            clock.timed(Round(client=client, steps=steps, down=down, up=up), number) for client in range(point.clients)
+        ]
+        seconds.append(side_by_side(parts)[0])
+        joules.append(sum(part.spent.joules for part in parts))
+    return curve.assign(simulated_seconds=np.cumsum(seconds), joules=np.cumsum(joules))
 
 
 @cache
-def work_of(point: Point) -> tuple[Work, int]:
-    """What a step of a whole batch asks for, and the bits of a client's model; the same for every seed."""
+def work_of(point: Point) -> tuple[Work, ModelSize]:
+    """What a step of a whole batch asks for, and the size of a client's model; the same for every seed."""
     scale, price = SCALES[point.scale], point.step()
-    model = build(point.model, classes=_CLASSES, image_size=scale.size, pretrained=False, seed=0)
+    model = build(point.model, classes=point.shape().classes, image_size=scale.size, pretrained=False, seed=0)
     client, server = cut(model, _SPLIT_POINT)
+    if set(LORA) <= set(point.options):
+        for half in (client, server):
+            tuning("lora").apply(half)
     made = point.compressor()
     client.with_scores = made.needs_scores
     flops = count(client, server, Stages(made), point.shape(), image_size=scale.size)
@@ -219,7 +252,9 @@ def work_of(point: Point) -> tuple[Work, int]:
         down=price.downlink_bits,
     )  # fmt: skip
     halves = [client, *([made.client_half] if made.client_half else [])]
-    return work, FLOAT_BITS * sum(values.numel() for half in halves for values in half.parameters())
+    floats = [(values.numel(), values.requires_grad) for half in halves for values in half.parameters()]
+    travels = sum(count for count, trained in floats if trained)
+    return work, ModelSize(travels=travels, stays=sum(count for count, _ in floats) - travels)
 
 
 def reached(curve: pd.DataFrame) -> tuple[float, float]:
@@ -240,7 +275,9 @@ def reached(curve: pd.DataFrame) -> tuple[float, float]:
 
 
 def mode_of(point: Point) -> str:
-    """How a run of ten clients ends its rounds: a key of `TEN`."""
+    """How a run of ten clients ends its rounds: a key of `TEN`; `ONE` for one client."""
+    if point.clients == 1:
+        return ONE
     if point.strategy == "fedbuff":
         return "fedbuff"
     return "deadline" if any(key.startswith("network.round_deadline_s") for key in point.options) else "synchronous"
@@ -268,7 +305,7 @@ def _curve(results: Results, point: Point) -> pd.DataFrame | None:
 
 
 @cache
-def _profile(network: str) -> NetworkConfig:
-    found = compose([f"network={network}"]).network_config
+def _profile(network: str, *options: str) -> NetworkConfig:
+    found = compose([f"network={network}", *options]).network_config
     assert found is not None
     return found

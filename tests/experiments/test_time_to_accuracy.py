@@ -21,7 +21,8 @@ from flsplit.experiment import execute
 @pytest.fixture
 def small_images(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Of 32 pixels, so that a run takes seconds."""
-    monkeypatch.setitem(SCALES, "reduced", replace(SCALES["reduced"], size=32))
+    for name in ("reduced", study.SCALE):
+        monkeypatch.setitem(SCALES, name, replace(SCALES[name], size=32))
     study.work_of.cache_clear()
     yield
     study.work_of.cache_clear()
@@ -46,6 +47,25 @@ def test_a_row_is_timed_as_its_run_would_have_been(method: tuple[str, float | No
     pd.testing.assert_frame_equal(found[["simulated_seconds", "joules"]], network, rtol=1e-12)
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("small_images")
+def test_synchronous_rounds_of_unlike_clients_are_timed_over_another_network_as_their_run_there(tmp_path: Path) -> None:
+    noise(tmp_path / "data", train=300, test=2)
+    point = replace(study.points(seeds=(7,))[1], clients=2)
+    assert study.mode_of(point) == "synchronous" and point.method == "adc"
+    runs = {}
+    for network in ("lte", "5g"):
+        there = replace(point, options=(f"network={network}", *point.options[1:]))
+        keys = [key for key in there.overrides(data=str(tmp_path / "data"), weights=None) if "limit" not in key]
+        keys += ["model.pretrained=false", "rounds=2", "local_epochs=1"]
+        runs[network] = execute(compose([*keys, f"out={tmp_path / network}", "device=cpu", "engine=inline"])).rounds
+    columns = ["simulated_seconds", "joules"]
+    assert (runs["5g"][columns] < runs["lte"][columns]).all(axis=None)
+    found = study.over("5g", point, runs["lte"].drop(columns=columns))
+    pd.testing.assert_frame_equal(found[columns], runs["5g"][columns], rtol=1e-12)
+    pd.testing.assert_series_equal(found.test_loss, runs["5g"].test_loss, rtol=0.0)
+
+
 def made_up(folder: Path, points: list[Point], ends: dict[str, list[float]]) -> Results:
     """Rows of these points, whose curves are evaluated in rounds 2 and 4."""
     (folder / "curves").mkdir(parents=True)
@@ -66,14 +86,16 @@ def made_up(folder: Path, points: list[Point], ends: dict[str, list[float]]) -> 
 def test_seconds_to_an_accuracy_and_what_bandwidth_decides(tmp_path: Path) -> None:
     ends = {"base": [0.3, 0.4], "adc": [0.25, 0.35], "topk": [0.1, 0.2]}
     wanted = study.points(seeds=(43422,))
-    assert len({point.slug for point in wanted}) == len(wanted) == 2 * 3 * 2
+    assert len({point.slug for point in wanted}) == len(wanted) == (2 * 3 - 1) * 2
     assert {study.mode_of(point) for point in wanted} == set(study.TEN)
     results = made_up(tmp_path / "study", wanted, ends)
     one = [study._point(method, 43422, "reduced", ()) for method in study.METHODS]
     rows = study.gather(wanted, results, made_up(tmp_path / "paper", one, ends))
     ten = rows[rows.setting != study.ONE]
-    assert ten[ten.method == "base"].seconds.tolist() == [pytest.approx(300.0)] * 6  # halfway from 30 to 40%
-    assert ten[ten.method == "adc"].joules.tolist() == [pytest.approx(4e3)] * 6
+    own = ten[ten.setting != "synchronous"]
+    assert own[own.method == "base"].seconds.tolist() == [pytest.approx(300.0)] * 4  # halfway from 30 to 40%
+    assert own[own.method == "adc"].joules.tolist() == [pytest.approx(4e3)] * 4
+    assert ten[(ten.setting == "synchronous") & (ten.method == "adc")].network.tolist() == list(study.PROFILES)
     lone = rows[rows.setting == study.ONE]
     assert lone[lone.method == "topk"].seconds.isna().all() and not lone[lone.method != "topk"].seconds.isna().any()
 
@@ -118,9 +140,9 @@ def test_ten_clients_compose(tmp_path: Path) -> None:
         network = config.network_config
         assert config.clients == 10 and network is not None and network.flops == [2.5e9, 4e10]
         assert (network.round_deadline_s is not None) == (study.mode_of(point) == "deadline")
-        assert config.rounds == (16 if config.strategy["name"] == "fedbuff" else 8)
+        assert config.rounds == (32 if study.mode_of(point) == "fedbuff" else 16)
 
 
 def test_committed_rows_give_the_study(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert command.main(["time_to_accuracy", "--list"]) == 0
-    assert len(capsys.readouterr().out.splitlines()) == 25  # and how many are done
+    assert len(capsys.readouterr().out.splitlines()) == 21  # and how many are done
