@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 
 from experiments.paper.reported import HOME as PAPER
 from experiments.point import SCALES, Point
@@ -37,7 +38,6 @@ SCALE, TARGET = "time-cpu", 0.35
 PROFILES = ("lora", "lte", "wifi", "5g")
 METHODS = (("base", None), ("adc", 0.2), ("adc", 0.1), ("topk", 0.1))
 BANDWIDTHS = tuple(np.geomspace(0.1, 10_000, 51))  # Mbit/s, each way
-FLOPS = 1e10  # operations/s of a client, those of the profiles lte, wifi and 5g
 ONE = "one client"
 TEN = {  # how rounds of ten clients end: strategy, and what else is set; clients' rounds are as many in each
     "synchronous": ("splitfed_v1", ()),
@@ -46,9 +46,12 @@ TEN = {  # how rounds of ten clients end: strategy, and what else is set; client
 }
 LORA = ("model.tune=lora", "model.tune_server=lora")
 LONGER = {"adc": 2}  # times the rounds of `base`, to get as far
-UNLIKE = "network.flops=[2.5e9,4e10]"  # 16 times between the slowest device and the fastest
+UNLIKE = "network.flops=[2.5e9,4e10]"  # of ten clients; 16 times between the slowest device and the fastest
 DEADLINES = {"lte": 20, "wifi": 8}  # seconds of a round: what six or seven of the ten keep without compression
-_WAITED_FOR = (ONE, "synchronous")
+_WAITED_FOR = {  # where the network does not change what is learned: devices, for tables, and the task, for figures
+    ONE: ("10", "CIFAR-100, 96 px, 2,500 images (reduced)"),
+    "synchronous": ("2.5 to 40", "its superclasses, 64 px, 2,560 images, LoRA"),
+}
 _OF_TEN = (("base", None), ("adc", 0.2))
 _SPLIT_POINT = 3
 
@@ -95,21 +98,25 @@ def gather(wanted: Sequence[Point], results: Results, paper: Results | None = No
             "value": point.value, "seed": point.seed, "point": point, "seconds": seconds, "joules": joules,
         })  # fmt: skip
 
+    def add_all(point: Point, curve: pd.DataFrame) -> None:
+        for profile in PROFILES:
+            add(mode_of(point), profile, point, over(profile, point, curve))
+        flops = _network(point, "lte").flops  # as with wifi and 5g
+        for mbps in BANDWIDTHS:
+            custom = NetworkConfig(name="custom", uplink_mbps=mbps, downlink_mbps=mbps, flops=flops)
+            add(mode_of(point), "custom", point, timed(point, curve, custom), mbps)
+
     for seed, method in product(dict.fromkeys(point.seed for point in wanted), METHODS):
         point = _point(method, seed, "reduced", ())
         curve = _curve(paper or Results(PAPER), point)
         if curve is not None:
-            for profile in PROFILES:
-                add(ONE, profile, point, over(profile, point, curve))
-            for mbps in BANDWIDTHS:
-                custom = NetworkConfig(name="custom", uplink_mbps=mbps, downlink_mbps=mbps, flops=FLOPS)
-                add(ONE, "custom", point, timed(point, curve, custom), mbps)
+            add_all(point, curve)
     for point in wanted:
         curve = _curve(results, point)
-        if curve is not None:
-            mode, own = mode_of(point), point.options[0].partition("=")[2]
-            for profile in PROFILES if mode in _WAITED_FOR else (own,):
-                add(mode, profile, point, over(profile, point, curve))
+        if curve is not None and mode_of(point) in _WAITED_FOR:
+            add_all(point, curve)
+        elif curve is not None:
+            add(mode_of(point), point.options[0].partition("=")[2], point, curve)
     return pd.DataFrame(found)
 
 
@@ -126,21 +133,22 @@ def table(rows: pd.DataFrame) -> str:
         said = f"{'never':>9} {'':>9}" if never else f"{own.seconds.mean() / 3600:9.3f} {own.joules.mean() / 1e3:9.2f}"
         lines.append(f"{setting:12} {profile:7} {name(method, value):10} {said} {len(own):5}")
     lines.append(f"until the test accuracy is {TARGET:.0%}")
-    hours = _hours_by_bandwidth(rows)
-    for method, own in hours.items():
-        seeds = own.columns.intersection(hours["base"].columns) if "base" in hours else []
-        if method != "base" and len(seeds):
-            faster = own.index[own[seeds].mean(axis=1) < hours["base"][seeds].mean(axis=1)]
-            ends = f"up to {faster.max():.3g} Mbit/s" if len(faster) else "at no bandwidth"
-            lines.append(
-                f"One client of {FLOPS / 1e9:g} GFLOP/s: {method} is there before base {ends} (each way; seeds "
-                f"{', '.join(map(str, seeds))})."
-            )
+    for setting, (devices, _) in _WAITED_FOR.items():
+        hours = _hours_by_bandwidth(rows, setting)
+        for method, own in hours.items():
+            seeds = own.columns.intersection(hours["base"].columns) if "base" in hours else []
+            if method != "base" and len(seeds):
+                faster = own.index[own[seeds].mean(axis=1) < hours["base"][seeds].mean(axis=1)]
+                ends = f"up to {faster.max():.3g} Mbit/s" if len(faster) else "at no bandwidth"
+                lines.append(
+                    f"{setting}, {devices} GFLOP/s: {method} is there before base {ends} (each way; seeds "
+                    f"{', '.join(map(str, seeds))})."
+                )
     return "\n".join(lines)
 
 
 def draw(rows: pd.DataFrame, results: Results, folder: Path, options: Sequence[str] = ()) -> list[Path]:
-    """One client: hours to `TARGET` over the bandwidth. Ten clients, if there are rows: accuracy over hours.
+    """Hours to `TARGET` over the bandwidth, of one client and of ten; accuracy of ten over minutes.
 
     Hours are means over seeds; a method of which one never gets there has no line.
 
@@ -155,46 +163,64 @@ def draw(rows: pd.DataFrame, results: Results, folder: Path, options: Sequence[s
     """
     folder.mkdir(parents=True, exist_ok=True)
     drawn = []
-    hours, ten = _hours_by_bandwidth(rows), rows[rows.setting != ONE]
-    if hours:
+    swept = {setting: _hours_by_bandwidth(rows, setting) for setting in _WAITED_FOR}
+    swept = {setting: hours for setting, hours in swept.items() if hours}
+    if swept:
         drawn.append(folder / f"{'-'.join(['time_to_accuracy', 'bandwidth', *options])}.png")
-        with figure(7, 4.4) as drawing:
-            axes = drawing.subplots()
-            for method in METHODS:
-                own = hours.get(name(*method))
-                if own is not None:
-                    label = f"{name(*method)}, {len(own.columns)} seed{'s' * (len(own.columns) > 1)}"
-                    axes.plot(own.index, own.mean(axis=1), color=STYLES[method].colour, label=label)
-            axes.set(xscale="log", yscale="log", xlabel="bandwidth each way, Mbit/s", ylabel=f"hours to {TARGET:.0%}")
-            plain_log(axes.xaxis, at=(1.0,))
-            plain_log(axes.yaxis)
-            axes.set_title(
-                f"One client of {FLOPS / 1e9:g} GFLOP/s, DeiT-T on CIFAR-100, 96 px, 2,500 images (reduced)",
-                fontsize=10,
-            )
-            axes.legend(frameon=False, fontsize=9)
+        with figure(5.5 * len(swept), 4.2) as drawing:
+            panels = np.atleast_1d(drawing.subplots(1, len(swept)))
+            for axes, (setting, hours) in zip(panels, swept.items()):
+                _by_bandwidth(axes, setting, hours)
+            panels[0].set_ylabel(f"hours to {TARGET:.0%}")
             drawing.savefig(drawn[-1], dpi=130)
+    ten = rows[(rows.setting != ONE) & rows.bandwidth.isna()] if len(rows) else rows
     if not ten.empty:
         drawn.append(folder / f"{'-'.join(['time_to_accuracy', SCALE, *options])}.png")
-        with figure(10, 4.2) as drawing:
+        with figure(10, 4.6) as drawing:
             panels = drawing.subplots(1, len(DEADLINES), sharey=True)
             for axes, profile in zip(panels, DEADLINES):
-                for row in ten[ten.network == profile].itertuples():
-                    curve, style = results.curve(row.point), STYLES[(row.point.method, row.point.value)]
-                    assert curve is not None
-                    scored = over(profile, row.point, curve).dropna(subset="test_accuracy")
-                    axes.plot(
-                        scored.simulated_seconds / 3600, 100 * scored.test_accuracy, color=style.colour,
-                        linestyle=dict(zip(TEN, ("-", "--", ":")))[row.setting],
-                        label=f"{name(row.method, row.value)}, {row.setting}, seed {row.seed}",
-                    )  # fmt: skip
-                axes.set(xlabel=f"simulated hours over {profile}", xscale="log")
-                plain_log(axes.xaxis)
-                axes.legend(frameon=False, fontsize=7)
+                _over_minutes(axes, profile, ten[ten.network == profile], results)
             panels[0].set_ylabel("test accuracy, %")
-            drawing.suptitle(f"Ten clients with unlike devices, DeiT-T on CIFAR-100 ({SCALE})", fontsize=10)
+            named = {label: line for axes in panels for line, label in zip(*axes.get_legend_handles_labels())}
+            drawing.legend(named.values(), named, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+            seeds = ten.seed.nunique()
+            drawing.suptitle(
+                f"Ten clients of {_WAITED_FOR['synchronous'][0]} GFLOP/s, DeiT-T with LoRA, superclasses of CIFAR-100, "
+                f"64 px, 2,560 images; {seeds} seed{'s' * (seeds > 1)}",
+                fontsize=10,
+            )
             drawing.savefig(drawn[-1], dpi=130)
     return drawn
+
+
+def _by_bandwidth(axes: Axes, setting: str, hours: dict[str, pd.DataFrame]) -> None:
+    for method in METHODS:
+        own = hours.get(name(*method))
+        if own is not None:
+            label = f"{name(*method)}, {len(own.columns)} seed{'s' * (len(own.columns) > 1)}"
+            axes.plot(own.index, own.mean(axis=1), color=STYLES[method].colour, label=label)
+    axes.set(xscale="log", yscale="log", xlabel="bandwidth each way, Mbit/s")
+    plain_log(axes.xaxis, at=(1.0,))
+    plain_log(axes.yaxis)
+    devices, task = _WAITED_FOR[setting]
+    who = "One client" if setting == ONE else "Ten clients"
+    axes.set_title(f"{who} of {devices} GFLOP/s, DeiT-T,\n{task}", fontsize=10)
+    axes.legend(frameon=False, fontsize=9)
+
+
+def _over_minutes(axes: Axes, profile: str, rows: pd.DataFrame, results: Results) -> None:
+    for row in rows.itertuples():
+        curve, style = results.curve(row.point), STYLES[(row.point.method, row.point.value)]
+        assert curve is not None
+        scored = over(profile, row.point, curve).dropna(subset="test_accuracy")
+        axes.plot(
+            scored.simulated_seconds / 60, 100 * scored.test_accuracy, color=style.colour,
+            linestyle=dict(zip(TEN, ("-", "--", ":")))[row.setting],
+            label=f"{name(row.point.method, row.point.value)}, {row.setting}",
+        )  # fmt: skip
+    axes.axhline(100 * TARGET, color="#8a919c", linewidth=0.8)
+    axes.set_xlim(left=0)
+    axes.set_xlabel(f"simulated minutes over {profile}")
 
 
 def over(profile: str, point: Point, curve: pd.DataFrame) -> pd.DataFrame:
@@ -207,7 +233,7 @@ def over(profile: str, point: Point, curve: pd.DataFrame) -> pd.DataFrame:
     """
     if mode_of(point) not in _WAITED_FOR:
         return curve
-    return timed(point, curve, _profile(profile, *([UNLIKE] if point.clients > 1 else [])))
+    return timed(point, curve, _network(point, profile))
 
 
 def timed(point: Point, curve: pd.DataFrame, network: NetworkConfig) -> pd.DataFrame:
@@ -283,9 +309,9 @@ def mode_of(point: Point) -> str:
     return "deadline" if any(key.startswith("network.round_deadline_s") for key in point.options) else "synchronous"
 
 
-def _hours_by_bandwidth(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Hours of one client for each method: a row for each bandwidth, a column for each seed; infinite for never."""
-    swept = rows[rows.bandwidth.notna()]
+def _hours_by_bandwidth(rows: pd.DataFrame, setting: str) -> dict[str, pd.DataFrame]:
+    """Hours in a setting for each method: a row for each bandwidth, a column for each seed; infinite for never."""
+    swept = rows[rows.bandwidth.notna() & (rows.setting == setting)]
     swept = swept.assign(hours=swept.seconds.fillna(inf) / 3600)
     return {
         name(*method): own.pivot(index="bandwidth", columns="seed", values="hours")
@@ -302,6 +328,10 @@ def _point(method: tuple[str, float | None], seed: int, scale: str, options: Seq
 
 def _curve(results: Results, point: Point) -> pd.DataFrame | None:
     return None if results.row(point) is None else results.curve(point)
+
+
+def _network(point: Point, profile: str) -> NetworkConfig:
+    return _profile(profile, *([UNLIKE] if point.clients > 1 else []))
 
 
 @cache
