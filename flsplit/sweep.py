@@ -87,6 +87,7 @@ class Job:
         self.ready: dict[int, Prepared | Config] = {}
         self.hear: Callable[[Outcome], None] | None = None
         self.folder: Path | None = None
+        self._told: set[str] = set()
 
     def __getstate__(self) -> dict[str, Any]:
         """For other processes: without what this one has prepared."""
@@ -117,7 +118,8 @@ class Job:
                 if is_done(ready):
                     return _done(number, ready, varied)
                 ready = experiment.prepare(ready)
-            ready = replace(ready, varied=varied, sweep=self._notes.parent)
+            ready = replace(ready, varied=varied, sweep=self._notes.parent, told=frozenset(self._told))
+            self._told.update(ready.notes)
             self.folder = ready.out
             run = experiment.execute(config, prepared=ready)
             summary = run.summary if run is not None else {}

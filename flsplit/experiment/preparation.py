@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
@@ -48,6 +48,7 @@ class Prepared:
     notes: list[str]
     varied: Mapping[str, Any] = field(default_factory=dict)
     sweep: Path | None = None  # folder of the sweep whose job it is; then `flsplit.sweep` tells of it, rounds are not
+    told: Collection[str] = ()  # of `notes`, what jobs before it have told the user
 
     @property
     def dataset(self) -> data.Dataset:

@@ -118,7 +118,8 @@ def _play(
         )  # fmt: skip
         recorder.loggers.tell = progress.note
         for note in prepared.notes:
-            progress.note(note)
+            if note not in prepared.told:
+                progress.note(note)
         if state:
             progress.note(f"goes on after round {state.round}")
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -92,6 +93,14 @@ def test_a_sweep_prepares_each_job_once_and_runs_what_was_prepared(
     assert [ready.plan.config.seed for ready in ran] == [1, 2, 3]
     [jobs] = {path.parent for path in here.rglob("[0-2]")}
     assert [ready.out for ready in ran] == [jobs.relative_to(here) / number for number in "012"]
+
+
+def test_what_is_true_of_all_jobs_is_told_once(capsys: pytest.CaptureFixture[str], here: Path) -> None:
+    assert cli.main([*SMALL, "-m", "seed=1,2", "sampling=uniform,balanced", "rounds=1", "out=all"]) == 0
+    said = "sampling=balanced has nothing to choose: all clients take part in every round"
+    assert capsys.readouterr().err.count(said) == 1
+    notes = [json.loads((here / "all" / number / "summary.json").read_text()).get("notes") for number in "0123"]
+    assert notes.count([said]) == notes.count(None) == 2
 
 
 def test_what_is_shown(capsys: pytest.CaptureFixture[str], here: Path) -> None:
