@@ -83,7 +83,8 @@ def made_up(folder: Path, points: list[Point], ends: dict[str, list[float]]) -> 
 
 
 @pytest.mark.slow
-def test_seconds_to_an_accuracy_and_what_bandwidth_decides(tmp_path: Path) -> None:
+def test_seconds_to_an_accuracy_and_what_bandwidth_decides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(study, "BANDWIDTHS", study.BANDWIDTHS[::5])
     ends = {"base": [0.3, 0.4], "adc": [0.25, 0.35], "topk": [0.1, 0.2]}
     wanted = study.points(seeds=(43422,))
     assert len({point.slug for point in wanted}) == len(wanted) == (2 * 3 - 1) * 2
@@ -143,6 +144,24 @@ def test_ten_clients_compose(tmp_path: Path) -> None:
         assert config.rounds == (32 if study.mode_of(point) == "fedbuff" else 16)
 
 
-def test_committed_rows_give_the_study(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_the_page_says_what_the_rows_do(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     assert command.main(["time_to_accuracy", "--list"]) == 0
-    assert len(capsys.readouterr().out.splitlines()) == 21  # and how many are done
+    assert capsys.readouterr().out.splitlines()[-1] == "20 of 20 done"
+    monkeypatch.setattr(study, "BANDWIDTHS", study.BANDWIDTHS[16:18])
+    rows = study.gather(study.points(), Results(command.HOME), paper=Results(tmp_path))
+    page = (command.HOME / "README.md").read_text()
+    for network, called in (("lte", "LTE"), ("wifi", "WiFi")):
+        for setting in study.TEN:
+            own = rows[(rows.network == network) & (rows.setting == setting)].sort_values("seed")
+            told = [
+                f"{', '.join(f'{seconds / 60:.1f}' for seconds in of.seconds)} min, {of.joules.mean() / 1e3:.1f} kJ"
+                for of in (own[own.method == method] for method in ("base", "adc"))
+            ]
+            assert any(
+                line.startswith(f"| {called}, ") and setting in line and line.endswith(f" | {told[0]} | {told[1]} |")
+                for line in page.splitlines()
+            ), (called, setting, told)
+    [line] = [line for line in study.table(rows).splitlines() if line.startswith("synchronous, ")]
+    assert "adc 0.2 is there before base up to 3.98 Mbit/s" in line and "ADC is ahead up to 4 Mbit/s" in page
