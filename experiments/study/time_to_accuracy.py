@@ -113,7 +113,7 @@ def gather(wanted: Sequence[Point], results: Results, paper: Results | None = No
             add_all(point, curve)
     for point in wanted:
         curve = _curve(results, point)
-        if curve is not None and mode_of(point) in _WAITED_FOR:
+        if curve is not None and _stands_for_all(point):
             add_all(point, curve)
         elif curve is not None:
             add(mode_of(point), point.options[0].partition("=")[2], point, curve)
@@ -224,14 +224,14 @@ def _over_minutes(axes: Axes, profile: str, rows: pd.DataFrame, results: Results
 
 
 def over(profile: str, point: Point, curve: pd.DataFrame) -> pd.DataFrame:
-    """The curve with its seconds and joules over a network: the run's own, if that decided what was learned.
+    """The curve with its seconds and joules over a network: the run's own, unless it stands for all.
 
     Args:
-        profile: a profile's name; that of the run, if not all clients were waited for.
+        profile: a profile's name; that of the run, if it does not stand for all.
         point: what was run.
         curve: its rounds.
     """
-    if mode_of(point) not in _WAITED_FOR:
+    if not _stands_for_all(point):
         return curve
     return timed(point, curve, _network(point, profile))
 
@@ -307,6 +307,11 @@ def mode_of(point: Point) -> str:
     if point.strategy == "fedbuff":
         return "fedbuff"
     return "deadline" if any(key.startswith("network.round_deadline_s") for key in point.options) else "synchronous"
+
+
+def _stands_for_all(point: Point) -> bool:
+    """Whether all were waited for in the study's own setting; what else is set may change what a step takes."""
+    return point.clients == 1 or (mode_of(point) == "synchronous" and point in points((point.seed,)))
 
 
 def _hours_by_bandwidth(rows: pd.DataFrame, setting: str) -> dict[str, pd.DataFrame]:

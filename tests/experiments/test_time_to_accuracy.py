@@ -61,7 +61,7 @@ def test_synchronous_rounds_of_unlike_clients_are_timed_over_another_network_as_
         runs[network] = execute(compose([*keys, f"out={tmp_path / network}", "device=cpu", "engine=inline"])).rounds
     columns = ["simulated_seconds", "joules"]
     assert (runs["5g"][columns] < runs["lte"][columns]).all(axis=None)
-    found = study.over("5g", point, runs["lte"].drop(columns=columns))
+    found = study.timed(point, runs["lte"].drop(columns=columns), study._network(point, "5g"))
     pd.testing.assert_frame_equal(found[columns], runs["5g"][columns], rtol=1e-12)
     pd.testing.assert_series_equal(found.test_loss, runs["5g"].test_loss, rtol=0.0)
 
@@ -112,6 +112,14 @@ def test_seconds_to_an_accuracy_and_what_bandwidth_decides(tmp_path: Path, monke
     assert [path.name for path in study.draw(rows, results, tmp_path / "figures")] == [
         "time_to_accuracy-bandwidth.png", "time_to_accuracy-time-cpu.png",
     ]  # fmt: skip
+
+
+def test_what_is_set_otherwise_keeps_the_time_of_its_run(tmp_path: Path) -> None:
+    wanted = study.points((7,), ("quantizer=bf16",))
+    rows = study.gather(wanted, made_up(tmp_path, wanted, {"base": [0.3, 0.4], "adc": [0.25, 0.35]}), Results(tmp_path))
+    assert len(rows) == len(wanted) == 10 and rows.bandwidth.isna().all()
+    assert set(rows[rows.setting == "synchronous"].network) == {"lte"}
+    assert set(rows[rows.method == "base"].seconds.round(6)) == {300.0}
 
 
 def test_a_method_of_which_a_seed_never_gets_there_is_not_there_first() -> None:
